@@ -1,0 +1,37 @@
+"""Exact decay by event time: sums whose terms lose half their weight every H seconds, whatever order they arrive in.
+
+A cell is a value and an integer epoch: ``value = sum w 2^(t/H - epoch)``. Raising the epoch multiplies by a power of
+two, which rounds nothing; comparing two cells needs no clock, because both decay alike.
+
+References
+----------
+Cormode, Shkapenyuk, Srivastava, Xu (2009), "Forward decay: a practical time decay model for streaming systems".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernel import kernel
+
+
+@kernel
+def decay_add_many(
+    values: NDArray[np.float64],
+    epochs: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    ts: NDArray[np.uint32],
+    half_life_s: float,
+) -> None:
+    """Add weights at event times (seconds) to cells; negative weights subtract, and a cell never falls below 0."""
+    for n in range(len(indices)):
+        index = indices[n]
+        age = ts[n] / half_life_s
+        epoch = np.int64(np.floor(age))
+        behind = epoch - epochs[index]
+        if behind > 0:
+            values[index] *= np.ldexp(1.0, -behind) if behind < 1024 else 0.0
+            epochs[index] = epoch
+        values[index] = max(values[index] + weights[n] * 2.0 ** (age - epochs[index]), 0.0)

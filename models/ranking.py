@@ -1,0 +1,271 @@
+"""Ranking: from a user's recent items and their neighbour rows to the best k, in one kernel.
+
+Score of candidate j: ``sum_i g(i) w(h_i) (c(h_i, j) + [i = 0] s t(h_0, j)) / n(h_i)``, where c are co-visitation cells,
+t transitions of the newest item, n the row's total; the row's own counters only, so no other shard is asked.
+Scores are rounded to six decimals before comparing and equal ones rank by id as text, so that the order is the same
+in every process, however sums were grouped.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.covisitation import GAP, NO_ROW, RowArrays, power_law
+from models.histories import KIND_MASK, SESSION_START, HistoryArrays, Touches
+from models.kernel import kernel
+from models.vocabulary import id_less
+
+MICRO = 1e6  # scores are integers of 1e-6 once rounded
+STEP_SHARE = 0.5  # extra vote of the newest item's transitions
+EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
+
+
+class Query(NamedTuple):
+    """How recent items vote.
+
+    `kind`: weight of a touch by event kind; `near`: g(distance), index 0 = the newest item; `gap`: extra distance per
+    session boundary; `step_share`: s, weight of the newest item's transitions.
+    """
+
+    kind: NDArray[np.float32]
+    near: NDArray[np.float32]
+    gap: int
+    step_share: float
+
+
+def query(kinds: NDArray[np.float32] | None = None) -> Query:
+    """The defaults by which recent items vote: steeper than they teach, half a vote more for the last transition."""
+    return Query(np.ones(1, dtype=np.float32) if kinds is None else kinds, power_law(1.5), GAP, STEP_SHARE)
+
+
+class Scratch(NamedTuple):
+    """Working memory of one ranking thread, indexed by item: scores, who gave the most, and what was touched."""
+
+    score: NDArray[np.float64]
+    best: NDArray[np.float64]
+    why: NDArray[np.int32]
+    touched: NDArray[np.int32]
+
+
+class Lists(NamedTuple):
+    """Ranked lists, one row per user: item indices (-1 = list shorter), scores in 1e-6, and the item that led there."""
+
+    item: NDArray[np.int32]
+    micro: NDArray[np.int64]
+    why: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, users: int, k: int) -> Lists:
+        """Room for `users` lists of `k` items."""
+        return cls(
+            np.full((users, k), -1, dtype=np.int32),
+            np.zeros((users, k), dtype=np.int64),
+            np.full((users, k), -1, dtype=np.int32),
+        )
+
+
+def scratch(items: int) -> Scratch:
+    """Working memory for item indices below `items`: 24 bytes each."""
+    return Scratch(
+        np.zeros(items, dtype=np.float64),
+        np.zeros(items, dtype=np.float64),
+        np.full(items, -1, dtype=np.int32),
+        np.zeros(items, dtype=np.int32),
+    )
+
+
+@kernel
+def gather(histories: HistoryArrays, user: int, rows: RowArrays, query: Query, work: Scratch) -> int:
+    """Collect the scores of all candidates of a user into the scratch; returns how many there are."""
+    size = histories.item.shape[1]
+    count = np.int64(histories.count[user])
+    head = np.int64(histories.head[user])
+    found = 0
+    crossed = 0
+    for i in range(count):
+        slot = head - i if head >= i else head - i + size
+        distance = i + crossed * query.gap
+        if distance >= len(query.near):
+            break
+        seed = histories.item[user, slot]
+        kind = histories.kind[user, slot]
+        if kind & SESSION_START:
+            crossed += 1
+        row = rows.row[seed] if seed < len(rows.row) else NO_ROW
+        if row == NO_ROW or rows.total[row] <= 0:
+            continue
+        vote = query.near[distance] * query.kind[kind & KIND_MASK] / rows.total[row]
+        found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, seed, work, found)
+        if i == 0:
+            vote *= query.step_share
+            found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, seed, work, found)
+    return found
+
+
+@kernel
+def add_votes(
+    items: NDArray[np.int32],
+    values: NDArray[np.float64],
+    size: int,
+    vote: float,
+    seed: int,
+    work: Scratch,
+    found: int,
+) -> int:
+    """Add one row's votes to the scratch."""
+    for c in range(size):
+        part = values[c] * vote
+        if part <= 0.0:
+            continue
+        item = items[c]
+        if work.score[item] == 0.0:
+            work.touched[found] = item
+            found += 1
+            work.best[item] = 0.0
+        work.score[item] += part
+        if part > work.best[item]:
+            work.best[item] = part
+            work.why[item] = seed
+    return found
+
+
+@kernel
+def rank_rows(
+    histories: HistoryArrays,
+    users: NDArray[np.int32],
+    rows: RowArrays,
+    query: Query,
+    hidden: NDArray[np.bool_],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    work: Scratch,
+    out: Lists,
+) -> None:
+    """Rank the best ``out.item.shape[1]`` items for each of some users.
+
+    Parameters
+    ----------
+    histories, users
+        Recent items, and whose lists to rank.
+    rows, query
+        Neighbour rows and how recent items vote.
+    hidden
+        True for each item index that must not be shown (withdrawn); the item a user is on never is.
+    blob, ends
+        The items' vocabulary, for ties.
+    work
+        Scratch with room for every item index.
+    out
+        Filled in place, one row per user.
+
+    Notes
+    -----
+    Cost: about 1-2 ns per neighbour cell of the recent items plus the selection of k; 2-6 us with full rows.
+    """
+    for u in range(len(users)):
+        found = gather(histories, users[u], rows, query, work)
+        current = -1
+        if histories.count[users[u]] > 0:
+            current = histories.item[users[u], histories.head[users[u]]]
+        select(found, current, hidden, blob, ends, work, out.item[u], out.micro[u], out.why[u])
+
+
+@kernel
+def select(
+    found: int,
+    current: int,
+    hidden: NDArray[np.bool_],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    work: Scratch,
+    items: NDArray[np.int32],
+    micros: NDArray[np.int64],
+    whys: NDArray[np.int32],
+) -> int:
+    """Move the best candidates out of the scratch, by rounded score and then id; clears the scratch; returns how many."""
+    k = len(items)
+    filled = 0
+    for c in range(found):
+        item = work.touched[c]
+        micro = int(np.floor(work.score[item] * MICRO + 0.5 + EPSILON))
+        work.score[item] = 0.0
+        if micro <= 0 or item == current or hidden[item]:
+            continue
+        if filled == k and (
+            micro < micros[k - 1] or (micro == micros[k - 1] and not id_less(blob, ends, item, items[k - 1]))
+        ):
+            continue
+        at = filled if filled < k else k - 1
+        while at > 0 and (
+            micro > micros[at - 1] or (micro == micros[at - 1] and id_less(blob, ends, item, items[at - 1]))
+        ):
+            items[at] = items[at - 1]
+            micros[at] = micros[at - 1]
+            whys[at] = whys[at - 1]
+            at -= 1
+        items[at] = item
+        micros[at] = micro
+        whys[at] = work.why[item]
+        if filled < k:
+            filled += 1
+    for i in range(filled, k):
+        items[i] = -1
+        micros[i] = 0
+        whys[i] = -1
+    return filled
+
+
+@kernel
+def score_lists(
+    last: NDArray[np.int32], histories: HistoryArrays, touches: Touches, kinds: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Test before learning: how the lists that were last pushed predicted these touches.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Predictions, hits, and the sum of reciprocal ranks. A touch counts if its user had a list, its kind has a weight,
+        and it is not the item the user was on already.
+    """
+    out = np.zeros(3, dtype=np.float64)
+    for n in range(len(touches.user)):
+        user = touches.user[n]
+        item = touches.item[n]
+        if last[user, 0] < 0 or kinds[touches.kind[n]] <= 0:
+            continue
+        if histories.count[user] > 0 and histories.item[user, histories.head[user]] == item:
+            continue
+        out[0] += 1.0
+        for i in range(last.shape[1]):
+            if last[user, i] == item:
+                out[1] += 1.0
+                out[2] += 1.0 / (i + 1)
+                break
+    return out
+
+
+@kernel
+def rank_similar(
+    seeds: NDArray[np.int32],
+    rows: RowArrays,
+    step_share: float,
+    hidden: NDArray[np.bool_],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    work: Scratch,
+    out: Lists,
+) -> None:
+    """Rank the neighbours of single items: the list of a visitor who has seen nothing else."""
+    for n in range(len(seeds)):
+        seed = seeds[n]
+        row = rows.row[seed]
+        if row == NO_ROW or rows.total[row] <= 0:
+            continue
+        vote = 1.0 / rows.total[row]
+        found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, seed, work, 0)
+        vote *= step_share
+        found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, seed, work, found)
+        select(found, seed, hidden, blob, ends, work, out.item[n], out.micro[n], out.why[n])

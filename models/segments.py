@@ -1,0 +1,266 @@
+"""Segments of users: River's ``StandardScaler | cluster.KMeans``, the same in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+import numpy as np
+import numpy.typing as npt
+from river import base, preprocessing
+from scipy.optimize import linear_sum_assignment
+
+from models.features import CATEGORY_PREFIX
+from models.kernel import kernel
+from models.steady_kmeans import Array, Features, SteadyKMeans, inertia, lloyd, nearest, spread
+
+MAX_FEATURES = 64
+RESTARTS = 5
+PASSES = 5
+WINDOW = 512
+BETTER = 0.97  # a fresh start replaces the centres only if it is clearly better, so that segments stay what they are
+NOTABLE = 0.5  # standard deviations from the mean of all users
+
+
+@kernel
+def _assign(matrix: npt.NDArray[np.float32], centres: Array, means: Array, stds: Array) -> npt.NDArray[np.int16]:
+    out = np.empty(len(matrix), np.int16)
+    point = np.empty(len(means), np.float64)
+    for i in range(len(matrix)):
+        for j in range(len(means)):
+            point[j] = (matrix[i, j] - means[j]) / stds[j] if stds[j] > 0.0 else 0.0
+        out[i] = nearest(point, centres)[0]
+    return out
+
+
+def assign(matrix: npt.NDArray[np.float32], centres: Array, means: Array, stds: Array) -> npt.NDArray[np.int16]:
+    """Give each row its segment: exactly what :meth:`Segments.predict_one` says about it.
+
+    Parameters
+    ----------
+    matrix
+        float32[n, at least d], columns in the order of :attr:`Segments.names`; what is behind them is ignored.
+    centres, means, stds
+        float64[k, d] in scaled units, float64[d], float64[d], from :meth:`Segments.model`; k = 0 before training.
+
+    Returns
+    -------
+    numpy.ndarray
+        int16[n], -1 where there is no model yet. About 0.2 µs per row.
+
+    Examples
+    --------
+    >>> centres = np.array([[-1.0], [1.0]])
+    >>> assign(np.array([[3.0], [30.0]], np.float32), centres, np.array([10.0]), np.array([5.0])).tolist()
+    [0, 1]
+    """
+    if not len(centres):
+        return np.full(len(matrix), -1, np.int16)
+    return _assign(matrix, centres, means, stds)
+
+
+class Segments(base.Clusterer):
+    """Clusters users online by named features, the same way in every process.
+
+    The first `warm_up` samples train the scaler and are kept; k-means++ with a few restarts on them gives the starting
+    centres. From then on every sample goes through River's ``StandardScaler | KMeans``. Early users are not typical,
+    and online k-means cannot leave a poor start: whenever the number of samples has doubled, fresh centres are tried
+    on up to 512 samples since the last time, and taken if clearly better, numbered so that they move least. Until the
+    warm-up is over the segment is -1. Wrong where segments differ in shape rather than in place (k-means sees round
+    clusters), and slow to follow a change of *scale*, because the scaler never forgets.
+
+    Parameters
+    ----------
+    k
+        Number of segments, 1 to 64. More are finer, and some will be near copies of each other.
+    step
+        Share of the way that a centre moves to a sample, 0 to 1.
+    warm_up
+        Samples before there are segments, at least k. Fewer answer sooner, with a worse start.
+    seed
+        Seeds the choice of fresh centres, the only use of chance.
+
+    Raises
+    ------
+    ValueError
+        If `k` or `warm_up` is out of range.
+
+    Notes
+    -----
+    About 20 µs per sample with 27 features, some milliseconds whenever the number of samples has doubled. Memory:
+    ``2 k d`` floats and up to ``max(warm_up, 512) * d`` kept ones; d is at most 64, later names are ignored.
+
+    References
+    ----------
+    D. Sculley, Web-scale k-means clustering, WWW 2010. D. Arthur and S. Vassilvitskii, k-means++, SODA 2007.
+
+    Examples
+    --------
+    >>> segments = Segments(k=2, warm_up=4)
+    >>> for value in (1.0, 1.1, 9.0, 9.1, 1.2, 9.2):
+    ...     segments.learn_one({"category_share:tea": value})
+    >>> low, high = (segments.predict_one({"category_share:tea": value}) for value in (1.0, 9.0))
+    >>> low != high, segments.labels()[high]
+    (True, 'tea')
+    """
+
+    def __init__(self, k: int = 8, step: float = 0.02, warm_up: int = 128, seed: int = 1) -> None:
+        if not 1 <= k <= 64 or warm_up < k:
+            raise ValueError(f"segments need 1 <= k <= 64 and warm_up >= k, got k={k}, warm_up={warm_up}")
+        self.k, self.step, self.warm_up, self.seed = k, step, warm_up, seed
+        self.scaler = preprocessing.StandardScaler()
+        self.kmeans = SteadyKMeans(k, step)
+        self.pipeline = self.scaler | self.kmeans
+        self.names: list[str] = []
+        self.samples = 0
+        self._next, self._stride = warm_up, 1
+        self._known: dict[str, None] = {}
+        self._buffer: list[list[float]] = []
+
+    @property
+    def trained(self) -> bool:
+        """Whether the warm-up is over."""
+        return self.samples >= self.warm_up
+
+    def learn_one(self, x: Features) -> None:
+        """Learn a user's features; a name not met before counts as 0 in all earlier samples.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite.
+        """
+        if x.keys() != self._known.keys():
+            self._meet(x)
+        row = [x.get(name, 0.0) for name in self.names]
+        if not isfinite(sum(row)):
+            raise ValueError(f"features must be finite: {dict(x)}")
+        if self.trained:
+            self.pipeline.learn_one(dict(zip(self.names, row, strict=True)))
+        else:
+            self.scaler.learn_one(dict(zip(self.names, row, strict=True)))  # type: ignore[no-untyped-call]  # river
+        if self.samples % self._stride == 0:
+            self._buffer.append(row)
+        self.samples += 1
+        if self.samples == self._next:
+            self._settle()
+
+    def learn_many(self, samples: Iterable[Features]) -> None:
+        """Learn several samples in order; the same as one by one."""
+        for sample in samples:
+            self.learn_one(sample)
+
+    def predict_one(self, x: Features) -> int:
+        """Return the segment of these features, -1 during the warm-up; unknown names are ignored."""
+        if not self.trained:
+            return -1
+        return int(self.pipeline.predict_one({name: x.get(name, 0.0) for name in self.names}))
+
+    def model(self) -> dict[str, Array]:
+        """Return what :func:`assign` needs: ``centres`` (scaled units), ``means``, ``stds``, by :attr:`names`."""
+        means, variances = self._moments()
+        centres = self.kmeans.rows.copy() if self.trained else np.zeros((0, len(self.names)))
+        # River's square root, not numpy's: they may differ in the last bit
+        return {"centres": centres, "means": means, "stds": np.array([v**0.5 for v in variances.tolist()])}
+
+    def centroids(self) -> list[dict[str, float]]:
+        """Return each segment's centre in the features' own units; empty during the warm-up."""
+        model = self.model()
+        units = model["centres"] * model["stds"] + model["means"]
+        return [dict(zip(self.names, row, strict=True)) for row in units.tolist()]
+
+    def labels(self) -> list[str]:
+        """Describe each segment by what is above the average of all users.
+
+        Returns
+        -------
+        list of str
+            Up to two categories, ``"high spend"`` or ``"low spend"``, comma-separated; ``"mixed"`` if nothing stands
+            out. Two segments may have the same label. Empty during the warm-up.
+        """
+        return [_label(dict(zip(self.names, row, strict=True))) for row in self.model()["centres"].tolist()]
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the whole state as arrays without Python objects, for a snapshot (no pickle)."""
+        means, variances = self._moments()
+        return {
+            "settings": np.array([self.k, self.step, self.warm_up, self.seed, self.samples, self._next, self._stride]),
+            "names": np.array(self.names, np.str_),
+            "means": means,
+            "variances": variances,
+            "centres": self.kmeans.rows.copy(),
+            "weights": self.kmeans.weights.copy(),
+            "errors": self.kmeans.errors.copy(),
+            "buffer": np.array(self._buffer).reshape(len(self._buffer), len(self.names)),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Segments:
+        """Rebuild from :meth:`to_arrays`; continues exactly as the original would."""
+        k, step, warm_up, seed, *progress = np.asarray(arrays["settings"], np.float64).tolist()
+        made = cls(int(k), step, int(warm_up), int(seed))
+        made.samples, made._next, made._stride = (int(number) for number in progress)
+        made.names = [str(name) for name in arrays["names"].tolist()]
+        made._known = dict.fromkeys(made.names)
+        for name, mean, variance in zip(
+            made.names, arrays["means"].tolist(), arrays["variances"].tolist(), strict=True
+        ):
+            made.scaler.counts[name] = made.samples
+            made.scaler.means[name] = mean
+            made.scaler.vars[name] = variance
+        centres, weights, errors = (np.asarray(arrays[a], np.float64) for a in ("centres", "weights", "errors"))
+        made.kmeans.place(made.names, centres, weights, errors)
+        made._buffer = np.asarray(arrays["buffer"], np.float64).tolist()
+        return made
+
+    def _meet(self, x: Features) -> None:
+        """Add unknown names, in their order in `x`, as features that were 0 until now."""
+        for name in x:
+            if name not in self._known and len(self.names) < MAX_FEATURES:
+                self.names.append(name)
+                self._known[name] = None
+                self.scaler.counts[name] = self.samples
+                self.kmeans.widen(name)
+                for row in self._buffer:
+                    row.append(0.0)
+
+    def _moments(self) -> tuple[Array, Array]:
+        """Means and variances; asks River only for names it knows, because reading would add them."""
+        return (
+            np.array([self.scaler.means[name] for name in self.names]),
+            np.array([self.scaler.vars[name] for name in self.names]),
+        )
+
+    def _settle(self) -> None:
+        """Compare the centres with fresh ones on samples since the last time; take the better, keep the numbers."""
+        means, variances = self._moments()
+        points = (np.array(self._buffer) - means) / np.sqrt(np.where(variances > 0, variances, 1.0))
+        first = self.samples == self.warm_up
+        draws = np.random.default_rng([self.seed, self.samples]).random((RESTARTS, self.k))
+        fresh = [lloyd(points, spread(points, draw), PASSES) for draw in draws]
+        best = min(fresh, key=lambda centres: inertia(points, centres))
+        current = lloyd(points, self.kmeans.rows, PASSES)
+        if first or inertia(points, best) < BETTER * inertia(points, current):
+            if not first:
+                gaps = ((self.kmeans.rows[:, None, :] - best[None, :, :]) ** 2).sum(axis=2)
+                best = best[linear_sum_assignment(gaps)[1]]
+            self._place(points, best)
+        self._buffer = []
+        self._next, self._stride = 2 * self.samples, -(-self.samples // WINDOW)
+
+    def _place(self, points: Array, centres: Array) -> None:
+        found = [nearest(point, centres) for point in points]
+        chosen, errors = np.array([c for c, _ in found]), np.array([error for _, error in found])
+        weights, summed = np.bincount(chosen, minlength=self.k), np.bincount(chosen, errors, self.k)
+        self.kmeans.place(self.names, centres, weights.astype(np.float64), summed.astype(np.float64))
+
+
+def _label(scores: Mapping[str, float]) -> str:
+    """Describe a centre given in standard deviations from the mean of all users."""
+    shares = {n.removeprefix(CATEGORY_PREFIX): z for n, z in scores.items() if n.startswith(CATEGORY_PREFIX)}
+    best = sorted(shares, key=lambda name: (-shares[name], name))
+    words = [name for name in best[:2] if shares[name] >= NOTABLE]
+    spend = scores.get("spend", 0.0)
+    if abs(spend) >= NOTABLE:
+        words.append("high spend" if spend > 0 else "low spend")
+    return ", ".join(words) or "mixed"

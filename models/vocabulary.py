@@ -1,0 +1,254 @@
+"""Ids to dense indices: the interner every array of the project is indexed by.
+
+A Python dictionary of strings costs 127-179 bytes per id and cannot be copied or saved without touching each object.
+Here the UTF-8 bytes of all ids lie one after another in a blob, beside their end offsets, their 64-bit hashes and an
+open-addressing table: the id's bytes plus about 24, copied with three ``memcpy`` calls, and encoded for a whole batch in
+one kernel call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing import SEPARATOR, hash64, joined, murmur2
+from models.kernel import kernel
+
+EMPTY = -1
+
+
+class Vocabulary:
+    """Bidirectional map between ids and the indices ``0 .. len - 1``, in order of first appearance.
+
+    Indices are local to the process that gave them: nothing that leaves the process may carry one.
+
+    Parameters
+    ----------
+    capacity
+        Ids to make room for at once, > 0. The map grows beyond it in steps of one half.
+
+    Notes
+    -----
+    About 100 ns per id and call of `encode` with a cold cache. Memory: bytes of the id + 8 (offset) + 8 (hash) + 8-16
+    (table) per id.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary()
+    >>> vocabulary.encode(["tent", "mat", "tent"]).tolist()
+    [0, 1, 0]
+    >>> vocabulary.text(1), vocabulary.lookup(["mat", "stove"]).tolist(), len(vocabulary)
+    ('mat', [1, -1], 2)
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.size = 0
+        self.blob = np.zeros(capacity * 16, dtype=np.uint8)
+        self.ends = np.zeros(capacity + 1, dtype=np.int64)
+        self.hashes = np.zeros(capacity, dtype=np.uint64)
+        self.table = np.full(_table_size(capacity), EMPTY, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def encode(self, ids: list[str]) -> NDArray[np.int32]:
+        """Index of each id; unseen ids are added.
+
+        Parameters
+        ----------
+        ids
+            Ids without NUL characters.
+
+        Returns
+        -------
+        NDArray[np.int32]
+            One index per id, in order.
+
+        Raises
+        ------
+        ValueError
+            If an id contains a NUL character; nothing is added then.
+        """
+        return self._run(ids, grow=True)
+
+    def lookup(self, ids: list[str]) -> NDArray[np.int32]:
+        """Index of each id, -1 where unknown; never grows (reading leaves the state equal)."""
+        return self._run(ids, grow=False)
+
+    def text(self, index: int) -> str:
+        """The id behind an index."""
+        return bytes(self.blob[self.ends[index] : self.ends[index + 1]]).decode()
+
+    def texts(self, indices: NDArray[np.int32] | range) -> list[str]:
+        """The ids behind many indices."""
+        blob, ends = self.blob, self.ends
+        return [blob[ends[i] : ends[i + 1]].tobytes().decode() for i in indices]
+
+    def partitions(self, indices: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+        """Kafka partition (murmur2) of each id among `count` partitions."""
+        return _partitions(self.blob, self.ends, indices, count)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of what a snapshot must hold: the blob and the end offsets."""
+        return {
+            "blob": self.blob[: self.ends[self.size]].copy(),
+            "ends": self.ends[: self.size + 1].copy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Vocabulary:
+        """A vocabulary from the arrays of a snapshot; the hash table is rebuilt."""
+        ends = np.ascontiguousarray(arrays["ends"], dtype=np.int64)
+        vocabulary = cls(max(len(ends), 1024))
+        vocabulary.blob = np.array(arrays["blob"], dtype=np.uint8)
+        vocabulary.ends[: len(ends)] = ends
+        vocabulary.size = len(ends) - 1
+        _rehash(vocabulary.blob, vocabulary.ends, vocabulary.hashes, vocabulary.table, vocabulary.size)
+        return vocabulary
+
+    def _run(self, ids: list[str], *, grow: bool) -> NDArray[np.int32]:
+        out = np.empty(len(ids), dtype=np.int32)
+        if not ids:
+            return out
+        data = joined(ids)
+        if count_segments(data) != len(ids):
+            raise ValueError("an id contains a NUL character")
+        if grow:
+            self._reserve(len(ids), len(data))
+        self.size = _intern(data, self.blob, self.ends, self.hashes, self.table, self.size, grow, out)
+        return out
+
+    def _reserve(self, ids: int, nbytes: int) -> None:
+        used = int(self.ends[self.size])
+        if used + nbytes > len(self.blob):
+            self.blob = grown(self.blob, used + nbytes)
+        if self.size + ids > len(self.hashes):
+            self.hashes = grown(self.hashes, self.size + ids)
+            self.ends = grown(self.ends, len(self.hashes) + 1)
+        if 2 * (self.size + ids) > len(self.table):
+            self.table = np.full(_table_size(self.size + ids), EMPTY, dtype=np.int32)
+            _fill_table(self.hashes, self.table, self.size)
+
+
+def grown(array: NDArray[Any], needed: int, step: float = 1.5) -> NDArray[Any]:
+    """The array with room for at least `needed` entries along its first axis; new entries are zero.
+
+    Growing by a half keeps the copying linear overall; untouched pages of the new room cost no memory.
+    """
+    if needed <= len(array):
+        return array
+    bigger = np.zeros((max(needed, int(len(array) * step) + 1), *array.shape[1:]), dtype=array.dtype)
+    bigger[: len(array)] = array
+    return bigger
+
+
+def _table_size(ids: int) -> int:
+    return 1 << max(4, (3 * ids).bit_length())
+
+
+@kernel
+def count_segments(data: NDArray[np.uint8]) -> int:
+    """Count the separator-delimited segments of a joined buffer."""
+    n = 1
+    for byte in data:
+        if byte == SEPARATOR:
+            n += 1
+    return n
+
+
+@kernel
+def _intern(
+    data: NDArray[np.uint8],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    table: NDArray[np.int32],
+    size: int,
+    grow: bool,
+    out: NDArray[np.int32],
+) -> int:
+    mask = np.uint64(len(table) - 1)
+    n = 0
+    start = 0
+    for end in range(len(data) + 1):
+        if end < len(data) and data[end] != SEPARATOR:
+            continue
+        h = hash64(data, start, end)
+        slot = h & mask
+        found = -1
+        while table[slot] >= 0:
+            candidate = table[slot]
+            if hashes[candidate] == h and ends[candidate + 1] - ends[candidate] == end - start:
+                same = True
+                base = ends[candidate]
+                for i in range(end - start):
+                    if blob[base + i] != data[start + i]:
+                        same = False
+                        break
+                if same:
+                    found = candidate
+                    break
+            slot = (slot + np.uint64(1)) & mask
+        if found < 0 and grow:
+            found = size
+            base = ends[size]
+            for i in range(end - start):
+                blob[base + i] = data[start + i]
+            ends[size + 1] = base + end - start
+            hashes[size] = h
+            table[slot] = size
+            size += 1
+        out[n] = found
+        n += 1
+        start = end + 1
+    return size
+
+
+@kernel
+def _fill_table(hashes: NDArray[np.uint64], table: NDArray[np.int32], size: int) -> None:
+    mask = np.uint64(len(table) - 1)
+    for index in range(size):
+        slot = hashes[index] & mask
+        while table[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        table[slot] = index
+
+
+@kernel
+def _rehash(
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    table: NDArray[np.int32],
+    size: int,
+) -> None:
+    for index in range(size):
+        hashes[index] = hash64(blob, ends[index], ends[index + 1])
+    _fill_table(hashes, table, size)
+
+
+@kernel
+def _partitions(
+    blob: NDArray[np.uint8], ends: NDArray[np.int64], indices: NDArray[np.int32], count: int
+) -> NDArray[np.int32]:
+    out = np.empty(len(indices), dtype=np.int32)
+    for n in range(len(indices)):
+        index = indices[n]
+        out[n] = murmur2(blob, ends[index], ends[index + 1]) % count
+    return out
+
+
+@kernel
+def id_less(blob: NDArray[np.uint8], ends: NDArray[np.int64], left: int, right: int) -> bool:
+    """Whether the id `left` sorts before the id `right` as text (UTF-8 byte order is code point order)."""
+    a, b = ends[left], ends[right]
+    a_end, b_end = ends[left + 1], ends[right + 1]
+    while a < a_end and b < b_end:
+        if blob[a] != blob[b]:
+            return bool(blob[a] < blob[b])
+        a += 1
+        b += 1
+    return bool(a_end - ends[left] < b_end - ends[right])

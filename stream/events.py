@@ -1,0 +1,148 @@
+"""The event schema: what a shop publishes, as types.
+
+Names follow GA4's e-commerce events (flat, snake_case) plus Snowplow's ``event_id``. Unknown event names and unknown
+fields are accepted; wrong types, missing or overlong ids and absurd times are not (see `stream.decoding`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+MAX_ID_BYTES: Final = 256
+MAX_RECORD_BYTES: Final = 1_048_576
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+Grant = Literal["granted", "denied"]
+
+KIND_WEIGHTS: Final[dict[str, float]] = {
+    # by rising strength: a repeat of an item counts only if it is stronger than the touch before
+    "": 0.0,  # unknown names: accepted, not learned
+    "view_item_list": 0.0,
+    "search": 0.0,
+    "login": 0.0,
+    "sign_up": 0.0,
+    "view_promotion": 0.0,
+    "email_open": 0.0,
+    "support_request": 0.0,
+    "refund": 0.0,
+    "remove_from_cart": 0.0,
+    "begin_checkout": 0.0,
+    "view_item": 1.0,
+    "select_item": 1.0,
+    "select_promotion": 1.0,
+    "email_click": 1.0,
+    "survey_response": 1.0,
+    "rate": 1.0,
+    "comment": 1.5,
+    "share": 1.5,
+    "like": 2.0,
+    "add_to_wishlist": 2.0,
+    "add_to_cart": 2.0,
+    "purchase": 3.0,
+}
+KINDS: Final[dict[str, int]] = {name: code for code, name in enumerate(KIND_WEIGHTS)}
+
+
+class Item(msgspec.Struct, gc=False, omit_defaults=True):
+    """One product of an event's ``items`` list."""
+
+    item_id: Id
+    item_name: str | None = None
+    item_category: str | None = None
+    price: float | None = None
+    quantity: float | None = None
+    index: int | None = None
+    item_list_id: str | None = None
+    promotion_id: str | None = None
+    coupon: str | None = None
+    discount: float | None = None
+
+
+class Consent(msgspec.Struct, gc=False, omit_defaults=True):
+    """What the visitor agreed to: learn / personalise / offers only if granted."""
+
+    analytics_storage: Grant | None = None
+    personalization_storage: Grant | None = None
+    ad_personalization: Grant | None = None
+
+
+class TrafficSource(msgspec.Struct, gc=False, omit_defaults=True):
+    """Channel and campaign that brought the visitor."""
+
+    source: str | None = None
+    medium: str | None = None
+    name: str | None = None
+
+
+class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One thing a visitor did. JSON on the wire; see the README's table for each field."""
+
+    event_name: Id
+    event_id: Id | None = None
+    event_timestamp: int | float | str | None = None
+    user_id: Id | None = None
+    user_pseudo_id: Id | None = None
+    session_id: str | int | None = None
+    items: list[Item] | None = None
+    item_id: Id | None = None
+    value: float | None = None
+    currency: str | None = None
+    transaction_id: str | None = None
+    search_term: str | None = None
+    promotion_id: str | None = None
+    item_list_id: str | None = None
+    platform: str | None = None
+    traffic_source: TrafficSource | None = None
+    consent: Consent | None = None
+    user_properties: dict[str, Any] | None = None
+    event_params: dict[str, Any] | None = None
+
+    @property
+    def user(self) -> str | None:
+        """Canonical user: the customer id, else the cookie."""
+        return self.user_id or self.user_pseudo_id
+
+
+class Control(msgspec.Struct, kw_only=True, tag_field="control", tag="rank_all"):
+    """Control record of topic ``events``: rank every user of the partition again, at its highest event time."""
+
+    request: str = ""
+
+
+def timestamp_us(value: float | str) -> int:
+    """Event time in microseconds since 1970 (UTC), from what shops send.
+
+    Parameters
+    ----------
+    value
+        Microseconds, milliseconds or seconds since 1970, told apart by magnitude (below 1e11: seconds, below 1e14:
+        milliseconds), or ISO-8601 text (without an offset: UTC).
+
+    Returns
+    -------
+    int
+        Microseconds since 1970.
+
+    Raises
+    ------
+    ValueError
+        If the text is not ISO-8601.
+
+    Examples
+    --------
+    >>> timestamp_us(1_700_000_000), timestamp_us("2023-11-14T22:13:20Z")
+    (1700000000000000, 1700000000000000)
+    """
+    if isinstance(value, str):
+        moment = dt.datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.UTC)
+        return int(moment.timestamp() * 1_000_000)
+    if value < 1e11:
+        return int(value * 1_000_000)
+    if value < 1e14:
+        return int(value * 1_000)
+    return int(value)

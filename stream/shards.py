@@ -1,0 +1,462 @@
+"""The life of a shard: assigned, loaded, fed in order, saved, given back; independent of what is learned.
+
+A shard is the state of one partition of one topic, owned by the one worker that owns the partition. The snapshot is
+the truth: it says which offset it includes, reading goes on exactly there, and Kafka's group offset only follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal, NamedTuple, Protocol
+
+import faust
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
+from numpy.typing import NDArray
+
+from stream.errors import RivuletError, UnavailableError
+from stream.snapshots import SnapshotStore
+from stream.transport import TP, BatchConsumer, BatchTransport, ConsumerRecord, Fetch
+from stream.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+LOG_START = -1
+"""``Shard.next`` of a shard without a snapshot: it starts with the first record that the broker still has."""
+
+
+class GapError(RivuletError):
+    """The log does not continue where the shard stands, and the broker does not prove that it never will."""
+
+
+@dataclass(slots=True, eq=False)
+class Shard:
+    """One partition that this worker owns, or owned (``lost``).
+
+    ``next`` is the first offset that the state does not include. ``dirty`` means that the state is in between two
+    offsets and must not be saved. ``lost`` is set when the partition was given back, taken away or has failed:
+    whoever awaits something inside ``process`` checks it afterwards and stops without applying anything.
+    """
+
+    topic: str
+    partition: int
+    owned_since: float
+    next: int = LOG_START
+    saved: int = LOG_START
+    lost: bool = False
+    dirty: bool = False
+    epoch: int = -1
+    fetches: int = 0
+    suspect: int | None = None
+    failures: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def tp(self) -> TP:
+        """Topic and partition."""
+        return TP(self.topic, self.partition)
+
+    @property
+    def name(self) -> str:
+        """Name of its snapshots."""
+        return f"{self.topic}-{self.partition}"
+
+
+class Stage(Protocol):
+    """What learns from one topic. All calls come from the event loop."""
+
+    @property
+    def topic(self) -> str:
+        """Topic it reads."""
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Take up a shard from a snapshot's arrays, or empty; replaces the shard if it is open already."""
+
+    async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
+        """Learn from consecutive records and return when every ack and every answer has come.
+
+        After its last await it checks ``shard.lost`` and applies state only if it is false.
+
+        Raises
+        ------
+        UnavailableError
+            A server does not answer: the shard is reloaded from its snapshot and read again.
+        """
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Return copies of the state; nothing else touches the shard meanwhile, but the event loop waits: be quick."""
+
+    def close(self, partition: int) -> None:
+        """Forget the shard."""
+
+    async def ready(self) -> None:
+        """Wait until more may be read (another stage lags behind); nothing is locked meanwhile."""
+
+
+class Loss(NamedTuple):
+    """Records ``[first, end)`` of a partition that nobody can read any more."""
+
+    tp: TP
+    first: int
+    end: int
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """How a worker looks after its shards; times in seconds.
+
+    Parameters
+    ----------
+    snapshot_every_s
+        Between two snapshots of a shard: the most work a crash repeats. Lower: more disk writes.
+    release_s
+        Most time for the last snapshot of a shard that is taken away; the whole group waits meanwhile.
+    commit_s
+        Most time for a commit. One that fails costs nothing, as snapshots count.
+    exit_s
+        Left to Faust for its own end (a frozen broker makes that 30-45 s), after which the process exits hard, whatever
+        hangs; everything worth keeping is saved by then. At most ``release_s + commit_s + exit_s`` after SIGTERM.
+    stall_s
+        A worker that the group counts on, but that reads nothing for so long, ends itself.
+    session_s
+        Session timeout of the group. Writes to Redis are fenced at half of it.
+    on_gap
+        A hole in the log that the broker's log start does not explain stops the worker ("stop") or is counted as
+        lost ("accept": for brokers that delete silently, and for topics with transactional writers, whose markers
+        look like holes).
+    """
+
+    snapshot_every_s: float = 30.0
+    release_s: float = 5.0
+    commit_s: float = 2.0
+    exit_s: float = 2.0
+    stall_s: float = 120.0
+    session_s: float = 10.0
+    on_gap: Literal["stop", "accept"] = "stop"
+
+
+class ShardHost:
+    """Owns the shards of this worker and feeds their stages.
+
+    Parameters
+    ----------
+    stages
+        One per topic.
+    snapshots
+        Where state is kept; the same place for all workers.
+    settings
+        See :class:`HostSettings`.
+    clock
+        Monotonic seconds.
+    hard_exit
+        Called with the exit code if shutdown hangs; None to never do that (apps inside another program).
+
+    Attributes
+    ----------
+    counts
+        records, stale (fetches of before a seek), dropped (fetches lost on the way and read again), gaps, reloads,
+        snapshots, snapshot_errors, commits, commits_refused, lost (records).
+    losses
+        The last 1000 ranges that were counted as lost.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        snapshots: SnapshotStore,
+        settings: HostSettings = HostSettings(),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        hard_exit: Callable[[int], None] | None = os._exit,
+    ) -> None:
+        self.settings = settings
+        self.counts: Counter[str] = Counter()
+        self.losses: deque[Loss] = deque(maxlen=1000)
+        self._stages = {stage.topic: stage for stage in stages}
+        self._snapshots = snapshots
+        self._clock = clock
+        self._hard_exit = hard_exit
+        self._shards: dict[TP, Shard] = {}
+        self._term = 0
+        self._epochs = count(1)
+        self._watchdog: Watchdog | None = None
+        self._app: faust.App
+
+    def attach(self, app: faust.App) -> None:
+        """Connect to the app; call it right after the app was made."""
+        self._app = app
+        app.transport = BatchTransport(app, self._positions)
+        app.on_partitions_revoked.connect(self._on_revoked)
+        app.on_rebalance_complete.connect(self._on_assigned)
+        app.on_before_shutdown.connect(self._on_shutdown)
+        app.task(self._snapshot_forever)
+
+    @property
+    def shards(self) -> Mapping[TP, Shard]:
+        """The shards that this worker owns now."""
+        return self._shards
+
+    def may_write(self) -> bool:
+        """Whether the group heard from this worker within half a session: else another may own its shards already."""
+        consumer = self._consumer
+        return consumer.generation >= 0 and consumer.contact_age() < self.settings.session_s / 2
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    async def handle(self, fetch: Fetch) -> None:
+        """Feed one fetch to its stage. Never raises for what a stage does: it reloads the shard or stops the worker.
+
+        Faust would drop a batch whose agent raised and go on behind it.
+        """
+        stage, shard = self._stages[fetch.tp.topic], self._shards.get(fetch.tp)
+        if shard is None:
+            self.counts["stale"] += 1
+            return
+        try:
+            await stage.ready()
+            async with shard.lock:
+                await self._feed(stage, shard, fetch)
+        except Exception as error:  # noqa: BLE001  # the one place where any bug must stop the worker
+            await self._give_up(shard, error)
+
+    async def _feed(self, stage: Stage, shard: Shard, fetch: Fetch) -> None:
+        if shard.lost or fetch.epoch != shard.epoch:
+            self.counts["stale"] += 1
+            return
+        try:
+            if shard.dirty:
+                raise UnavailableError("it was interrupted in the middle of a batch")
+            await self._learn(stage, shard, fetch)
+        except (UnavailableError, KafkaError) as error:
+            if shard.lost or (isinstance(error, KafkaError) and not error.retriable):
+                raise
+            await self._retry(stage, shard, error)
+
+    async def _learn(self, stage: Stage, shard: Shard, fetch: Fetch) -> None:
+        if fetch.number != shard.fetches:
+            self.counts["dropped"] += 1
+            return await self._seek(shard)
+        shard.fetches += 1
+        if shard.next == LOG_START:
+            shard.next = fetch.records[0].offset
+        for run in _runs(self._unseen(shard, fetch)):
+            if run[0].offset > shard.next and not await self._bridge(shard, run[0].offset):
+                return None
+            shard.dirty = True
+            await stage.process(shard, run)
+            if shard.lost:
+                return None
+            shard.next, shard.dirty, shard.failures = run[-1].offset + 1, False, 0
+            self.counts["records"] += len(run)
+        return None
+
+    def _unseen(self, shard: Shard, fetch: Fetch) -> Sequence[ConsumerRecord]:
+        """Leave out what is below ``next``; that comes only if the broker no longer had ``next`` and went back."""
+        records = fetch.records
+        if records[0].offset >= shard.next:
+            return records
+        if fetch.highwater < shard.next:
+            raise GapError(
+                f"{shard.name} ends at offset {fetch.highwater}, but its snapshot includes everything below "
+                f"{shard.next}: the topic was made anew or the broker lost records. Delete the snapshots "
+                f"{shard.name}@* to learn the topic from its start"
+            )
+        return [record for record in records if record.offset >= shard.next]
+
+    async def _bridge(self, shard: Shard, first: int) -> bool:
+        """Whether to go on at ``first`` although ``next`` did not come: asked again once, then judged."""
+        if shard.suspect != shard.next:
+            shard.suspect = shard.next
+            self.counts["gaps"] += 1
+            await self._seek(shard)
+            return False
+        try:
+            start = await self._consumer.log_start(shard.tp, self.settings.release_s)
+        except TimeoutError as error:
+            raise UnavailableError(f"the broker does not tell the start of {shard.name}") from error
+        proven = start >= first
+        where = f"{first - shard.next} records of {shard.name} are missing: offsets {shard.next} to {first - 1}"
+        if not proven and self.settings.on_gap == "stop":
+            raise GapError(f"{where}, and the broker's log starts at {start}. Is it compacted or transactional?")
+        log.error("%s (%s); counted as lost", where, f"the log starts at {start}")
+        self.losses.append(Loss(shard.tp, shard.next, first, proven))
+        self.counts["lost"] += first - shard.next
+        shard.next = first
+        return True
+
+    async def _retry(self, stage: Stage, shard: Shard, error: Exception) -> None:
+        """Reload the shard and read again, as long as it takes: half a batch may be in its state.
+
+        A restart would not bring a server back, and would make the whole group wait.
+        """
+        shard.failures += 1
+        self.counts["reloads"] += 1
+        log.warning("%s is reloaded (%d): %s", shard.name, shard.failures, error)
+        await asyncio.sleep(0.1 * 2 ** min(shard.failures, 4))
+        if await self._load(stage, shard):
+            await self._seek(shard)
+
+    async def _give_up(self, shard: Shard, error: Exception) -> None:
+        if shard.lost:  # it was taken away in the middle; what its body says about that does not matter
+            log.info("%s failed after it was taken away: %r", shard.name, error)
+            return
+        log.critical("%s at offset %d: the worker stops: %r", shard.name, shard.next, error)
+        shard.lost = True
+        await self._app.crash(error)
+
+    # -- positions -----------------------------------------------------------------------------------------------
+
+    def _positions(self) -> dict[TP, tuple[int, int]]:
+        return {tp: self._new_epoch(shard) for tp, shard in self._shards.items()}
+
+    def _new_epoch(self, shard: Shard) -> tuple[int, int]:
+        shard.epoch, shard.fetches = next(self._epochs), 0
+        # An offset below the log's start is answered with the start (``consumer_auto_offset_reset="earliest"``).
+        return max(shard.next, 0), shard.epoch
+
+    async def _seek(self, shard: Shard) -> None:
+        await self._consumer.seek_shards({shard.tp: self._new_epoch(shard)})
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        consumer = self._app.consumer
+        assert isinstance(consumer, BatchConsumer)
+        return consumer
+
+    # -- assignment ----------------------------------------------------------------------------------------------
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        """Load what was assigned; awaited before flow resumes. A newer assignment overtakes it at any await."""
+        self._forget()
+        term = self._term
+        for tp in sorted(self._consumer.assignment()):
+            stage = self._stages.get(tp.topic)
+            if stage is None:
+                continue
+            shard = self._shards[tp] = Shard(tp.topic, tp.partition, self._clock())
+            try:
+                loaded = await self._load(stage, shard)
+            except Exception as error:  # noqa: BLE001  # Faust would log it and go on with nothing loaded
+                await self._give_up(shard, error)
+                return
+            if not loaded or term != self._term:
+                return
+
+    async def _load(self, stage: Stage, shard: Shard) -> bool:
+        """Put the newest snapshot, or nothing, into the stage; False if the shard was taken away meanwhile."""
+        snapshot = await asyncio.to_thread(self._snapshots.latest, shard.name)
+        if shard.lost:
+            return False
+        stage.open(shard.partition, None if snapshot is None else snapshot.arrays)
+        shard.next = shard.saved = LOG_START if snapshot is None else snapshot.offset
+        shard.dirty, shard.suspect = False, None
+        return True
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        """Give everything back (rebalances are eager): the old generation still counts and may commit."""
+        if self._watchdog is None and self._hard_exit is not None:
+            loop = asyncio.get_running_loop()
+            self._watchdog = Watchdog(loop, self._stalled, self.settings.stall_s, self._hard_exit)
+            self._watchdog.start()
+        await self._release()
+
+    async def _release(self) -> None:
+        self._term += 1
+        shards = [shard for shard in self._shards.values() if not shard.lost]
+        saved = await asyncio.gather(*map(self._save_last, shards))
+        self._forget()
+        await self._commit({shard.tp: at for shard, at in zip(shards, saved, strict=True) if at is not None})
+
+    async def _save_last(self, shard: Shard) -> int | None:
+        """Last snapshot, within the time that the group can wait; what is not saved will be read again."""
+        try:
+            async with asyncio.timeout(self.settings.release_s):
+                return await self._save(shard)
+        except TimeoutError:
+            log.warning("%s was busy for %g s: given back without a snapshot", shard.name, self.settings.release_s)
+            return None
+        finally:
+            shard.lost = True
+
+    def _forget(self) -> None:
+        self._term += 1
+        for shard in self._shards.values():
+            shard.lost = True
+            self._stages[shard.topic].close(shard.partition)
+        self._shards = {}
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    async def _snapshot_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.snapshot_every_s)
+            await self.snapshot()
+
+    async def snapshot(self) -> None:
+        """Save every shard that moved, one after another, then commit exactly what was saved."""
+        saved = {shard.tp: await self._save(shard) for shard in list(self._shards.values())}
+        await self._commit({tp: at for tp, at in saved.items() if at is not None})
+
+    async def _save(self, shard: Shard) -> int | None:
+        """Write a snapshot; the offset it includes, or None if there is nothing new or it could not be written."""
+        async with shard.lock:
+            if shard.lost or shard.dirty or shard.next <= shard.saved:
+                return None
+            offset, arrays = shard.next, self._stages[shard.topic].copy(shard.partition)
+        try:
+            await asyncio.to_thread(self._snapshots.write, shard.name, offset, arrays)
+        except OSError as error:
+            log.error("No snapshot of %s at offset %d: %s", shard.name, offset, error)
+            self.counts["snapshot_errors"] += 1
+            return None
+        shard.saved = offset
+        self.counts["snapshots"] += 1
+        return offset
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> None:
+        if offsets:
+            done = await self._consumer.commit_exactly(offsets, self.settings.commit_s)
+            self.counts["commits" if done else "commits_refused"] += 1
+
+    # -- shutdown ------------------------------------------------------------------------------------------------
+
+    async def _on_shutdown(self, *_: Any, **__: Any) -> None:
+        self._exit_within(self.settings.release_s + self.settings.commit_s + self.settings.exit_s)
+        await self._release()
+        self._exit_within(self.settings.exit_s)
+
+    def _exit_within(self, seconds: float) -> None:
+        if self._hard_exit is not None:
+            code = 0 if self._app.crash_reason is None else 1
+            last_resort = threading.Timer(seconds, self._hard_exit, (code,))
+            last_resort.daemon = True
+            last_resort.start()
+
+    def _stalled(self) -> str | None:
+        """Why nothing moves although the group is fine; called by the watchdog's thread."""
+        consumer = self._consumer
+        expected = consumer.generation >= 0 and consumer.contact_age() < self.settings.session_s
+        if self._app.should_stop or consumer.flow_active or not expected:
+            return None
+        return "this worker is a member of its group, but its flow was never resumed"
+
+
+def _runs(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    """Split where offsets are not consecutive: nowhere, except around holes in the log."""
+    if not records or records[-1].offset - records[0].offset + 1 == len(records):
+        if records:
+            yield records
+        return
+    start = 0
+    for index in range(1, len(records) + 1):
+        if index == len(records) or records[index].offset != records[index - 1].offset + 1:
+            yield records[start:index]
+            start = index

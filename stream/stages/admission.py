@@ -1,0 +1,109 @@
+"""Which events of a batch are learned: partition, duplicates, lateness, consent, each judged on its own and counted."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing import hash_ids
+from models.profiles import ANALYTICS, CONSENT_MASK, DENIED, FOREIGN
+from stream.decoding import Batch
+from stream.stages.space import printable
+from stream.stages.user_shard import UserShard
+
+AHEAD_US: Final = 300_000_000  # an event moves the watermark at most this far beyond its record's time
+
+
+class Admitted(NamedTuple):
+    """Verdict over a batch.
+
+    `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned with `events`; `index`: user
+    index of every event; `foreign`: positions of events that belong to another partition.
+    """
+
+    keep: NDArray[np.bool_]
+    events: NDArray[np.int64]
+    user: NDArray[np.int32]
+    session: NDArray[np.uint32]
+    index: NDArray[np.int32]
+    foreign: list[int]
+
+
+def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Admitted:
+    """Judge each event of a batch; counts what is refused and updates watermark, dedup window and consent."""
+    known = len(shard.users)
+    index = shard.users.encode(batch.user)
+    shard.reserve()
+    flags = shard.profiles.arrays.flags
+    if len(shard.users) > known:
+        new = np.arange(known, len(shard.users), dtype=np.int32)
+        flags[new[shard.users.partitions(new, partitions) != partition]] |= FOREIGN
+    foreign = (flags[index] & FOREIGN) != 0
+    keep = ~foreign
+    keep &= ~_duplicates(shard, batch, keep)
+    keep &= ~_late(shard, batch, foreign, keep)
+    keep &= ~_denied(shard, batch, index, keep)
+    shard.counts["rekeyed"] += int(foreign.sum())
+    shard.counts["learned"] += int(keep.sum())
+    shard.counts["without_id"] += batch.without_id
+    events = np.flatnonzero(keep)
+    sessions = hash_ids(printable(batch.session)).astype(np.uint32)
+    sessions[[not text for text in batch.session]] = 0
+    return Admitted(keep, events, index[events], sessions[events], index, np.flatnonzero(foreign).tolist())
+
+
+def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Events whose id was seen; those without an id are identified by their offset and cannot repeat."""
+    with_id = np.array([bool(text) for text in batch.event_id], dtype=np.bool_) & candidates
+    found = np.zeros(len(with_id), dtype=np.bool_)
+    positions = np.flatnonzero(with_id)
+    if len(positions):
+        found[positions] = shard.seen.mark(hash_ids([batch.event_id[p] for p in positions]))
+        shard.counts["duplicates"] += int(found.sum())
+    return found
+
+
+def _late(
+    shard: UserShard, batch: Batch, foreign: NDArray[np.bool_], candidates: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Events older than the watermark, as it stood at each of them, by more than the rules allow."""
+    ts = np.array(batch.ts, dtype=np.int64)
+    capped = np.minimum(ts, np.array(batch.recorded, dtype=np.int64) + AHEAD_US)
+    capped[foreign] = 0
+    marks = np.maximum.accumulate(np.append(np.int64(shard.watermark), capped))
+    shard.watermark = int(marks[-1])
+    late = (ts < marks[1:] - shard.rules.lateness_s * 1_000_000) & candidates
+    shard.counts["late"] += int(late.sum())
+    return late
+
+
+def _denied(
+    shard: UserShard, batch: Batch, index: NDArray[np.int32], candidates: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Events of users who do not let us learn, as consent stood at each event."""
+    flags = shard.profiles.arrays.flags
+    default = 0 if shard.rules.consent else DENIED
+    consent = np.array(batch.consent, dtype=np.uint8)
+    if not consent.any():
+        said = (flags[index] >> ANALYTICS) & 3
+        denied = np.where(said == 0, default, said) == DENIED
+    else:
+        denied = np.zeros(len(index), dtype=np.bool_)
+        for event in np.flatnonzero(candidates):
+            user = index[event]
+            flags[user] = _consented(int(flags[user]), int(consent[event]))
+            denied[event] = (((int(flags[user]) >> ANALYTICS) & 3) or default) == DENIED
+    denied &= candidates
+    shard.counts["denied"] += int(denied.sum())
+    return denied
+
+
+def _consented(flags: int, said: int) -> int:
+    """A user's flags after an event said something about each grant (0 = nothing, keep what was said before)."""
+    for place in (0, 2, 4):
+        grant = (said >> place) & 3
+        if grant:
+            flags = (flags & ~(3 << place)) | (grant << place)
+    return flags & (int(CONSENT_MASK) | 0xC0)

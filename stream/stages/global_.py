@@ -1,0 +1,194 @@
+"""Global stage: clustering, merged trending, broadcast. One shard: the single partition of topic ``global``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.features import CHANNELS, Profile, Vectoriser
+from models.segments import Segments
+from models.trending import Trending
+from stream.decoding import Record
+from stream.keys import TRENDING_TTL_S, Keys, Recommendations
+from stream.stages.sends import Send
+from stream.store import WriteBatch
+from stream.wire import Popular, Profiled, decode_global
+
+DIRECT: Final = CHANNELS.index("direct")
+SETTLED_SAMPLES: Final = 64  # before this many samples the categories have no columns yet
+MODEL_KEY: Final = b"segments"
+
+
+class SegmentModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user stages need to assign segments: value of record ``segments`` on topic ``models``."""
+
+    version: int
+    names: list[str]
+    centres: list[list[float]]
+    means: list[float]
+    stds: list[float]
+    labels: list[str]
+
+
+decode_model: Final = msgspec.json.Decoder(SegmentModel).decode
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """One publication of the global stage."""
+
+    writes: WriteBatch
+    sends: list[Send]
+
+
+class GlobalStage:
+    """The global stage of the worker that owns the partition.
+
+    Parameters
+    ----------
+    keys
+        Builder of Redis keys.
+    segments
+        Number of segments, 1 to 63.
+    k
+        Length of trending lists.
+    seed
+        Seeds the first centres.
+    """
+
+    def __init__(self, keys: Keys, *, segments: int = 8, k: int = 20, seed: int = 1) -> None:
+        self.keys = keys
+        self.k = k
+        self._fresh = (segments, seed)
+        self._start()
+
+    def _start(self) -> None:
+        self.segments = Segments(k=self._fresh[0], seed=self._fresh[1])
+        self.vectoriser = Vectoriser()
+        self.trending = Trending()
+        self.category_weight: Counter[str] = Counter()
+        self.sizes: Counter[int] = Counter()
+        self.samples = 0
+        self.newest = 0
+        self.version = 0
+        self.changed = False
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Start the shard: empty, or from a snapshot."""
+        self._start()
+        if arrays is None:
+            return
+        facts = msgspec.json.decode(arrays["facts"].tobytes())
+        self.segments = Segments.from_arrays(_part(arrays, "segments."))
+        self.trending = Trending.from_arrays(_part(arrays, "trending."))
+        self.vectoriser = Vectoriser(facts["categories"])
+        self.category_weight = Counter(facts["category_weight"])
+        self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
+        self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
+        self.changed = True
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        facts = {
+            "categories": self.vectoriser.categories,
+            "category_weight": dict(self.category_weight),
+            "sizes": {str(segment): n for segment, n in self.sizes.items()},
+            "samples": self.samples,
+            "newest": self.newest,
+            "version": self.version,
+        }
+        return {
+            "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
+            **{f"segments.{name}": array for name, array in self.segments.to_arrays().items()},
+            **{f"trending.{name}": array for name, array in self.trending.arrays().items()},
+        }
+
+    def learn(self, partition: int, records: Sequence[Record]) -> None:
+        """Learn from one fetch of popularity and sampled profiles."""
+        for record in records:
+            message = decode_global(record.value or b"")
+            if isinstance(message, Popular):
+                self.trending.replace(message.items, message.values, message.epochs, message.categories)
+                self.newest = max(self.newest, message.ts)
+            else:
+                self._learn_samples(message)
+            self.changed = True
+
+    def _learn_samples(self, message: Profiled) -> None:
+        for n, numbers in enumerate(message.numbers):
+            affinities = message.affinities[n]
+            recency, frequency, spend, hour_sin, hour_cos = numbers
+            channel = message.channel[n] - 1 if message.channel[n] > 0 else DIRECT
+            profile = Profile(recency, frequency, spend, hour_sin, hour_cos, channel, affinities)
+            total = sum(affinities.values())
+            for category, weight in affinities.items():
+                self.category_weight[category] += weight / total
+            self.samples += 1
+            self.newest = max(self.newest, message.ts[n])
+            if self.samples % SETTLED_SAMPLES == 0:
+                self.vectoriser = self.vectoriser.extended(self.category_weight)
+            vector = self.vectoriser.vector(profile)
+            self.segments.learn_one(vector)
+            segment = self.segments.predict_one(vector)
+            if segment >= 0:
+                self.sizes[segment] += 1
+                if message.items[n] and message.weights[n] > 0:
+                    self.trending.add_to_segment(segment, message.items[n], message.weights[n], message.ts[n])
+
+    def publish(self) -> Broadcast:
+        """Write trending lists and segments, and broadcast the segment model."""
+        writes = WriteBatch()
+        self.changed = False
+        ts_ms = self.newest * 1000
+        for name, (items, scores) in self.trending.top(self.k).items():
+            writes.set(self._trending_key(name), _list(items, scores, ts_ms), TRENDING_TTL_S)
+        if not self.segments.trained:
+            return Broadcast(writes, [])
+        self.version += 1
+        labels = self.segments.labels()
+        for segment, centroid in enumerate(self.segments.centroids()):
+            fields = {"size": str(self.sizes[segment]), "label": labels[segment]}
+            fields |= {name: f"{value:.6g}" for name, value in centroid.items()}
+            hashed = {name.encode(): value.encode() for name, value in fields.items()}
+            writes.hset(self.keys.segment(segment), hashed, None)
+        model = self.segments.model()
+        broadcast = SegmentModel(
+            version=self.version,
+            names=list(self.segments.names),
+            centres=model["centres"].tolist(),
+            means=model["means"].tolist(),
+            stds=model["stds"].tolist(),
+            labels=labels,
+        )
+        return Broadcast(writes, [Send("models", msgspec.json.encode(broadcast), partition=0, key=MODEL_KEY)])
+
+    def _trending_key(self, name: tuple[str, str]) -> bytes:
+        kind, value = name
+        if kind == "category":
+            return self.keys.trending(category=value)
+        return self.keys.trending(segment=value) if kind == "segment" else self.keys.trending()
+
+
+def _list(items: list[str], scores: list[float], ts_ms: int) -> bytes:
+    rounded = [round(score, 6) for score in scores]
+    return msgspec.json.encode(
+        {
+            "v": 1,
+            "ts": ts_ms,
+            "model": "trending",
+            "exp": None,
+            "items": items,
+            "scores": rounded,
+            "why": [(None, "trending")] * len(items),
+        }
+    )
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -1,0 +1,253 @@
+"""Item stage: neighbour rows and popularity. State by item, one shard per partition of topic ``covisits``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.covisitation import NO_ROW
+from models.decay import decay_add_many
+from models.ranking import Lists, rank_similar
+from models.vocabulary import Vocabulary
+from stream.decoding import Record
+from stream.errors import RivuletError
+from stream.keys import NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
+from stream.rendering import render
+from stream.stages.sends import Send
+from stream.stages.space import NO_CATEGORY, ItemSpace
+from stream.store import WriteBatch
+from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
+
+YEAR_2000_S: Final = 946_684_800
+TRENDING_HALF_LIFE_S: Final = 6 * 3600.0
+MODEL: Final = "covisit"
+SLICE: Final = 256  # items published at a time, so that the event loop is not held
+
+
+class HoleError(RivuletError):
+    """Deltas of a source partition are missing between what was applied and what came next."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What a publication writes and sends; `more` while items are left."""
+
+    writes: WriteBatch
+    sends: list[Send]
+    more: bool
+
+
+class ItemShard:
+    """State of a shard that is not in the shared rows: marks per source partition, and the newest event time."""
+
+    def __init__(self, sources: int) -> None:
+        self.marks = np.full(sources, -1, dtype=np.int64)
+        self.newest = 0
+        self.applied = -1
+        self.counts: Counter[str] = Counter()
+
+
+class ItemStage:
+    """The item stage of one process.
+
+    Parameters
+    ----------
+    space
+        The process's items; the rows of owned partitions are this stage's state.
+    keys
+        Builder of Redis keys.
+    sources
+        Number of partitions of topic ``events``.
+    k
+        Length of ``similar`` lists.
+    """
+
+    def __init__(self, space: ItemSpace, keys: Keys, sources: int, k: int = 20, step_share: float = 0.5) -> None:
+        self.space = space
+        self.keys = keys
+        self.sources = sources
+        self.k = k
+        self.step_share = step_share
+        self.shards: dict[int, ItemShard] = {}
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Start a shard: empty, or from a snapshot. Cached copies of its rows are dropped."""
+        space = self.space
+        space.rows.retain(space.partition != partition)
+        space.owned.add(partition)
+        self.shards[partition] = shard = ItemShard(self.sources)
+        if arrays is not None:
+            self._restore(shard, arrays)
+
+    def close(self, partition: int) -> None:
+        """Forget a shard; its rows go with it."""
+        self.shards.pop(partition, None)
+        self.space.owned.discard(partition)
+        self.space.rows.retain(self.space.partition != partition)
+
+    def learn(self, partition: int, records: Sequence[Record]) -> bool:
+        """Apply the deltas of one fetch; True if it asked for everything to be published.
+
+        Parameters
+        ----------
+        partition
+            The shard.
+        records
+            Records of topic ``covisits`` above everything applied before.
+
+        Raises
+        ------
+        HoleError
+            If deltas of a source are missing.
+        WireError
+            If a record is of another version.
+        """
+        flush = False
+        shard = self.shards[partition]
+        for record in records:
+            value = record.value or b""
+            if value[:4] == FLUSH:
+                self.touch_all(partition)
+                flush = True
+                continue
+            self._apply(partition, shard, unpack_covisits(value))
+        shard.applied = records[-1].offset
+        return flush
+
+    def _apply(self, partition: int, shard: ItemShard, record: CovisitRecord) -> None:
+        mark = int(shard.marks[record.source])
+        if record.low > mark:
+            raise HoleError(
+                f"covisits-{partition}: deltas of events-{record.source} between offsets {mark} and {record.low} are"
+                " missing; restore the topic or start again from an empty snapshot folder"
+            )
+        if record.high <= mark:
+            shard.counts["repeated"] += 1
+            return
+        shard.marks[record.source] = record.high
+        record = since(record, mark)
+        if len(record.deltas.item) == 0:
+            return
+        space = self.space
+        codes = space.encode(record.items)
+        deltas = record.deltas._replace(item=codes[record.deltas.item], other=codes[record.deltas.other])
+        space.rows.learn(deltas, space.partition, partition)
+        if record.categories:
+            names = np.append(space.encode_categories(record.categories), NO_CATEGORY)
+            space.file(deltas.item, names[record.category])
+        mine = space.partition[deltas.item] == partition
+        decay_add_many(
+            space.trend, space.trend_epoch, deltas.item[mine], deltas.weight[mine], deltas.ts[mine], TRENDING_HALF_LIFE_S
+        )
+        space.unpublished[codes] = True
+        space.untold[deltas.item] = True
+        shard.newest = max(shard.newest, int(deltas.ts.max()))
+        shard.counts["visits"] += int(mine.sum())
+
+    def touch_all(self, partition: int) -> None:
+        """Mark every row of a shard for publication."""
+        size = len(self.space.ids)
+        mine = (self.space.partition[:size] == partition) & (self.space.rows.arrays.row[:size] != NO_ROW)
+        self.space.unpublished[:size] |= mine
+        self.space.untold[:size] |= mine
+
+    def publish(self, partition: int, now_ms: int) -> Published:
+        """Write up to a slice of changed neighbour lists and tell the global stage of changed popularity.
+
+        Parameters
+        ----------
+        partition
+            The shard.
+        now_ms
+            Not the clock but the time shown in the lists when the shard has seen no event yet.
+        """
+        space, shard = self.space, self.shards[partition]
+        size = len(space.ids)
+        mine = space.partition[:size] == partition
+        items = np.flatnonzero(space.unpublished[:size] & mine)[:SLICE].astype(np.int32)
+        ts_ms = (shard.newest + YEAR_2000_S) * 1000 if shard.newest else now_ms
+        writes = WriteBatch()
+        lists = Lists.empty(len(items), self.k)
+        ids = space.ids
+        rank_similar(
+            items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.ends, space.scratch, lists
+        )
+        space.unpublished[items] = False
+        texts = ids.texts(items)
+        shared = len(space.owned) < space.partitions
+        values = render(lists, np.full(len(items), ts_ms, dtype=np.int64), MODEL, space.fragments)
+        for n, (text, value) in enumerate(zip(texts, values, strict=True)):
+            if lists.item[n, 0] >= 0:
+                writes.set(self.keys.similar(text), value, SIMILAR_TTL_S)
+        if shared:
+            with_row = items[space.rows.arrays.row[items] != NO_ROW]
+            for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):
+                writes.set(self.keys.neighbours(text), row, NEIGHBOURS_TTL_S)
+        return Published(writes, self._popular(partition, shard), bool((space.unpublished[:size] & mine).any()))
+
+    def _popular(self, partition: int, shard: ItemShard) -> list[Send]:
+        """Popularity of items touched since the last record: absolute values, so that a repeat does no harm."""
+        space = self.space
+        size = len(space.ids)
+        items = np.flatnonzero(space.untold[:size] & (space.partition[:size] == partition)).astype(np.int32)
+        space.untold[items] = False
+        items = items[space.trend[items] > 0]
+        if len(items) == 0:
+            return []
+        if len(items) > 4 * SLICE:  # the strongest are enough: a trending list is short
+            strength = np.log2(space.trend[items]) + space.trend_epoch[items]
+            items = np.sort(items[np.argpartition(-strength, 4 * SLICE)[: 4 * SLICE]])
+        record = Popular(
+            partition,
+            shard.applied,
+            shard.newest + YEAR_2000_S,
+            space.ids.texts(items),
+            space.trend[items].tolist(),
+            space.trend_epoch[items].tolist(),
+            [space.categories.text(c) if c != NO_CATEGORY else "" for c in space.category[items]],
+        )
+        return [Send("global", encode_global(record), partition=0)]
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Copies of the shard's rows, popularity and marks, with the ids its indices stand for."""
+        space, shard = self.space, self.shards[partition]
+        size = len(space.ids)
+        mine = np.flatnonzero(space.partition[:size] == partition).astype(np.int32)
+        with_row = mine[space.rows.arrays.row[mine] != NO_ROW]
+        facts = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
+        return {
+            **{f"ids.{name}": array for name, array in space.ids.arrays().items()},
+            **{f"categories.{name}": array for name, array in space.categories.arrays().items()},
+            **{f"rows.{name}": array for name, array in space.rows.extract(with_row).items()},
+            "with_row": with_row,
+            "mine": mine,
+            "trend": space.trend[mine],
+            "trend_epoch": space.trend_epoch[mine],
+            "category": space.category[mine],
+            "marks": shard.marks.copy(),
+            "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
+        }
+
+    def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
+        space = self.space
+        theirs = Vocabulary.from_arrays({"blob": arrays["ids.blob"], "ends": arrays["ids.ends"]})
+        codes = np.append(space.encode(theirs.texts(range(len(theirs)))), np.int32(-1)).astype(np.int32)
+        names = Vocabulary.from_arrays({"blob": arrays["categories.blob"], "ends": arrays["categories.ends"]})
+        categories = np.append(space.encode_categories(names.texts(range(len(names)))), NO_CATEGORY)
+        rows = {key.removeprefix("rows."): array for key, array in arrays.items() if key.startswith("rows.")}
+        rows["item"], rows["step_item"] = codes[rows["item"]], codes[rows["step_item"]]
+        space.rows.insert(codes[arrays["with_row"]], rows)
+        mine = codes[arrays["mine"]]
+        space.trend[mine] = arrays["trend"]
+        space.trend_epoch[mine] = arrays["trend_epoch"]
+        space.file(mine, categories[arrays["category"]].astype(np.int32))
+        shard.marks = np.array(arrays["marks"])
+        facts = msgspec.json.decode(arrays["facts"].tobytes())
+        shard.newest, shard.applied = facts["newest"], facts["applied"]
+        shard.counts.update(facts["counts"])

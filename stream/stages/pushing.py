@@ -1,0 +1,134 @@
+"""From ranked users to the Redis writes of one flush: what changed, rendered; what ended, removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.offer_ranking import Picked
+from models.offer_table import OfferTable
+from models.profiles import ADS, DENIED, PERSONALISATION
+from models.ranking import Lists
+from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
+from stream.rendering import render
+from stream.stages.space import ItemSpace
+from stream.stages.user_shard import YEAR_2000_S, UserShard
+from stream.store import WriteBatch
+
+MODEL: Final = "covisit"
+REFRESH_MS: Final = RECS_TTL_S * 500  # an unchanged list is written again after half its life
+PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved
+
+
+class Ranked(NamedTuple):
+    """Users of one flush: time (ms) of each one's newest event, list, offers, and whether the segment moved."""
+
+    users: NDArray[np.int32]
+    ts_ms: NDArray[np.int64]
+    lists: Lists
+    picked: Picked
+    moved: NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Pushes:
+    """One flush: its writes and how many lists were ranked for it."""
+
+    writes: WriteBatch
+    lists: int
+
+
+def push(
+    shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, offers: OfferTable, *, force: bool
+) -> Pushes:
+    """Write what changed for the ranked users and remember what was written."""
+    writes = WriteBatch()
+    _push_lists(shard, space, keys, ranked, writes, force=force)
+    _push_offers(shard, space, keys, ranked, offers, writes, force=force)
+    _push_profiles(shard, keys, ranked, writes, force=force)
+    return Pushes(writes, len(ranked.users))
+
+
+def denied(shard: UserShard, users: NDArray[np.int32], grant: int) -> NDArray[np.bool_]:
+    """Whether each user refuses what a grant covers, or never said and the default is no."""
+    said = (shard.profiles.arrays.flags[users] >> np.uint8(grant)) & 3
+    return np.where(said == 0, 0 if shard.rules.consent else DENIED, said) == DENIED
+
+
+def _push_lists(
+    shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool
+) -> None:
+    users, lists, ts_ms = ranked.users, ranked.lists, ranked.ts_ms
+    refused = denied(shard, users, PERSONALISATION)
+    before = shard.last[users]
+    empty = lists.item[:, 0] < 0
+    for user in users[(refused | empty) & (before[:, 0] >= 0)]:
+        writes.delete(keys.recs(shard.users.text(user)))
+        shard.last[user] = -1
+    changed = (lists.item != before).any(axis=1) | (ts_ms - shard.pushed_ms[users] >= REFRESH_MS) | force
+    chosen = np.flatnonzero(changed & ~empty & ~refused)
+    some = Lists(lists.item[chosen], lists.micro[chosen], lists.why[chosen])
+    values = render(some, ts_ms[chosen], MODEL, space.fragments)
+    for user, value in zip(shard.users.texts(users[chosen]), values, strict=True):
+        writes.set(keys.recs(user), value, RECS_TTL_S)
+    shard.last[users[chosen]] = some.item
+    shard.pushed_ms[users[chosen]] = ts_ms[chosen]
+
+
+def _push_offers(
+    shard: UserShard,
+    space: ItemSpace,
+    keys: Keys,
+    ranked: Ranked,
+    offers: OfferTable,
+    writes: WriteBatch,
+    *,
+    force: bool,
+) -> None:
+    users, picked = ranked.users, ranked.picked
+    picked.offer[denied(shard, users, ADS)] = -1
+    signature = np.zeros(len(users), dtype=np.uint64)
+    for column in picked.offer.T:
+        signature = signature * np.uint64(1_000_003) + (column + 1).astype(np.uint64)
+    before = shard.offers[users]
+    shard.offers[users] = signature
+    for n in np.flatnonzero((signature == 0) & (before != 0)):
+        writes.delete(keys.offers(shard.users.text(users[n])))
+    for n in np.flatnonzero((signature != 0) & ((signature != before) | force)):
+        rows = picked.offer[n][picked.offer[n] >= 0]
+        ts_ms = int(ranked.ts_ms[n])
+        found = [
+            {
+                "id": offers.ids[row],
+                "score": round(float(picked.score[n, i]), 6),
+                "until": int(offers.until_s[row]) * 1000,
+                "why": space.ids.text(picked.why[n, i]),
+            }
+            for i, row in enumerate(rows)
+        ]
+        last = max(int(offers.until_s[row]) for row in rows)
+        ttl = max(1, min(OFFERS_TTL_S, last - ts_ms // 1000))
+        value = msgspec.json.encode({"v": 1, "ts": ts_ms, "offers": found})
+        writes.set(keys.offers(shard.users.text(users[n])), value, ttl)
+
+
+def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool) -> None:
+    users = ranked.users
+    profiles = shard.profiles.arrays
+    due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS) | force
+    refused = denied(shard, users, PERSONALISATION)
+    for n in np.flatnonzero(due & ~refused):
+        user = users[n]
+        fields = {
+            b"segment": b"%d" % shard.segment[user],
+            b"last_ts": b"%d" % ((int(profiles.last_ts[user]) + YEAR_2000_S) * 1000),
+            b"events": b"%d" % profiles.events[user],
+            b"value": b"%.2f" % profiles.spend[user],
+            b"consent": b"%d" % (profiles.flags[user] & 0x3F),
+        }
+        writes.hset(keys.profile(shard.users.text(user)), fields, PROFILE_TTL_S)
+        shard.profiled_ms[user] = ranked.ts_ms[n]

@@ -1,0 +1,110 @@
+"""Fixtures of all tests: real servers, started once and only when a test asks for one; a unique prefix; the data.
+
+``RIVULET_TEST_KAFKA`` and ``RIVULET_TEST_REDIS`` name servers to use instead of own ones. What is missing here skips
+its tests with one clear line; with ``CI=true`` it fails them.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
+
+KAFKA_FIXTURES = {"kafka", "kafka_broker"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real Kafka, so that ``-m 'not kafka'`` leaves it out."""
+    for item in items:
+        if KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap address of a real Apache Kafka that all tests share: use ``topic_prefix`` for every name."""
+    if address := os.environ.get("RIVULET_TEST_KAFKA"):
+        if not kafka_answers(address):
+            pytest.fail(f"RIVULET_TEST_KAFKA={address} does not answer", pytrace=False)
+        yield address
+        return
+    try:
+        broker = KafkaBroker()
+    except MissingPartError as error:
+        _missing(str(error))
+    with broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """A private broker that the test may kill, pause and restart."""
+    try:
+        broker = KafkaBroker()
+    except MissingPartError as error:
+        _missing(str(error))
+    with broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Address of a real Redis that all tests share: use ``topic_prefix`` for every key."""
+    if address := os.environ.get("RIVULET_TEST_REDIS"):
+        yield address
+        return
+    try:
+        server = RedisServer()
+    except MissingPartError as error:
+        _missing(str(error))
+    with server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis that the test may kill, pause and restart."""
+    try:
+        server = RedisServer()
+    except MissingPartError as error:
+        _missing(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Three real masters; tests that move slots move them back or do not care where they are."""
+    try:
+        cluster = RedisCluster()
+    except MissingPartError as error:
+        _missing(str(error))
+    with cluster:
+        yield cluster
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topics, groups and keys that no other test uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the event recordings: ``RIVULET_DATA``, else ``shared/data`` beside the repository."""
+    folder = Path(os.environ.get("RIVULET_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        _missing(f"no event recordings at {folder} (set RIVULET_DATA)")
+    return folder

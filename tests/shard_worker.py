@@ -1,0 +1,175 @@
+"""A worker process for the lifecycle tests: counts records per shard on the batch transport, and can be made to fail.
+
+``python -m tests.shard_worker '{"kafka": ..., ...}'``: the fields are those of :class:`Orders`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import UnavailableError
+from stream.shards import HostSettings, Loss, Shard, ShardHost
+from stream.snapshots import SnapshotStore
+from stream.transport import ConsumerRecord, Fetch, batch_topic, faust_settings
+
+MASK = (1 << 61) - 1
+
+
+class Orders(msgspec.Struct):
+    """What a worker is to do."""
+
+    kafka: str
+    group: str
+    topic: str
+    folder: str
+    name: str = "a"
+    session_s: float = 6.0
+    snapshot_every_s: float = 0.2
+    release_s: float = 5.0
+    exit_s: float = 2.5
+    on_gap: str = "stop"
+    fetch_records: int = 100
+    delay_s: float = 0.0
+    fail: str = ""  # at offset fail_at: "crash", "hang" once per folder; "down" as long as there is a file "down"
+    fail_at: int = 0
+    gated: bool = False  # ready() waits for the file "gate"
+
+
+class Status(msgspec.Struct):
+    """What a worker tells about itself, every 20 ms."""
+
+    next: dict[int, int]
+    counts: dict[str, int]
+    losses: list[Loss]
+    may_write: bool
+    buffered: int
+
+
+def chain(state: int, offset: int) -> int:
+    """Sum that depends on every offset and on their order."""
+    return (state * 1_000_003 + offset + 1) & MASK
+
+
+class CountingStage:
+    """Counts records and chains their offsets; mutates in place, one record after another."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.topic = orders.topic
+        self.orders = orders
+        self.state: dict[int, list[int]] = {}
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        self.state[partition] = [0, 0] if arrays is None else arrays["state"].tolist()
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        return {"state": np.array(self.state[partition], np.int64)}
+
+    def close(self, partition: int) -> None:
+        self.state.pop(partition, None)
+
+    async def ready(self) -> None:
+        while self.orders.gated and not (Path(self.orders.folder) / "gate").exists():
+            await asyncio.sleep(0.02)
+
+    async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
+        if self.orders.delay_s:
+            await asyncio.sleep(self.orders.delay_s)
+        if shard.lost:
+            return
+        state = self.state[shard.partition]
+        for record in records:
+            if record.offset == self.orders.fail_at and self.orders.fail:
+                await self._fail()
+            state[0] += 1
+            state[1] = chain(state[1], record.offset)
+
+    async def _fail(self) -> None:
+        if self.orders.fail == "down":
+            if (Path(self.orders.folder) / "down").exists():
+                raise UnavailableError("no answer")
+            return
+        try:
+            (Path(self.orders.folder) / f"failed-{self.orders.fail}").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        if self.orders.fail == "hang":
+            await asyncio.sleep(3600)
+        raise RuntimeError("a bug")
+
+
+def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
+    settings = faust_settings(session_s=orders.session_s, rebalance_s=20, fetch_records=orders.fetch_records)
+    app = faust.App(
+        orders.group,
+        broker=f"kafka://{orders.kafka}",
+        datadir=str(Path(orders.folder) / f"faust-{orders.name}"),
+        web_enabled=False,
+        **settings,
+    )
+    host = ShardHost(
+        [stage],
+        SnapshotStore(Path(orders.folder) / "snapshots"),
+        HostSettings(
+            snapshot_every_s=orders.snapshot_every_s,
+            release_s=orders.release_s,
+            exit_s=orders.exit_s,
+            session_s=orders.session_s,
+            on_gap="accept" if orders.on_gap == "accept" else "stop",
+        ),
+    )
+    host.attach(app)
+
+    @app.agent(batch_topic(app, orders.topic), name="count")
+    async def count(stream: faust.Stream[Fetch]) -> None:
+        async for fetch in stream.noack():
+            await host.handle(fetch)
+
+    def write_status() -> None:
+        actors = list(app.agents["count"]._actors)  # type: ignore[attr-defined]  # the queue has no public door
+        waiting = actors[0].stream.channel.queue._queue if actors else ()
+        status = Status(
+            next={tp.partition: shard.next for tp, shard in host.shards.items()},
+            counts=dict(host.counts),
+            losses=list(host.losses),
+            may_write=host.may_write(),
+            buffered=sum(len(event.value.records) for event in waiting),
+        )
+        path = Path(orders.folder) / f"status-{orders.name}.json"
+        path.with_suffix(".tmp").write_bytes(msgspec.json.encode(status))
+        path.with_suffix(".tmp").replace(path)
+
+    @app.task
+    async def report() -> None:
+        atexit.register(write_status)
+        rejoin = Path(orders.folder) / "rejoin"
+        while True:
+            write_status()
+            await asyncio.sleep(0.02)
+            if rejoin.exists():
+                rejoin.unlink()
+                thread = app.consumer._thread  # type: ignore[attr-defined]  # as a broker would, from outside
+                thread.thread_loop.call_soon_threadsafe(thread._consumer._coordinator.request_rejoin)
+
+    return app, host
+
+
+def main() -> None:
+    orders = msgspec.json.decode(sys.argv[1], type=Orders)
+    app, _ = build(orders, CountingStage(orders))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    faust.Worker(app, loglevel="INFO", quiet=True, override_logging=False).execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()
