@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from models.hashing import mix64
 from models.kernel import kernel
-from models.vocabulary import grown
 
 SMALLEST: Final = 4096
 LARGEST: Final = 1 << 30  # so that a position and its table's size fit 32 bits
@@ -36,8 +35,8 @@ class SeenWindow:
     Notes
     -----
     Cost per hash: 20-100 ns, more with a cold cache. Memory: 8 bytes (ring) + 8 to 16 (table, at most half full) per
-    hash, 17 MB for a full window of a million. Both double as the window fills, which costs one pause of about 10 ms
-    on the way from half a million to a million.
+    hash and a quarter of that while it fills; 16 MB for a full window of a million. The table doubles as the window
+    fills, which costs a single pause of about 10 ms on the way from half a million to a million.
 
     Examples
     --------
@@ -50,7 +49,8 @@ class SeenWindow:
         if not 1 <= capacity <= LARGEST:
             raise ValueError(f"capacity must be 1 to {LARGEST}, not {capacity}")
         self.capacity = capacity
-        self._allocate(min(capacity, SMALLEST))
+        self._ring = np.zeros(min(capacity, SMALLEST), dtype=np.uint64)
+        self._table = _table(len(self._ring))
         self._size = 0
         self._next = 0
 
@@ -91,16 +91,19 @@ class SeenWindow:
         window.mark(np.ascontiguousarray(arrays["hashes"], dtype=np.uint64))
         return window
 
-    def _allocate(self, room: int) -> None:
-        self._ring = np.zeros(room, dtype=np.uint64)
-        self._table = np.zeros(1 << (2 * room - 1).bit_length(), dtype=np.int32)
-
     def _grow(self, needed: int) -> None:
         # only before the ring first wraps, so its positions stay valid
-        ring = grown(self._ring, needed, step=2.0)[: self.capacity]
-        self._allocate(len(ring))
+        room = min(max(needed, len(self._ring) * 5 // 4), self.capacity)
+        ring = np.zeros(room, dtype=np.uint64)
+        ring[: self._size] = self._ring[: self._size]
         self._ring = ring
-        _fill(self._ring, self._table, self._size)
+        if 2 * room > len(self._table):
+            self._table = _table(room)
+            _fill(self._ring, self._table, self._size)
+
+
+def _table(room: int) -> NDArray[np.int32]:
+    return np.zeros(1 << (2 * room - 1).bit_length(), dtype=np.int32)
 
 
 @kernel

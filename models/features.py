@@ -10,8 +10,11 @@ frequency              ln(1 + decayed number of events)                        0
 spend                  ln(1 + decayed sum of ln(1 + purchase value))           0 .. ~4
 hour_cos, hour_sin     mean direction of the hours of day at which one comes   -1 .. 1
 channel:<name>         1 for the channel of the last visit, else 0             0 or 1
-category_share:<name>  share of the category in the decayed event weights      0 .. 1
+category_share:<name>  share of the category in the decayed event weights      0 .. <1
 =====================  ======================================================  ===========
+
+Shares are taken of the user's weights plus two views of nothing in particular, so that one click does not look like a
+passion (measured on the synthetic shop with 5 events per user: it doubles the agreement of segments with personas).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ FEATURES = (
 )
 CATEGORY_PREFIX = "category_share:"
 MAX_CATEGORIES = 16
+PRIOR_WEIGHT = 2.0
 MAX_HOURS = 24.0 * 30
 
 _CHANNEL_OF_MEDIUM = {
@@ -80,6 +84,20 @@ def channel_of(medium: str | None) -> int:
     return CHANNELS.index(name)
 
 
+def emphasis(name: str) -> float:
+    """Weight of a feature in the distance between users, after scaling.
+
+    Categories count fully, everything else half: a rare channel or the hour, scaled to unit variance, would otherwise
+    found segments of its own. Powers of two, so that dividing by it is exact wherever it is done.
+
+    Examples
+    --------
+    >>> emphasis("category_share:tea"), emphasis("channel:ads")
+    (1.0, 0.5)
+    """
+    return 1.0 if name.startswith(CATEGORY_PREFIX) else 0.5
+
+
 class Profile(NamedTuple):
     """What the user stage has learned about one user.
 
@@ -122,15 +140,14 @@ def _fill(
         out[i, 8] = columns[i, 3]
         out[i, 9] = math.log1p(min(max(columns[i, 0], 0.0), MAX_HOURS))
         out[i, 10] = math.log1p(columns[i, 2])
-        total = 0.0
+        total = PRIOR_WEIGHT
         for j in range(ids.shape[1]):
             if ids[i, j] >= 0:
                 total += weights[i, j]
-        if total > 0.0:
-            for j in range(ids.shape[1]):
-                category = ids[i, j]
-                if 0 <= category < len(slots) and slots[category] >= 0:
-                    out[i, 11 + slots[category]] = weights[i, j] / total
+        for j in range(ids.shape[1]):
+            category = ids[i, j]
+            if 0 <= category < len(slots) and slots[category] >= 0:
+                out[i, 11 + slots[category]] = weights[i, j] / total
 
 
 class Vectoriser:
@@ -160,7 +177,7 @@ class Vectoriser:
     >>> profile = Profile(0.0, 3.0, 0.0, 0.0, 1.0, channel_of("email"), {"camping": 3.0, "other": 1.0})
     >>> vector = Vectoriser(["camping"]).vector(profile)
     >>> vector["category_share:camping"], vector["channel:email"], list(vector) == list(Vectoriser(["camping"]).names)
-    (0.75, 1.0, True)
+    (0.5, 1.0, True)
     """
 
     def __init__(self, categories: Sequence[str] = ()) -> None:
@@ -209,10 +226,10 @@ class Vectoriser:
         values["hour_sin"] = profile.hour_sin
         values["recency"] = math.log1p(min(max(profile.recency, 0.0), MAX_HOURS))
         values["spend"] = math.log1p(profile.spend)
-        total = sum(profile.categories.values())
+        total = PRIOR_WEIGHT + sum(profile.categories.values())
         for category, weight in profile.categories.items():
             name = CATEGORY_PREFIX + category
-            if name in values and total > 0:
+            if name in values:
                 values[name] = weight / total
         return values
 

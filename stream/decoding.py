@@ -18,6 +18,7 @@ from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event,
 
 YEAR_2000_US: Final = 946_684_800_000_000
 HOUR_US: Final = 3_600_000_000
+MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
 
 _channel_code: Final = functools.lru_cache(1024)(lambda medium: channel_of(medium) + 1)  # 0 = not said
 
@@ -93,11 +94,18 @@ class _Envelope(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
+class _Tagged(msgspec.Struct):
+    control: str  # required here; msgspec lets a tag be absent
+
+
 _decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
 _decode_control: Final[Callable[[bytes], Control]] = msgspec.json.Decoder(Control).decode
+_decode_tag: Final[Callable[[bytes], _Tagged]] = msgspec.json.Decoder(_Tagged).decode
 _decode_envelope: Final[Callable[[bytes], _Envelope]] = msgspec.json.Decoder(_Envelope).decode
 _decode_array: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
+
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode(records: Sequence[Record]) -> Batch:
@@ -121,13 +129,13 @@ def decode(records: Sequence[Record]) -> Batch:
     take = _Taker(batch)
     for record in records:
         value = record.value
-        if value is None or len(value) > MAX_RECORD_BYTES:
+        if not value or len(value) > MAX_RECORD_BYTES:
             reason = "too_large" if value else "empty"
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
             continue
         try:
             event = _decode_event(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except _UNREADABLE:
             _take_other(record, value, take)
             continue
         try:
@@ -138,32 +146,39 @@ def decode(records: Sequence[Record]) -> Batch:
 
 
 def _letter(record: Record, index: int, reason: str, detail: str, original: bytes) -> DeadLetter:
-    return DeadLetter(reason, detail, record.offset, index, record.key, original)
+    return DeadLetter(reason, detail[:MAX_DETAIL], record.offset, index, record.key, original)
 
 
 def _take_other(record: Record, value: bytes, take: _Taker) -> None:
     """Judge what is not a single event: a batch, a control record, or a dead letter."""
     batch = take.batch
-    try:
-        parsed = _decode_any(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        batch.dead.append(_letter(record, 0, "not_json", str(error), value))
-        return
-    elements: list[msgspec.Raw] | None = None
-    if isinstance(parsed, list):
-        elements = _decode_array(value)
-    elif isinstance(parsed, dict) and isinstance(parsed.get("events"), list):
-        elements = _decode_envelope(value).events
+    elements = _elements(value)
     if elements is not None:
         for index, element in enumerate(elements):
             _take_one(record, index, bytes(element), take)
-    elif isinstance(parsed, dict) and "control" in parsed:
-        try:
-            batch.controls.append((record.offset, _decode_control(value)))
-        except msgspec.MsgspecError as error:
-            batch.dead.append(_letter(record, 0, "unknown_shape", str(error), value))
+        if not elements:
+            batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
+        return
+    control = _control(value)
+    if control is not None:
+        batch.controls.append((record.offset, control))
     else:
         _take_one(record, 0, value, take)
+
+
+def _elements(value: bytes) -> list[msgspec.Raw] | None:
+    """Elements of a batch, delimited but not yet looked into: a bad one must not spoil the others."""
+    try:
+        return _decode_array(value) if value.lstrip()[:1] == b"[" else _decode_envelope(value).events
+    except _UNREADABLE:
+        return None
+
+
+def _control(value: bytes) -> Control | None:
+    try:
+        return _decode_control(value) if _decode_tag(value).control else None
+    except _UNREADABLE:
+        return None
 
 
 def _take_one(record: Record, index: int, value: bytes, take: _Taker) -> None:
@@ -171,9 +186,17 @@ def _take_one(record: Record, index: int, value: bytes, take: _Taker) -> None:
         take(_decode_event(value), record, index, value)
     except _Rejected as verdict:
         take.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
-    except msgspec.MsgspecError as error:
-        shape = "schema" if isinstance(_decode_any(value), dict) else "unknown_shape"
-        take.batch.dead.append(_letter(record, index, shape, str(error), value))
+    except _UNREADABLE as error:
+        take.batch.dead.append(_letter(record, index, _fault(value), str(error), value))
+
+
+def _fault(value: bytes) -> str:
+    """Why bytes are no event."""
+    try:
+        parsed = _decode_any(value)
+    except _UNREADABLE:
+        return "not_json"
+    return "schema" if isinstance(parsed, dict) and "control" not in parsed else "unknown_shape"
 
 
 class _Taker:
@@ -256,7 +279,7 @@ def _time(event: Event, recorded: int) -> int:
 
 
 def _check_id(name: str, value: str) -> None:
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
         raise _Rejected("id_invalid", f"{name} has a control character")
     if len(value.encode()) > MAX_ID_BYTES:
         raise _Rejected("id_invalid", f"{name} is longer than {MAX_ID_BYTES} bytes")

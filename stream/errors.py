@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class RivuletError(Exception):
-    """Base of every error Rivulet raises on purpose."""
+    """Base of every error Rivulet raises on purpose; `exit_code` is the command line's when one ends it."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class ConfigurationError(RivuletError):
     """A setting, address, credential or permission is wrong; retrying does not help."""
 
+    exit_code: ClassVar[int] = 2
+
 
 class UnavailableError(RivuletError):
     """A server did not answer; the same call may succeed later."""
 
+    exit_code: ClassVar[int] = 3
+
 
 class BadInputError(RivuletError):
     """Data that does not follow its contract."""
+
+    exit_code: ClassVar[int] = 4

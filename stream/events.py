@@ -15,7 +15,12 @@ MAX_ID_BYTES: Final = 256
 MAX_RECORD_BYTES: Final = 1_048_576
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+# Far above any price, far below float32's end: a sum of such amounts stays finite, whatever a shop sends.
+Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 Grant = Literal["granted", "denied"]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 KIND_WEIGHTS: Final[dict[str, float]] = {
     # by rising strength: a repeat of an item counts only if it is stronger than the touch before
@@ -52,8 +57,8 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     item_id: Id
     item_name: str | None = None
     item_category: str | None = None
-    price: float | None = None
-    quantity: float | None = None
+    price: Amount | None = None
+    quantity: Amount | None = None
     index: int | None = None
     item_list_id: str | None = None
     promotion_id: str | None = None
@@ -88,7 +93,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     session_id: str | int | None = None
     items: list[Item] | None = None
     item_id: Id | None = None
-    value: float | None = None
+    value: Amount | None = None
     currency: str | None = None
     transaction_id: str | None = None
     search_term: str | None = None
@@ -140,9 +145,9 @@ def timestamp_us(value: float | str) -> int:
         moment = dt.datetime.fromisoformat(value)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
-        return int(moment.timestamp() * 1_000_000)
+        return (moment - _EPOCH) // _MICROSECOND
     if value < 1e11:
-        return int(value * 1_000_000)
+        return round(value * 1_000_000)
     if value < 1e14:
-        return int(value * 1_000)
+        return round(value * 1_000)
     return int(value)

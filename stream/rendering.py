@@ -35,6 +35,7 @@ class Fragments:
 
     def __init__(self) -> None:
         self.size = 0
+        self.longest = 2
         self.blob = np.zeros(1024, dtype=np.uint8)
         self.ends = np.zeros(257, dtype=np.int64)
 
@@ -48,6 +49,7 @@ class Fragments:
         self.blob[used : used + len(data)] = np.frombuffer(data, dtype=np.uint8)
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         self.ends[self.size + 1 : self.size + 1 + len(ids)] = used + np.cumsum(lengths)
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
         self.size += len(ids)
 
 
@@ -74,9 +76,8 @@ def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragme
     -----
     About 1 us per list of 20.
     """
-    longest = int(np.diff(fragments.ends[: fragments.size + 1]).max(initial=2))
     k = lists.item.shape[1]
-    room = len(lists.item) * (LIST_BYTES + len(model) + k * (2 * longest + len(model) + SCORE_BYTES + 8))
+    room = len(lists.item) * (LIST_BYTES + len(model) + k * (2 * fragments.longest + len(model) + SCORE_BYTES + 8))
     buffer = np.empty(room, dtype=np.uint8)
     ends = np.zeros(len(lists.item) + 1, dtype=np.int64)
     name = np.frombuffer(model.encode(), dtype=np.uint8)

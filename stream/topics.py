@@ -6,9 +6,10 @@ explicitly and never changed by Rivulet: a differing count is an error, not some
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
@@ -23,6 +24,7 @@ from stream.errors import ConfigurationError, UnavailableError
 
 DAY_MS: Final = 86_400_000
 MB: Final = 1_048_576
+VISIBLE_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,7 @@ def _table(max_mb: int = 1) -> dict[str, str]:
     }
 
 
-def layout(
-    events_partitions: int = 4, covisits_partitions: int = 4, names: Mapping[str, str] | None = None
-) -> tuple[Topic, ...]:
+def layout(events_partitions: int = 4, covisits_partitions: int = 4, prefix: str = "") -> tuple[Topic, ...]:
     """All topics of one installation.
 
     Parameters
@@ -83,8 +83,8 @@ def layout(
         P: partitions of ``events``, ``served`` and ``messages``; the most workers that can share the users.
     covisits_partitions
         Q: partitions of ``covisits``; the most workers that can share the items.
-    names
-        Names that differ from the defaults, by default name.
+    prefix
+        Put in front of every name.
 
     Returns
     -------
@@ -93,8 +93,8 @@ def layout(
 
     Examples
     --------
-    >>> [topic.name for topic in layout(names={"events": "shop.events"})][:2]
-    ['shop.events', 'items']
+    >>> [topic.name for topic in layout(prefix="shop.")][:2]
+    ['shop.events', 'shop.items']
     """
     p, q = events_partitions, covisits_partitions
     # An event may be 1 MB, a bigger one must still arrive to become a dead letter, which carries it whole.
@@ -110,8 +110,7 @@ def layout(
         Topic("privacy", 1, "door for privacy requests", _log(7)),
         Topic("events.dlq", 1, "dead letters", _log(14, 4)),
     )
-    renamed = names or {}
-    return tuple(Topic(renamed.get(t.name, t.name), t.partitions, t.purpose, t.config) for t in topics)
+    return tuple(replace(topic, name=prefix + topic.name) for topic in topics)
 
 
 def misfits(topics: Iterable[Topic], found: Mapping[str, int]) -> list[str]:
@@ -184,15 +183,28 @@ async def create(bootstrap: str, topics: Sequence[Topic], replication: int | Non
         missing = [topic for topic in topics if topic.name not in found]
         if not missing:
             return []
-        copies = replication or min(3, len((await admin.describe_cluster())["brokers"]))
-        answer = await admin.create_topics(
-            [NewTopic(t.name, t.partitions, copies, topic_configs=dict(t.config)) for t in missing]
-        )
-        for name, code, reason in (row[:3] for row in answer.topic_errors):
-            # Another worker may have been faster; with what layout, `check` tells at its start.
-            if code and for_code(code) is not TopicAlreadyExistsError:
+        cluster = await admin.describe_cluster()
+        brokers = {broker["node_id"] for broker in cluster["brokers"]}
+        if cluster["controller_id"] not in brokers:
+            raise ConfigurationError(f"topic {missing[0].name} does not exist and this broker cannot create topics")
+        copies = replication or min(3, len(brokers))
+        new = [NewTopic(t.name, t.partitions, copies, topic_configs=dict(t.config)) for t in missing]
+        for name, code, reason in (row[:3] for row in (await admin.create_topics(new)).topic_errors):
+            if code and for_code(code) is not TopicAlreadyExistsError:  # another worker may have been faster
                 raise ConfigurationError(f"topic {name} was not created: {reason or for_code(code).__name__}")
+        if complaints := misfits(topics, await _visible(admin, topics)):
+            raise ConfigurationError(complaints[0])
     return [topic.name for topic in missing]
+
+
+async def _visible(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[str, int]:
+    """Partition counts once all topics are known: a broker answers for a moment as if a new topic did not exist."""
+    async with asyncio.timeout(VISIBLE_S):
+        while True:
+            found = await _partitions(admin)
+            if all(topic.name in found for topic in topics):
+                return found
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -95,12 +95,12 @@ class _BatchThread(AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  # Faust's signature
         max_records: int | None = None,
     ) -> Mapping[TP, Any]:
-        await self.check_group()
         try:
+            consumer._coordinator.check_errors()
             drained = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        except KafkaError:
-            await self.check_group()  # an error of the group wakes whoever waits for records
-            raise
+        except KafkaError as error:
+            self._rejoin_after(error)
+            return {}
         # No await between draining and tagging, and seeks run in this thread too: the tag is exact.
         return {tp: self._tag(consumer, TP(*tp), records) for tp, records in drained.items()}
 
@@ -112,19 +112,19 @@ class _BatchThread(AIOKafkaConsumerThread):
         return Fetch(tp, records, epoch, number, max(known or 0, records[-1].offset + 1))
 
     async def check_group(self) -> None:
-        """Join again after an error that ended the heartbeats; raise one that needs a human (authorization).
-
-        aiokafka leaves either in the hands of the user and waits, without heartbeats, until somebody looks. Faust
-        never does: a broker that was loading its groups stalled the member for good.
-        """
-        coordinator = self._ensure_consumer()._coordinator
+        """Take up an error of the group; aiokafka waits, without heartbeats, until somebody looks. Faust never does."""
         try:
-            coordinator.check_errors()
+            self._ensure_consumer()._coordinator.check_errors()
         except KafkaError as error:
-            if type(error) is not KafkaError or coordinator._coordination_task.done():
-                raise
-            self.log.warning("Joining the group again: %r", error)
-            coordinator.request_rejoin()
+            self._rejoin_after(error)
+
+    def _rejoin_after(self, error: KafkaError) -> None:
+        """Join again after what ended the heartbeats (a broker still loading its groups); raise what needs a human."""
+        coordinator = self._ensure_consumer()._coordinator
+        if type(error) is not KafkaError or coordinator._coordination_task.done():
+            raise error
+        self.log.warning("Joining the group again: %r", error)
+        coordinator.request_rejoin()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run in the consumer's loop, past Faust's queue: its two workers may both be waiting for a dead broker."""

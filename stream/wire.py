@@ -7,7 +7,7 @@ position. The layout is versioned by its first four bytes; columns follow each o
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -210,6 +210,35 @@ def pack_rows(rows: NeighbourRows, items: NDArray[np.int32], ids: Vocabulary) ->
             )
         )
     return packed
+
+
+def insert_row(space: ItemTable, item: int, row: Row) -> None:
+    """Put a cached row in place for an item."""
+    codes = space.encode([*row.items, *row.step_items])
+    n, m = len(row.items), len(row.step_items)
+    a = space.rows.arrays
+    cells = {
+        "epoch": np.array([row.epoch]),
+        "total": np.array([row.total]),
+        "size": np.array([n]),
+        "item": np.zeros((1, a.item.shape[1]), dtype=np.int32),
+        "value": np.zeros((1, a.item.shape[1])),
+        "steps": np.array([m]),
+        "step_item": np.zeros((1, a.step_item.shape[1]), dtype=np.int32),
+        "step_value": np.zeros((1, a.step_item.shape[1])),
+    }
+    cells["item"][0, :n], cells["value"][0, :n] = codes[:n], row.values
+    cells["step_item"][0, :m], cells["step_value"][0, :m] = codes[n:], row.step_values
+    space.rows.insert(np.array([item], dtype=np.int32), cells)
+
+
+class ItemTable(Protocol):
+    """What `insert_row` needs of an item space."""
+
+    rows: NeighbourRows
+
+    def encode(self, ids: list[str]) -> NDArray[np.int32]:
+        """Indices of items; unseen ones are added."""
 
 
 _encode_row: Final = msgspec.msgpack.Encoder().encode

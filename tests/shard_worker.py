@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import faust
 import msgspec
 import numpy as np
+from aiokafka.consumer.group_coordinator import GroupCoordinator  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
 from stream.errors import UnavailableError
 from stream.shards import HostSettings, Loss, Shard, ShardHost
-from stream.snapshots import SnapshotStore
+from stream.snapshots import Snapshot, SnapshotStore
 from stream.transport import ConsumerRecord, Fetch, batch_topic, faust_settings
 
 MASK = (1 << 61) - 1
@@ -41,6 +44,8 @@ class Orders(msgspec.Struct):
     on_gap: str = "stop"
     fetch_records: int = 100
     delay_s: float = 0.0
+    load_s: float = 0.0  # to load each snapshot
+    resume_s: float = 0.0  # between the seek and the resumed flow
     fail: str = ""  # at offset fail_at: "crash", "hang" once per folder; "down" as long as there is a file "down"
     fail_at: int = 0
     gated: bool = False  # ready() waits for the file "gate"
@@ -61,6 +66,32 @@ def chain(state: int, offset: int) -> int:
     return (state * 1_000_003 + offset + 1) & MASK
 
 
+def ask_to_rejoin(coordinator: GroupCoordinator) -> None:
+    """Do what a broker's answer does when another member joins."""
+    coordinator.request_rejoin()
+
+
+def break_heartbeats(coordinator: GroupCoordinator) -> None:
+    """Let the next heartbeat fail as it does while a broker is still loading its groups."""
+    heartbeat = coordinator._do_heartbeat
+
+    async def fail() -> bool:
+        coordinator._do_heartbeat = heartbeat
+        raise KafkaError("Unexpected exception in heartbeat task: CoordinatorLoadInProgressError()")
+
+    coordinator._do_heartbeat = fail
+
+
+class SlowStore(SnapshotStore):
+    """A store on a slow disk."""
+
+    read_s = 0.0
+
+    def latest(self, name: str) -> Snapshot | None:
+        time.sleep(self.read_s)
+        return super().latest(name)
+
+
 class CountingStage:
     """Counts records and chains their offsets; mutates in place, one record after another."""
 
@@ -79,7 +110,8 @@ class CountingStage:
         self.state.pop(partition, None)
 
     async def ready(self) -> None:
-        while self.orders.gated and not (Path(self.orders.folder) / "gate").exists():
+        gate = Path(self.orders.folder) / "gate"
+        while self.orders.gated and not gate.exists():  # noqa: ASYNC110  # the test opens it from another process
             await asyncio.sleep(0.02)
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
@@ -117,9 +149,11 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
         web_enabled=False,
         **settings,
     )
+    store = SlowStore(Path(orders.folder) / "snapshots")
+    store.read_s = orders.load_s
     host = ShardHost(
         [stage],
-        SnapshotStore(Path(orders.folder) / "snapshots"),
+        store,
         HostSettings(
             snapshot_every_s=orders.snapshot_every_s,
             release_s=orders.release_s,
@@ -131,12 +165,12 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
     host.attach(app)
 
     @app.agent(batch_topic(app, orders.topic), name="count")
-    async def count(stream: faust.Stream[Fetch]) -> None:
-        async for fetch in stream.noack():
+    async def count(stream: faust.StreamT[Fetch]) -> None:
+        async for fetch in stream.noack():  # type: ignore[attr-defined]  # the abstract twin lacks it
             await host.handle(fetch)
 
     def write_status() -> None:
-        actors = list(app.agents["count"]._actors)  # type: ignore[attr-defined]  # the queue has no public door
+        actors = list(app.agents["count"]._actors)  # the queue has no public door
         waiting = actors[0].stream.channel.queue._queue if actors else ()
         status = Status(
             next={tp.partition: shard.next for tp, shard in host.shards.items()},
@@ -149,17 +183,24 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
         path.with_suffix(".tmp").write_bytes(msgspec.json.encode(status))
         path.with_suffix(".tmp").replace(path)
 
-    @app.task
+    @app.task  # type: ignore[untyped-decorator]  # Faust's
     async def report() -> None:
         atexit.register(write_status)
-        rejoin = Path(orders.folder) / "rejoin"
+        seek = app.consumer.perform_seek
+
+        async def seek_and_linger() -> None:
+            await seek()
+            await asyncio.sleep(orders.resume_s)
+
+        app.consumer.perform_seek = seek_and_linger  # type: ignore[method-assign]  # for a wider gap
         while True:
             write_status()
             await asyncio.sleep(0.02)
-            if rejoin.exists():
-                rejoin.unlink()
-                thread = app.consumer._thread  # type: ignore[attr-defined]  # as a broker would, from outside
-                thread.thread_loop.call_soon_threadsafe(thread._consumer._coordinator.request_rejoin)
+            for name, act in (("rejoin", ask_to_rejoin), ("heartbeat-error", break_heartbeats)):
+                if (Path(orders.folder) / name).exists():
+                    (Path(orders.folder) / name).unlink()
+                    thread = app.consumer._thread  # type: ignore[attr-defined]  # nothing of this can be asked for
+                    thread.thread_loop.call_soon_threadsafe(act, thread._consumer._coordinator)
 
     return app, host
 

@@ -1,1 +1,45 @@
-"""cli"""
+"""The command line: one file a verb, one line an error."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from stream.errors import RivuletError
+
+
+
+def build() -> typer.Typer:
+    """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
+    from stream.cli.compile_ import compile_
+    from stream.cli.evaluate import evaluate
+    from stream.cli.get import get
+    from stream.cli.offers import offers
+    from stream.cli.publish import publish
+    from stream.cli.replay import replay
+    from stream.cli.republish import republish
+    from stream.cli.settings import settings
+    from stream.cli.topics import topics
+    from stream.cli.worker import worker
+    from stream.demo.command import demo
+
+    app = typer.Typer(
+        help="Rivulet: events in Kafka, learning per event, recommendations and offers in Redis.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+    )
+    for verb in (worker, topics, publish, offers, replay, republish, evaluate, get, settings, demo):
+        app.command()(verb)
+    app.command("compile")(compile_)
+    return app
+
+
+def main() -> None:
+    """Run a command; expected errors are one line on stderr and an exit code."""
+    try:
+        build()()
+    except RivuletError as error:
+        sys.stderr.write(f"rivulet: {error}\n")
+        sys.exit(error.exit_code)

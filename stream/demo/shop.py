@@ -44,8 +44,8 @@ class Shop:
     start_ts_us
         Time of the first event, microseconds UTC.
     concurrent
-        Sessions under way at once, on average. With ``users >= 10 * concurrent`` and 20,000 or more, at least 90 % of
-        the events of a window of 2,000 belong to different users.
+        Sessions under way at once, on average. With 20,000 and ``users >= 5 * concurrent``, at least 90 % of the events
+        of a window of 2,000 belong to different users.
     rate
         Events per second of the shop's own time (not of generation). A visitor acts every ``concurrent / rate`` s.
 
@@ -56,7 +56,7 @@ class Shop:
 
     Notes
     -----
-    About 8 µs per event as dict, 10 µs as JSON. Memory: about 120 bytes per user and the events of sessions under way.
+    About 4 µs per event, as dict or as JSON. Memory: about 120 bytes per user and the events of sessions under way.
 
     Examples
     --------

@@ -133,7 +133,7 @@ class Visits:
                 chain[:, before, kind] = weight
         chain[:, :, (CART, BUY)] *= np.array([p.spend for p in PERSONAS])[:, None, None]
         self._chain = _cumulative(chain)
-        self._types = _cumulative(1.0 / np.arange(1, TYPES + 1) ** 0.6)
+        self._types = _cumulative(np.arange(1.0, TYPES + 1) ** -0.6)
         self._brands = _cumulative(np.array([1.0, 1.3, 1.6, 1.2, 0.8]))
         index = {product.item_id: i for i, product in enumerate(products())}
         self._rule = np.full(len(index), -1)

@@ -190,6 +190,16 @@ class UserStage:
         ranked = Ranked(users, ts_ms, lists, picked, moved)
         return push(shard, space, self.keys, ranked, self.offers, force=force)
 
+    def seeds(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Recent items of some users whose rows another worker owns; none while this process owns them all."""
+        space = self.space
+        if len(space.owned) == space.partitions:
+            return np.zeros(0, dtype=np.int32)
+        arrays = self.shards[partition].histories.arrays
+        filled = np.arange(arrays.item.shape[1]) < arrays.count[users][:, None]
+        items = np.unique(arrays.item[users][filled])
+        return items[~np.isin(space.partition[items], list(space.owned))]
+
     def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
         """Profiles first (they find the sessions), then histories and deltas."""
         kept = admitted.events

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete  # type: ignore[import-untyped]  # no py.typed
 
 from stream.snapshots import SnapshotStore
 from tests.brokers import KafkaBroker
@@ -155,8 +155,9 @@ async def test_workers_join_and_leave_and_every_record_counts_once(group: Group)
 
 
 async def test_forced_rejoins_lose_nothing_and_leave_no_gaps(group: Group) -> None:
+    """Also what is fetched after the seek and before flow resumes is kept."""
     writing = asyncio.create_task(group.write(40_000, seconds=6))
-    group.start()
+    group.start(resume_s=0.1)
     for _ in range(12):
         at = group.processed()
         await group.until(lambda at=at: group.processed() > at + 500, "it does not read on")  # type: ignore[misc]
@@ -169,6 +170,35 @@ async def test_forced_rejoins_lose_nothing_and_leave_no_gaps(group: Group) -> No
     assert group.log().count("Successfully synced") > 12
     assert group.count("records", "a") == 40_000
     assert group.count("gaps", "a") == group.count("dropped", "a") == 0
+
+
+async def test_slow_loads_are_overtaken_by_newer_assignments(group: Group) -> None:
+    """Loading takes longer than the session and is never finished before somebody else joins."""
+    await group.write(8000)
+    for name in "abc":
+        group.start(name, load_s=1.0, session_s=2.0)
+        await group.until(lambda name=name: "(Re-)joining" in group.log(name), "no join")  # type: ignore[misc]
+        await asyncio.sleep(1.5)
+    await group.until_read(40)
+    assert await group.end("b") == 0
+    await group.write(4000)
+    await group.until_read(40)
+    assert await group.end("a") == await group.end("c") == 0
+    group.assert_exact()
+
+
+async def test_error_that_ends_the_heartbeats_is_followed_by_a_rejoin(group: Group) -> None:
+    group.start(session_s=2.0)
+    for _ in range(2):
+        await group.write(2000)
+        await group.until_read()
+        (group.folder / "heartbeat-error").touch()
+        joined = group.log().count("Successfully synced")
+        await group.until(lambda joined=joined: group.log().count("Successfully synced") > joined, "it stays out")  # type: ignore[misc]
+    await group.write(2000)
+    await group.until_read()
+    await group.end()
+    group.assert_exact()
 
 
 async def test_group_offsets_are_those_of_the_snapshots(group: Group) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.features import CHANNELS, FEATURES, MAX_CATEGORIES, Profile, Vectoriser, channel_of
@@ -19,6 +19,7 @@ profiles = st.builds(
 )
 
 
+@settings(deadline=None)  # a kernel's first call compiles
 @given(st.lists(profiles, max_size=5))
 def test_matrix_and_vector_are_the_same_numbers(given_profiles: list[Profile]) -> None:
     known = [*CATEGORIES, "unknown"]
@@ -35,6 +36,7 @@ def test_matrix_and_vector_are_the_same_numbers(given_profiles: list[Profile]) -
     np.testing.assert_allclose(matrix, np.array(expected).reshape(n, len(vectoriser.names)), rtol=1e-5, atol=1e-7)
 
 
+@settings(deadline=None)  # a kernel's first call compiles
 @given(profiles)
 def test_vectors_have_named_bounded_features(profile: Profile) -> None:
     vector = Vectoriser(CATEGORIES).vector(profile)

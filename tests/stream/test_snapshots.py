@@ -58,7 +58,6 @@ def test_three_are_kept_and_only_older_ones_deleted(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-
 def test_same_offset_is_not_written_again(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     path = store.write("events-0", 10, state(1))
@@ -78,7 +77,7 @@ def test_damaged_one_is_refused_once_and_the_previous_used(
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
-    path.write_bytes({"cut": content[:-5], "flip": content, "empty": b""}[damage])
+    path.write_bytes({"cut": bytes(content[:-5]), "flip": bytes(content), "empty": b""}[damage])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             snapshot = store.latest("events-0")

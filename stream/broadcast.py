@@ -1,0 +1,88 @@
+"""What every worker must know: catalogue, offers and models, read by a consumer without a group from the beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+
+from stream.errors import RivuletError
+from stream.kafka import client_options
+from stream.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+Take = Callable[[bytes, bytes | None], None]
+
+
+class Broadcast:
+    """Feeds records of compacted topics to handlers; `caught_up` is set once everything there was at the start is in.
+
+    Parameters
+    ----------
+    settings
+        Addresses, security and topic names.
+    handlers
+        By topic role: called with a record's key and value (None = withdrawn), in order. A handler that raises
+        `RivuletError` or `ValueError` refuses that record: it is logged and skipped.
+    """
+
+    def __init__(self, settings: Settings, handlers: Mapping[str, Take]) -> None:
+        self._settings = settings
+        self._handlers = {settings.topic(role): handler for role, handler in handlers.items()}
+        self._consumer: Any = None
+        self.caught_up = asyncio.Event()
+        self.refused = 0
+
+    async def start(self) -> None:
+        """Connect and take every partition from its beginning."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            **client_options(self._settings),
+        )
+        await self._consumer.start()
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic in self._handlers
+            for partition in sorted(self._consumer.partitions_for_topic(topic) or await self._known(topic))
+        ]
+        self._consumer.assign(partitions)
+        await self._consumer.seek_to_beginning(*partitions)
+
+    async def _known(self, topic: str) -> set[int]:
+        await self._consumer._client.add_topic(topic)
+        await self._consumer._client.force_metadata_update()
+        return set(self._consumer.partitions_for_topic(topic) or ())
+
+    async def run(self) -> None:
+        """Read for ever."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+        waiting = {partition for partition, end in ends.items() if end > 0}
+        while True:
+            for partition in list(waiting):
+                if await self._consumer.position(partition) >= ends[partition]:
+                    waiting.discard(partition)
+            if not waiting:
+                self.caught_up.set()
+            fetched = await self._consumer.getmany(timeout_ms=200)
+            for partition, records in fetched.items():
+                for record in records:
+                    self._take(partition.topic, record)
+
+    def _take(self, topic: str, record: Any) -> None:
+        try:
+            self._handlers[topic](record.key or b"", record.value)
+        except (RivuletError, ValueError) as error:
+            self.refused += 1
+            log.warning("refused", topic=topic, offset=record.offset, reason=str(error))
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            await self._consumer.stop()

@@ -1,0 +1,31 @@
+"""``rivulet worker``: consume, learn, serve, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from stream.cli.common import configure_logging, load_settings
+
+
+def worker(
+    kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+    group: Annotated[str | None, typer.Option(help="Consumer group.")] = None,
+    web_port: Annotated[int | None, typer.Option(help="Web port; 0 = none.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Consume events, learn from each and keep every touched user's list fresh in Redis.
+
+    Start it as often as there are partitions to share; stop it with SIGTERM. Every other setting comes from the
+    environment, see `rivulet settings`. Example: RIVULET_SEGMENTS=12 rivulet worker --kafka broker:9092
+    """
+    settings = load_settings(kafka=kafka, redis=redis, group=group, web_port=web_port, log_level=log_level)
+    configure_logging(settings.log_level)
+    from stream.app import run
+    from stream.preflight import check
+
+    asyncio.run(check(settings))
+    run(settings)

@@ -1,0 +1,32 @@
+"""How every part of Rivulet connects to Kafka: one place for addresses, TLS and SASL."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from stream.errors import ConfigurationError
+from stream.settings import Settings
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS context where the protocol asks for one."""
+    if not settings.kafka_security.endswith("SSL"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.kafka_ca)
+    except OSError as error:
+        raise ConfigurationError(f"RIVULET_KAFKA_CA={settings.kafka_ca}: {error}") from error
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Security options as aiokafka's clients take them."""
+    options: dict[str, Any] = {"security_protocol": settings.kafka_security}
+    context = ssl_context(settings)
+    if context is not None:
+        options["ssl_context"] = context
+    if settings.kafka_security.startswith("SASL"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_username
+        options["sasl_plain_password"] = settings.kafka_password.get_secret_value()
+    return options

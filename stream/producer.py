@@ -1,0 +1,304 @@
+"""Publishing events: validated with the worker's own rules, placed by canonical user, acknowledged by all replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from models.hashing import partition_of
+from stream.decoding import decode
+from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
+from stream.events import MAX_RECORD_BYTES, Event
+
+_REFUSALS: Final = (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    ValueError,
+)
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Receipt(NamedTuple):
+    """Where an acknowledged event stands in its topic."""
+
+    partition: int
+    offset: int
+
+
+class _Draft(NamedTuple):
+    """An event as the worker will see it, for `decode`."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+
+
+class EventProducer:
+    """Publishes events to Kafka, in order per user, without duplicates from retries.
+
+    Each event is judged by the code that the worker uses, so that what is accepted here never becomes a dead letter
+    there (a clock that is over an hour wrong excepted). Missing ids (UUIDv7) and times are added; unknown fields are
+    kept. Not for batches of several events in one record, and not for partition counts that change while it is open.
+
+    Parameters
+    ----------
+    bootstrap
+        Broker address, ``host:port``, several separated by commas.
+    topic
+        Name of the events topic; it must exist.
+    linger_ms
+        How long a record waits for company, ms. Higher: fewer, larger requests, later events; 0 for single sends.
+    max_in_flight
+        Most events of `send_soon` without an acknowledgement, at least 2; memory is about 0.5 kB for each plus
+        their own size.
+    clock
+        Nanoseconds since 1970, for missing ids and times.
+    options
+        More options of ``AIOKafkaProducer``: ``compression_type``, ``security_protocol``, ``ssl_context``, ``sasl_*``.
+
+    Examples
+    --------
+    >>> async def publish(address: str) -> None:
+    ...     async with EventProducer(address) as producer:
+    ...         await producer.send({"event_name": "view_item", "user_id": "u1", "item_id": "i1"})
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str = "events",
+        *,
+        linger_ms: int = 2,
+        max_in_flight: int = 10_000,
+        clock: Callable[[], int] = time.time_ns,
+        **options: Any,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._options = {"linger_ms": linger_ms, "max_batch_size": 131_072, **options}
+        self._max_in_flight = max_in_flight
+        self._clock = clock
+        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._partitions = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect and look the topic up.
+
+        Raises
+        ------
+        UnavailableError
+            If no broker answers.
+        ConfigurationError
+            If the topic does not exist or access is refused.
+        """
+        self._kafka = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            max_request_size=MAX_RECORD_BYTES + 65_536,
+            **self._options,
+        )
+        try:
+            await self._kafka.start()
+            metadata = await self._kafka.client.fetch_all_metadata()
+        except (KafkaError, OSError, ValueError) as error:
+            await self._kafka.stop()
+            raise self._explained(error) from error
+        self._partitions = len(metadata.partitions_for_topic(self._topic) or ())
+        if not self._partitions:
+            await self._kafka.stop()
+            raise self._explained(UnknownTopicOrPartitionError())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Send what is still waiting and close; a failed send is raised unless another error is on its way."""
+        try:
+            if kind is None:
+                await self.flush()
+        finally:
+            await self._kafka.stop()
+            await asyncio.gather(*self._pending, return_exceptions=True)
+            self._pending.clear()
+
+    async def send(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None = None) -> Receipt:
+        """Publish one event and wait until all replicas have it.
+
+        Parameters
+        ----------
+        event
+            An `Event`, its fields, or its JSON. Never changed.
+        timestamp_ms
+            Time of the record, ms since 1970; by default now. A topic stamped by the broker (Rivulet's own are) ignores
+            it.
+
+        Returns
+        -------
+        Receipt
+            Partition and offset.
+
+        Raises
+        ------
+        BadInputError
+            If the worker would refuse the event; names the field. Nothing is sent.
+        UnavailableError
+            If no broker acknowledges in time. It may have arrived even so: sending the *same* event id again is safe.
+        ConfigurationError
+            If access is refused.
+        """
+        future = await self._submit(event, timestamp_ms)
+        try:
+            done = await future
+        except KafkaError as error:
+            raise self._explained(error) from error
+        return Receipt(done.partition, done.offset)
+
+    async def send_soon(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None = None) -> None:
+        """Publish one event without waiting for its acknowledgement; waits only while too many are in flight.
+
+        A failure of an earlier event is raised by a later `send_soon` or by `flush`. Parameters and errors as for
+        `send`. About 14 us of CPU.
+        """
+        if len(self._pending) >= self._max_in_flight:
+            await self._settle(self._max_in_flight // 2)
+        self._pending.append(await self._submit(event, timestamp_ms))
+
+    async def flush(self) -> None:
+        """Wait until every event is acknowledged.
+
+        Raises
+        ------
+        UnavailableError, ConfigurationError
+            If one of them was not.
+        """
+        await self._kafka.flush()
+        await self._settle(0)
+
+    async def _submit(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None) -> asyncio.Future[Any]:
+        now_ns = self._clock()
+        key, value = prepare(event, now_ns, timestamp_ms)
+        try:
+            future: asyncio.Future[Any] = await self._kafka.send(
+                self._topic,
+                value,
+                key=key,
+                partition=partition_of(key, self._partitions),
+                timestamp_ms=timestamp_ms or now_ns // 1_000_000,
+            )
+        except KafkaError as error:
+            raise self._explained(error) from error
+        return future
+
+    async def _settle(self, keep: int) -> None:
+        """Wait for the oldest acknowledgements until ``keep`` are left."""
+        while len(self._pending) > keep:
+            try:
+                await self._pending.popleft()
+            except KafkaError as error:
+                raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> RivuletError:
+        """Turn aiokafka's error into one line that says what to do."""
+        if isinstance(error, UnknownTopicOrPartitionError):
+            return ConfigurationError(f"topic {self._topic} does not exist: run `rivulet topics` to create it")
+        if isinstance(error, _REFUSALS):
+            return ConfigurationError(
+                f"Kafka at {self._bootstrap} refuses to take events: {error or type(error).__name__}"
+            )
+        if isinstance(error, MessageSizeTooLargeError):
+            return BadInputError(f"topic {self._topic} takes no records of this size: {error}")
+        return UnavailableError(f"Kafka at {self._bootstrap} did not take the events: {error or type(error).__name__}")
+
+
+def prepare(
+    event: Event | Mapping[str, Any] | bytes, now_ns: int, timestamp_ms: int | None = None
+) -> tuple[bytes, bytes]:
+    """Record of an event: key and JSON, with id and time added where missing, checked as the worker will check it.
+
+    Parameters
+    ----------
+    event
+        An `Event`, its fields, or its JSON.
+    now_ns
+        Time of a missing id or time, ns since 1970.
+    timestamp_ms
+        Time of the record, if not now, ms since 1970.
+
+    Returns
+    -------
+    tuple of bytes
+        Canonical user and JSON.
+
+    Raises
+    ------
+    BadInputError
+        If the worker would refuse it.
+
+    Examples
+    --------
+    >>> prepare({"event_name": "search", "user_id": "u1", "event_id": "e1", "event_timestamp": "2024-01-01"}, 0, 10**13)
+    (b'u1', b'{"event_name":"search","user_id":"u1","event_id":"e1","event_timestamp":"2024-01-01"}')
+    """
+    recorded_ms = timestamp_ms or now_ns // 1_000_000
+    try:
+        value = event if isinstance(event, bytes) else _completed(event, now_ns)
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"the event is not JSON: {error}") from error
+    batch = decode((_Draft(0, recorded_ms, None, value),))
+    if batch.dead:
+        raise BadInputError(f"the event would be refused ({batch.dead[0].reason}): {batch.dead[0].detail}")
+    if len(batch.user) != 1:
+        raise BadInputError(f"one event is expected, not a record with {len(batch.user)}")
+    if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == recorded_ms * 1000):
+        value = _completed(_decode(value), now_ns)
+    return batch.user[0].encode(), value
+
+
+def _completed(event: Event | Mapping[str, Any], now_ns: int) -> bytes:
+    """JSON of an event, with id and time."""
+    get: Callable[[str], object] = event.get if isinstance(event, Mapping) else partial(getattr, event)
+    added: dict[str, Any] = {}
+    if get("event_id") is None:
+        added["event_id"] = uuid7(now_ns // 1_000_000)
+    if get("event_timestamp") is None:
+        added["event_timestamp"] = now_ns // 1000
+    if not added:
+        return _encode(event)
+    return _encode({**event, **added} if isinstance(event, Mapping) else msgspec.structs.replace(event, **added))
+
+
+def uuid7(now_ms: int) -> str:
+    """Return a random UUID that sorts by time (RFC 9562, version 7; not in Python's library before 3.14).
+
+    Parameters
+    ----------
+    now_ms
+        Time, ms since 1970.
+
+    Examples
+    --------
+    >>> uuid7(1_700_000_000_000)[:15]
+    '018bcfe5-6800-7'
+    """
+    time_part = f"{now_ms:012x}"
+    noise = os.urandom(10).hex()
+    variant = "89ab"[int(noise[3], 16) & 3]
+    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{variant}{noise[4:7]}-{noise[7:19]}"

@@ -1,0 +1,63 @@
+"""Settings: from flags, then the environment (``RIVULET_*``), then the defaults; ``rivulet settings`` prints them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Positive = Annotated[float, Field(gt=0)]
+Partitions = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Each field's description is its row in the README."""
+
+    model_config = SettingsConfigDict(env_prefix="RIVULET_", extra="ignore", frozen=True)
+
+    kafka: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, comma-separated")
+    redis: str = Field("redis://127.0.0.1:6379/0", description="Redis URL (redis://, rediss://, redis+cluster://)")
+    prefix: str = Field("rv", description="Prefix of every Redis key")
+    group: str = Field("rivulet", description="Kafka consumer group; one group is one installation")
+    topic_prefix: str = Field("", description="Put in front of every topic name")
+    events_partitions: Partitions = Field(4, description="Partitions of topic events (P)")
+    covisits_partitions: Partitions = Field(4, description="Partitions of topic covisits (Q)")
+    snapshot_folder: Path = Field(Path(".rivulet/snapshots"), description="Folder of snapshots, shared by all workers")
+    snapshot_every_s: Positive = Field(30.0, description="Seconds between snapshots of a shard")
+
+    history: int = Field(20, ge=1, le=127, description="Items remembered per user")
+    neighbours: int = Field(100, ge=1, le=255, description="Neighbours kept per item")
+    transitions: int = Field(20, ge=1, le=255, description="Next items kept per item")
+    half_life_days: Positive = Field(30.0, description="Event time in which what was learned loses half its weight")
+    k: int = Field(20, ge=1, le=100, description="Items per pushed list")
+    segments: int = Field(8, ge=2, le=63, description="Number of user segments")
+    sample_rate: float = Field(1 / 16, ge=0, le=1, description="Share of events whose user is sampled for clustering")
+    lateness_hours: Positive = Field(24.0, description="Events older than the watermark by more are not learned")
+    dedup: int = Field(1_000_000, ge=1, description="Event ids remembered per partition")
+    consent_default: Literal["granted", "denied"] = Field("granted", description="Consent where an event says nothing")
+
+    publish_every_s: Positive = Field(5.0, description="At most so often per key: similar, nb, trending, segment")
+    skew_records: int = Field(64, ge=1, description="Pause events while covisits lags by more records")
+    batch_records: int = Field(2_000, ge=1, le=100_000, description="Most records a stage takes at once")
+    session_s: Positive = Field(10.0, description="Kafka session timeout")
+    on_gap: Literal["stop", "accept"] = Field("stop", description="A hole in the log that the broker does not explain")
+
+    web_host: str = Field("127.0.0.1", description="Address of the worker's web port")
+    web_port: int = Field(6066, ge=0, le=65_535, description="The worker's web port; 0 = none")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log lines shown")
+
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Security protocol towards Kafka"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism, with a SASL protocol"
+    )
+    kafka_username: str = Field("", description="SASL user name")
+    kafka_password: SecretStr = Field(SecretStr(""), description="SASL password (environment only)")
+    kafka_ca: Path | None = Field(None, description="CA file for TLS; none = the system's")
+
+    def topic(self, role: str) -> str:
+        """Name of a topic by its role (``dlq`` is ``events.dlq``)."""
+        return self.topic_prefix + ("events.dlq" if role == "dlq" else role)

@@ -1,0 +1,106 @@
+"""One shard, and what learns from it: the types that stages and the host of the shards share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from stream.errors import RivuletError
+from stream.transport import TP, ConsumerRecord
+
+LOG_START = -1
+"""``Shard.next`` of a shard without a snapshot: it starts with the first record that the broker still has."""
+
+
+class GapError(RivuletError):
+    """The log does not continue where the shard stands, and the broker does not prove that it never will."""
+
+
+@dataclass(slots=True, eq=False)
+class Shard:
+    """One partition that this worker owns, or owned (``lost``).
+
+    ``next`` is the first offset that the state does not include. ``dirty`` means that the state is in between two
+    offsets and must not be saved. ``lost`` is set when the partition was given back, taken away or has failed:
+    whoever awaits something inside ``process`` checks it afterwards and stops without applying anything.
+    """
+
+    topic: str
+    partition: int
+    owned_since: float
+    next: int = LOG_START
+    saved: int = LOG_START
+    lost: bool = False
+    dirty: bool = False
+    epoch: int = -1
+    fetches: int = 0
+    suspect: int | None = None
+    failures: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def tp(self) -> TP:
+        """Topic and partition."""
+        return TP(self.topic, self.partition)
+
+    @property
+    def name(self) -> str:
+        """Name of its snapshots."""
+        return f"{self.topic}-{self.partition}"
+
+
+class Stage(Protocol):
+    """What learns from one topic. All calls come from the event loop."""
+
+    @property
+    def topic(self) -> str:
+        """Topic it reads."""
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Take up a shard from a snapshot's arrays, or empty; replaces the shard if it is open already."""
+
+    async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
+        """Learn from consecutive records and return when every ack and every answer has come.
+
+        After its last await it checks ``shard.lost`` and applies state only if it is false.
+
+        Raises
+        ------
+        UnavailableError
+            A server does not answer: the shard is reloaded from its snapshot and read again.
+        """
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Return copies of the state; nothing else touches the shard meanwhile, but the event loop waits: be quick."""
+
+    def close(self, partition: int) -> None:
+        """Forget the shard."""
+
+    async def ready(self) -> None:
+        """Wait until more may be read (another stage lags behind); nothing is locked meanwhile."""
+
+
+class Loss(NamedTuple):
+    """Records ``[first, end)`` of a partition that nobody can read any more."""
+
+    tp: TP
+    first: int
+    end: int
+    proven: bool
+
+
+def runs(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    """Split where offsets are not consecutive: nowhere, except around holes in the log."""
+    if not records or records[-1].offset - records[0].offset + 1 == len(records):
+        if records:
+            yield records
+        return
+    start = 0
+    for index in range(1, len(records) + 1):
+        if index == len(records) or records[index].offset != records[index - 1].offset + 1:
+            yield records[start:index]
+            start = index

@@ -1,0 +1,139 @@
+"""The batch transport by itself: what an agent gets, and what never raises."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import faust
+import pytest
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
+
+from stream.transport import TP, BatchConsumer, BatchTransport, Fetch, batch_topic, faust_settings
+
+
+class Reader:
+    """An app that keeps every fetch it gets; reads from ``positions``."""
+
+    def __init__(self, kafka: str, topic: str, folder: Path) -> None:
+        self.topic = topic
+        self.fetches: list[Fetch] = []
+        self.positions = {TP(topic, 0): (0, 7), TP(topic, 1): (0, 8)}
+        self.app = faust.App(
+            topic,
+            broker=f"kafka://{kafka}",
+            datadir=str(folder),
+            web_enabled=False,
+            **faust_settings(fetch_records=100),
+        )
+        self.app.transport = BatchTransport(self.app, lambda: self.positions)
+
+        @self.app.agent(batch_topic(self.app, topic), name="read")
+        async def read(stream: faust.StreamT[Fetch]) -> None:
+            async for fetch in stream.noack():  # type: ignore[attr-defined]  # the abstract twin lacks it
+                self.fetches.append(fetch)
+
+    @property
+    def consumer(self) -> BatchConsumer:
+        consumer = self.app.consumer
+        assert isinstance(consumer, BatchConsumer)
+        return consumer
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(15):
+            while sum(len(fetch.records) for fetch in self.fetches) < count:  # noqa: ASYNC110  # an agent appends
+                await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self.app.finalize()
+        await self.app.start()
+        try:
+            yield
+        finally:
+            await self.app.stop()
+
+
+@pytest.fixture
+async def reader(kafka: str, topic_prefix: str, tmp_path: Path) -> Reader:
+    """1000 records in each of two partitions wait for it."""
+    topic = topic_prefix + "t"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 2, 1)])
+    await admin.close()
+    async with AIOKafkaProducer(bootstrap_servers=kafka, enable_idempotence=True) as producer:
+        for offset in range(1000):
+            for partition in (0, 1):
+                await producer.send(topic, b"%d" % offset, partition=partition)
+    return Reader(kafka, topic, tmp_path)
+
+
+async def test_fetches_are_bounded_ordered_numbered_and_of_the_right_epoch(reader: Reader) -> None:
+    async with reader.running():
+        await reader.until(2000)
+    for partition, epoch in ((0, 7), (1, 8)):
+        mine = [fetch for fetch in reader.fetches if fetch.tp.partition == partition]
+        assert [record.offset for fetch in mine for record in fetch.records] == list(range(1000))
+        assert [(fetch.epoch, fetch.number) for fetch in mine] == [(epoch, number) for number in range(len(mine))]
+        assert {fetch.highwater for fetch in mine} == {1000}
+    assert max(len(fetch.records) for fetch in reader.fetches) <= 100
+
+
+async def test_seek_starts_a_new_epoch(reader: Reader) -> None:
+    async with reader.running():
+        await reader.until(2000)
+        await reader.consumer.seek_shards({TP(reader.topic, 0): (900, 9), TP("not ours", 0): (1, 10)})
+        await reader.until(2100)
+    again = [fetch for fetch in reader.fetches if fetch.epoch == 9]
+    assert [record.offset for fetch in again for record in fetch.records] == list(range(900, 1000))
+    assert again[0].number == 0
+
+
+async def test_commits_say_whether_they_were_possible(reader: Reader) -> None:
+    async with reader.running():
+        await reader.until(1)
+        assert reader.consumer.generation > 0
+        assert reader.consumer.contact_age() < 10
+        assert await reader.consumer.commit_exactly({TP(reader.topic, 0): 500, TP("not ours", 3): 1}, 5)
+        assert not await reader.consumer.commit_exactly({TP("not ours", 3): 1}, 5)
+        assert not await reader.consumer.commit_exactly({}, 5)
+        assert not await reader.consumer.commit()
+        reader.consumer._thread._ensure_consumer()._coordinator.generation = -1
+        assert not await reader.consumer.commit_exactly({TP(reader.topic, 0): 600}, 5)
+    assert not await reader.consumer.commit_exactly({TP(reader.topic, 0): 600}, 0.1)
+
+
+async def test_log_start_is_told(reader: Reader) -> None:
+    async with reader.running():
+        await reader.until(1)
+        assert await reader.consumer.log_start(TP(reader.topic, 1), 5) == 0
+
+
+@pytest.mark.parametrize(
+    ("credentials", "expected"),
+    [
+        (faust.SSLCredentials(ssl.create_default_context()), {"_security_protocol": "SSL"}),
+        (
+            faust.SASLCredentials(username="u", password="p", mechanism="PLAIN"),
+            {"_security_protocol": "SASL_PLAINTEXT", "_sasl_plain_username": "u", "_sasl_plain_password": "p"},
+        ),
+    ],
+)
+async def test_credentials_reach_the_client(tmp_path: Path, credentials: Any, expected: dict[str, str]) -> None:
+    app = faust.App("x", broker_credentials=credentials, datadir=str(tmp_path), **faust_settings())
+    app.transport = BatchTransport(app, dict)
+    app.finalize()
+    thread = app.consumer._thread  # type: ignore[attr-defined]  # not connected: it would need a server with TLS
+    client = thread._create_worker_consumer(app.transport)
+    try:
+        assert {name: getattr(client._client, name) for name in expected} == expected
+        assert client._fetch_max_wait_ms == 20
+    finally:
+        await client.stop()
+        thread.thread_loop.close()
