@@ -288,7 +288,8 @@ class NeighbourRows:
 
         Costs one copy of what remains; meant for the rare moments when a shard leaves or a cache is halved.
         """
-        items = np.flatnonzero((self.arrays.row[: len(keep)] != NO_ROW) & keep).astype(np.int32)
+        rows = self.arrays.row[: len(keep)]
+        items = np.flatnonzero((rows != NO_ROW) & keep[: len(rows)]).astype(np.int32)
         kept = self.extract(items)
         rooms = {name: getattr(self.arrays, name)[:0] for name in RowArrays._fields[1:]}
         self.arrays = RowArrays(np.full_like(self.arrays.row, NO_ROW), **rooms)
@@ -337,7 +338,8 @@ def apply_deltas(
                 rows.row[item] = open_row(rows, used)
                 used += 1
             row = rows.row[item]
-            rows.total[row] += deltas.weight[v] * scale(rows, row, ages)
+            amount = deltas.weight[v] * scale(rows, row, ages)  # first: it may shrink the total
+            rows.total[row] += amount
         for p in range(deltas.start[v], deltas.start[v + 1]):
             other = deltas.other[p]
             if row != NO_ROW and backward > 0:

@@ -96,7 +96,7 @@ class SeenWindow:
         room = min(max(needed, len(self._ring) * 5 // 4), self.capacity)
         ring = np.zeros(room, dtype=np.uint64)
         ring[: self._size] = self._ring[: self._size]
-        self._ring = ring
+        self._ring, self._next = ring, self._size  # a ring that was just filled had wrapped
         if 2 * room > len(self._table):
             self._table = _table(room)
             _fill(self._ring, self._table, self._size)

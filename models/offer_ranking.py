@@ -205,7 +205,8 @@ def eligible(user: int, now_s: int, offer: int, offers: OfferColumns, shoppers: 
     if not (offers.segments[offer] >> bit) & np.uint64(1):
         return False
     cart = shoppers.profiles.cart[user]
-    if not offers.min_cart[offer] <= cart <= offers.max_cart[offer]:
+    # as single precision, which the cart is: an inclusive bound of 9.99 must meet a cart of 9.99
+    if not np.float32(offers.min_cart[offer]) <= cart <= np.float32(offers.max_cart[offer]):
         return False
     weights = shoppers.profiles.affinity[user]
     total = 0.0

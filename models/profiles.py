@@ -26,7 +26,7 @@ ANALYTICS, PERSONALISATION, ADS = 0, 2, 4  # bit positions of the grants in `fla
 GRANTED, DENIED = 1, 2
 CONSENT_MASK = np.uint8(0x3F)
 FOREIGN = np.uint8(0x40)  # the user belongs to another partition
-FRESH_SESSION = np.uint8(0x80)  # a session has begun and nothing was touched in it yet
+FRESH_SESSION = np.uint8(0x80)  # a session has begun and nothing of weight was touched in it yet
 
 
 class ProfileArrays(NamedTuple):
@@ -126,7 +126,7 @@ class Profiles:
         Returns
         -------
         tuple[NDArray[np.bool_], Sample]
-            For each touch whether it is the first of a session; and the samples.
+            For each touch whether it is the first of a session among those with a weight; and the samples.
         """
         starts = np.zeros(len(events.touch_category), dtype=np.bool_)
         n = len(events.user)
@@ -172,10 +172,12 @@ def _learn(
             profiles.channel[user] = events.channel[e]
         spend(profiles, user, events.cart[e], events.value[e])
         for t in range(events.touch[e], events.touch[e + 1]):
+            if events.touch_weight[t] <= 0:
+                continue  # no history will keep it, and the session's start would be lost with it
             if profiles.flags[user] & FRESH_SESSION:
                 starts[t] = True
                 profiles.flags[user] &= ~FRESH_SESSION
-            if events.touch_category[t] >= 0 and events.touch_weight[t] > 0:
+            if events.touch_category[t] >= 0:
                 prefer(profiles.category[user], profiles.affinity[user], events.touch_category[t], events.touch_weight[t])
         draw = mix64(hashes[user] ^ (np.uint64(profiles.events[user]) * np.uint64(0x9E3779B97F4A7C15)))
         if draw < threshold:
@@ -196,7 +198,8 @@ def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
     if fresh:
         profiles.flags[user] |= FRESH_SESSION
         profiles.recency[user] = np.float32(gap / 3600.0)
-    profiles.session[user] = session
+    if session != 0:  # one event without an id does not end the session of those around it
+        profiles.session[user] = session
     if gap > 0:
         shrink = np.float32(2.0 ** (-gap / HALF_LIFE_S))
         profiles.frequency[user] *= shrink

@@ -19,6 +19,7 @@ from models.kernel import kernel
 from models.vocabulary import id_less
 
 MICRO = 1e6  # scores are integers of 1e-6 once rounded
+HIGHEST = 2.0**62  # of a rounded score: a neighbour met ages after the row's last visit would not fit an integer
 STEP_SHARE = 0.5  # extra vote of the newest item's transitions
 EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
 
@@ -190,7 +191,7 @@ def select(
     filled = 0
     for c in range(found):
         item = work.touched[c]
-        micro = int(np.floor(work.score[item] * MICRO + 0.5 + EPSILON))
+        micro = int(np.floor(min(work.score[item] * MICRO, HIGHEST) + 0.5 + EPSILON))
         work.score[item] = 0.0
         if micro <= 0 or item == current or hidden[item]:
             continue

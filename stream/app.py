@@ -228,8 +228,8 @@ class Worker:
         item = None if value is None else decode_item(value)
         codes = self.space.encode([key.decode() if item is None else item.item_id])
         self.space.hidden[codes] = item is None or item.stock == 0
-        if item is not None and item.item_category:
-            self.space.file(codes, self.space.encode_categories([item.item_category]))
+        if item is not None and item.category:
+            self.space.file(codes, self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         if value is None:
@@ -273,8 +273,7 @@ class Worker:
         facts: dict[str, Any] = {"next": at}
         users, items = self.users.shards.get(tp.partition), self.items.shards.get(tp.partition)
         if tp.topic == self.settings.topic("events") and users is not None:
-            facts |= {"counts": dict(users.counts), "hits": users.hits.tolist(), "users": len(users.users)}
-            facts["ts_ms"] = users.watermark // 1000
+            facts |= users.facts()
         elif tp.topic == self.settings.topic("covisits") and items is not None:
             facts |= {"marks": items.marks.tolist(), "counts": dict(items.counts)}
         return msgspec.json.encode(facts)

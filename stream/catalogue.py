@@ -16,16 +16,16 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     ----------
     item_id
         The record's key.
-    item_name, text, item_category, price, tags
+    title, text, category, price, tags
         What the shop knows of it.
     stock
         Pieces left; 0 hides the item, None = not counted.
     """
 
     item_id: Id
-    item_name: str | None = None
+    title: str | None = None
     text: str | None = None
-    item_category: str | None = None
+    category: str | None = None
     price: float | None = None
     stock: float | None = None
     tags: list[str] | None = None

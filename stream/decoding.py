@@ -187,16 +187,18 @@ def _take_one(record: Record, index: int, value: bytes, take: _Taker) -> None:
     except _Rejected as verdict:
         take.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
     except _UNREADABLE as error:
-        take.batch.dead.append(_letter(record, index, _fault(value), str(error), value))
+        take.batch.dead.append(_letter(record, index, *_fault(value, error), value))
 
 
-def _fault(value: bytes) -> str:
-    """Why bytes are no event."""
+def _fault(value: bytes, error: Exception) -> tuple[str, str]:
+    """Why bytes are no event: reason and detail."""
     try:
         parsed = _decode_any(value)
-    except _UNREADABLE:
-        return "not_json"
-    return "schema" if isinstance(parsed, dict) and "control" not in parsed else "unknown_shape"
+    except _UNREADABLE as broken:
+        return "not_json", str(broken)
+    if isinstance(parsed, dict) and "control" in parsed:
+        return "unknown_shape", "a control record that is not known"
+    return "schema" if isinstance(parsed, dict) else "unknown_shape", str(error)
 
 
 class _Taker:

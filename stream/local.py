@@ -22,7 +22,7 @@ from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.store import Store
+from stream.store import Store, WriteBatch
 from stream.wire import FLUSH
 
 
@@ -146,9 +146,9 @@ class LocalPipeline:
     async def step(self) -> None:
         """One batch through every shard of every stage."""
         for partition in self.users.shards:
-            await self._step_user(partition)
+            await self.step_user(partition)
         for partition in self.items.shards:
-            await self._step_item(partition)
+            await self.step_item(partition)
         records = self.topics["global"].take(0, self.batch)
         if records:
             self.globe.learn(0, records)
@@ -157,7 +157,8 @@ class LocalPipeline:
             for send in broadcast.sends:
                 self.users.set_model(decode_model(send.value))
 
-    async def _step_user(self, partition: int) -> None:
+    async def step_user(self, partition: int) -> None:
+        """One batch through one shard of the user stage."""
         records = self.topics["events"].take(partition, self.batch)
         if not records:
             return
@@ -168,7 +169,8 @@ class LocalPipeline:
         self.counts["lists"] += pushes.lists
         await self._flush(pushes.writes)
 
-    async def _step_item(self, partition: int) -> None:
+    async def step_item(self, partition: int) -> None:
+        """One batch through one shard of the item stage."""
         records = self.topics["covisits"].take(partition, self.batch)
         if records:
             self.items.learn(partition, records)
@@ -185,7 +187,7 @@ class LocalPipeline:
         partition = partition_of(send.key or b"", topic.partitions) if send.partition is None else send.partition
         topic.append(partition, send.timestamp_ms or self.now_ms, send.key, send.value)
 
-    async def _flush(self, writes: object) -> None:
+    async def _flush(self, writes: WriteBatch) -> None:
         if len(writes):
             self.counts["keys"] += len(writes)
             await self.store.flush(writes)

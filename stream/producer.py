@@ -265,8 +265,8 @@ def prepare(
     batch = decode((_Draft(0, recorded_ms, None, value),))
     if batch.dead:
         raise BadInputError(f"the event would be refused ({batch.dead[0].reason}): {batch.dead[0].detail}")
-    if len(batch.user) != 1:
-        raise BadInputError(f"one event is expected, not a record with {len(batch.user)}")
+    if len(batch.user) != 1 or batch.raw[0] != value:
+        raise BadInputError("one event is expected, not a batch or a control record")
     if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == recorded_ms * 1000):
         value = _completed(_decode(value), now_ns)
     return batch.user[0].encode(), value

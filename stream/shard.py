@@ -78,7 +78,7 @@ class Stage(Protocol):
         """Return copies of the state; nothing else touches the shard meanwhile, but the event loop waits: be quick."""
 
     def close(self, partition: int) -> None:
-        """Forget the shard."""
+        """Forget the shard; harmless if it is not open."""
 
     async def ready(self) -> None:
         """Wait until more may be read (another stage lags behind); nothing is locked meanwhile."""
@@ -95,9 +95,8 @@ class Loss(NamedTuple):
 
 def runs(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
     """Split where offsets are not consecutive: nowhere, except around holes in the log."""
-    if not records or records[-1].offset - records[0].offset + 1 == len(records):
-        if records:
-            yield records
+    if records and records[-1].offset - records[0].offset + 1 == len(records):
+        yield records
         return
     start = 0
     for index in range(1, len(records) + 1):

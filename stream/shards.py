@@ -293,9 +293,12 @@ class ShardHost:
     async def _release(self) -> None:
         self._term += 1
         shards = [shard for shard in self._shards.values() if not shard.lost]
-        saved = await asyncio.gather(*map(self._save_last, shards))
+        saved = await asyncio.gather(*map(self._save_last, shards), return_exceptions=True)
         self._forget()
-        await self._commit({shard.tp: at for shard, at in zip(shards, saved, strict=True) if at is not None})
+        await self._commit({shard.tp: at for shard, at in zip(shards, saved, strict=True) if isinstance(at, int)})
+        for error in saved:
+            if isinstance(error, BaseException):
+                raise error
 
     async def _save_last(self, shard: Shard) -> int | None:
         """Last snapshot, within the time that the group can wait; what is not saved will be read again."""

@@ -71,7 +71,7 @@ class SnapshotStore:
     schema
         Version of the arrays' meaning; a snapshot of another schema is refused, the shard then starts from the log.
     compress
-        zstd level 1: about 3 times smaller and slower to write than to store as it is.
+        zstd level 1: half the size; 120 instead of 180 MB/s of state written (2 shared cores).
     keep
         How many per shard stay, the newest; older ones are deleted after each write.
     """

@@ -131,19 +131,18 @@ def unpack_covisits(value: bytes) -> CovisitRecord:
     if value[:4] != MAGIC or len(value) < _HEADER.size:
         raise WireError(f"a covisits record starts with {value[:4]!r}, this version reads {MAGIC!r}")
     _, source, low, high, visits, pairs, item_size, category_size, categories = _HEADER.unpack_from(value)
-    at = _HEADER.size
-    names = value[at : at + item_size].decode().split("\0")
-    at += item_size
-    labels = value[at : at + category_size].decode().split("\0") if categories else []
-    at = _aligned(at + category_size)
-    columns: list[NDArray[Any]] = []
     lengths = (visits, visits, visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
-    for dtype, length in zip(_COLUMNS, lengths, strict=True):
-        size = length * np.dtype(dtype).itemsize
-        if at + size > len(value):
-            raise WireError(f"a covisits record of {len(value)} bytes is cut short")
+    sizes = [_aligned(length * np.dtype(dtype).itemsize) for dtype, length in zip(_COLUMNS, lengths, strict=True)]
+    at = _aligned(_HEADER.size + item_size + category_size)
+    if min(visits, pairs, item_size, category_size) < 0 or at + sum(sizes) != len(value):
+        raise WireError(f"a covisits record of {len(value)} bytes is cut short")
+    columns: list[NDArray[Any]] = []
+    for dtype, length, size in zip(_COLUMNS, lengths, sizes, strict=True):
         columns.append(np.frombuffer(value, dtype=dtype, count=length, offset=at))
-        at = _aligned(at + size)
+        at += size
+    labelled = _HEADER.size + item_size
+    names = value[_HEADER.size : labelled].decode().split("\0")
+    labels = value[labelled : labelled + category_size].decode().split("\0") if categories else []
     item, weight, ts, offset, index, category, start, other, pull, step = columns
     deltas = Deltas(
         item.astype(np.int32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
@@ -50,7 +50,7 @@ class UserAgent:
         stats: Stats,
         *,
         may_write: Callable[[Shard], Awaitable[bool]],
-        ready: Callable[[], Awaitable[None]],
+        ready: Callable[[], Coroutine[Any, Any, None]],
         fresh: Callable[[Shard], bool],
     ) -> None:
         self.topic = topic
@@ -73,7 +73,7 @@ class UserAgent:
             acks.cancel()
             raise
         await acks
-        self.stats.events(learned.ts_ms, len(records))
+        self.stats.events(learned.event_ms, len(records))
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.everyone or self.fresh(shard)

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +28,21 @@ class Child:
         The program and its arguments.
     folder
         Existing folder: working directory, and place of the log.
+    env
+        Variables on top of this process's own.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         with (folder / LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=folder,
+                env=None if env is None else os.environ | env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._guard = subprocess.Popen(
             ["sh", "-c", 'cat >/dev/null; kill -9 "$1"; rm -rf "$2"', "sh", str(self._process.pid), str(folder)],

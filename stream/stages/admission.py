@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import hash_ids
-from models.profiles import ANALYTICS, CONSENT_MASK, DENIED, FOREIGN
+from models.profiles import ANALYTICS, DENIED, FOREIGN
 from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
@@ -20,7 +20,8 @@ class Admitted(NamedTuple):
     """Verdict over a batch.
 
     `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned with `events`; `index`: user
-    index of every event; `foreign`: positions of events that belong to another partition.
+    index of every event; `foreign`: positions of events that belong to another partition; `told`: positions of events
+    that are not learned but say something about consent.
     """
 
     keep: NDArray[np.bool_]
@@ -29,6 +30,7 @@ class Admitted(NamedTuple):
     session: NDArray[np.uint32]
     index: NDArray[np.int32]
     foreign: list[int]
+    told: NDArray[np.int64]
 
 
 def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Admitted:
@@ -44,14 +46,16 @@ def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Ad
     keep = ~foreign
     keep &= ~_duplicates(shard, batch, keep)
     keep &= ~_late(shard, batch, foreign, keep)
-    keep &= ~_denied(shard, batch, index, keep)
+    denied = _denied(shard, batch, index, keep)
+    keep &= ~denied
     shard.counts["rekeyed"] += int(foreign.sum())
     shard.counts["learned"] += int(keep.sum())
     shard.counts["without_id"] += batch.without_id
     events = np.flatnonzero(keep)
     sessions = hash_ids(printable(batch.session)).astype(np.uint32)
     sessions[[not text for text in batch.session]] = 0
-    return Admitted(keep, events, index[events], sessions[events], index, np.flatnonzero(foreign).tolist())
+    told = np.flatnonzero(denied & (np.array(batch.consent, dtype=np.uint8) > 0))
+    return Admitted(keep, events, index[events], sessions[events], index, np.flatnonzero(foreign).tolist(), told)
 
 
 def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -106,4 +110,4 @@ def _consented(flags: int, said: int) -> int:
         grant = (said >> place) & 3
         if grant:
             flags = (flags & ~(3 << place)) | (grant << place)
-    return flags & (int(CONSENT_MASK) | 0xC0)
+    return flags

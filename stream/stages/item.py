@@ -78,9 +78,8 @@ class ItemStage:
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start a shard: empty, or from a snapshot. Cached copies of its rows are dropped."""
-        space = self.space
-        space.rows.retain(space.partition != partition)
-        space.owned.add(partition)
+        self._clear(partition)
+        self.space.owned.add(partition)
         self.shards[partition] = shard = ItemShard(self.sources)
         if arrays is not None:
             self._restore(shard, arrays)
@@ -89,7 +88,15 @@ class ItemStage:
         """Forget a shard; its rows go with it."""
         self.shards.pop(partition, None)
         self.space.owned.discard(partition)
-        self.space.rows.retain(self.space.partition != partition)
+        self._clear(partition)
+
+    def _clear(self, partition: int) -> None:
+        """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""
+        space = self.space
+        mine = space.partition == partition
+        space.rows.retain(~mine)
+        for column in (space.trend, space.trend_epoch, space.unpublished, space.untold):
+            column[mine] = 0
 
     def learn(self, partition: int, records: Sequence[Record]) -> bool:
         """Apply the deltas of one fetch; True if it asked for everything to be published.
@@ -145,8 +152,8 @@ class ItemStage:
         decay_add_many(
             space.trend, space.trend_epoch, deltas.item[mine], deltas.weight[mine], deltas.ts[mine], TRENDING_HALF_LIFE_S
         )
-        space.unpublished[codes] = True
-        space.untold[deltas.item] = True
+        space.unpublished[codes[space.partition[codes] == partition]] = True
+        space.untold[deltas.item[mine]] = True
         shard.newest = max(shard.newest, int(deltas.ts.max()))
         shard.counts["visits"] += int(mine.sum())
 
@@ -230,6 +237,8 @@ class ItemStage:
             "trend": space.trend[mine],
             "trend_epoch": space.trend_epoch[mine],
             "category": space.category[mine],
+            "unpublished": space.unpublished[mine],
+            "untold": space.untold[mine],
             "marks": shard.marks.copy(),
             "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
         }
@@ -246,6 +255,8 @@ class ItemStage:
         mine = codes[arrays["mine"]]
         space.trend[mine] = arrays["trend"]
         space.trend_epoch[mine] = arrays["trend_epoch"]
+        space.unpublished[mine] = arrays["unpublished"]
+        space.untold[mine] = arrays["untold"]
         space.file(mine, categories[arrays["category"]].astype(np.int32))
         shard.marks = np.array(arrays["marks"])
         facts = msgspec.json.decode(arrays["facts"].tobytes())

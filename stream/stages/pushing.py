@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.hashing import hash_ids
 from models.offer_ranking import Picked
 from models.offer_table import OfferTable
 from models.profiles import ADS, DENIED, PERSONALISATION
@@ -20,6 +21,7 @@ from stream.stages.user_shard import YEAR_2000_S, UserShard
 from stream.store import WriteBatch
 
 MODEL: Final = "covisit"
+LAST_SECOND: Final = 253_402_300_799  # end of the year 9999, for offers without one: what every reader's dates can hold
 REFRESH_MS: Final = RECS_TTL_S * 500  # an unchanged list is written again after half its life
 PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved
 
@@ -91,9 +93,7 @@ def _push_offers(
 ) -> None:
     users, picked = ranked.users, ranked.picked
     picked.offer[denied(shard, users, ADS)] = -1
-    signature = np.zeros(len(users), dtype=np.uint64)
-    for column in picked.offer.T:
-        signature = signature * np.uint64(1_000_003) + (column + 1).astype(np.uint64)
+    signature = _signatures(picked.offer, offers, ranked.ts_ms)
     before = shard.offers[users]
     shard.offers[users] = signature
     for n in np.flatnonzero((signature == 0) & (before != 0)):
@@ -105,7 +105,7 @@ def _push_offers(
             {
                 "id": offers.ids[row],
                 "score": round(float(picked.score[n, i]), 6),
-                "until": int(offers.until_s[row]) * 1000,
+                "until": min(int(offers.until_s[row]), LAST_SECOND) * 1000,
                 "why": space.ids.text(picked.why[n, i]),
             }
             for i, row in enumerate(rows)
@@ -116,11 +116,32 @@ def _push_offers(
         writes.set(keys.offers(shard.users.text(users[n])), value, ttl)
 
 
+def _signatures(
+    picked: NDArray[np.int32], offers: OfferTable, ts_ms: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """What tells one pushed value from another, 0 for no offers: which offers, their ends, and the half of a lifetime.
+
+    Rows of the table are no identity, because offers come and go; without the time, a key would end before its offers.
+    """
+    marks = np.zeros(len(offers.ids) + 1, dtype=np.uint64)  # the last one is that of row -1
+    rows = np.unique(picked)
+    rows = rows[rows >= 0]
+    marks[rows] = hash_ids([f"{offers.ids[row]} {offers.until_s[row]}" for row in rows])
+    signature = np.zeros(len(picked), dtype=np.uint64)
+    for column in picked.T:
+        signature = signature * np.uint64(1_000_003) + marks[column]
+    period = (ts_ms // (OFFERS_TTL_S * 500)).astype(np.uint64)
+    return np.where(picked[:, 0] < 0, np.uint64(0), signature + period)
+
+
 def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool) -> None:
     users = ranked.users
     profiles = shard.profiles.arrays
     due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS) | force
     refused = denied(shard, users, PERSONALISATION)
+    for user in users[refused & (shard.profiled_ms[users] > 0)]:
+        writes.delete(keys.profile(shard.users.text(user)))
+        shard.profiled_ms[user] = 0
     for n in np.flatnonzero(due & ~refused):
         user = users[n]
         fields = {

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit, weighting
 from models.histories import Touches
-from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, Sample
+from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
 from models.ranking import Lists, Query, query, score_lists
 from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
 from models.offer_table import build_table
@@ -42,11 +41,15 @@ _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 @dataclass(slots=True)
 class Learned:
-    """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event."""
+    """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event.
+
+    `event_ms` holds the time of each learned event, for freshness; `everyone` is set if all users are to be ranked.
+    """
 
     sends: list[Send]
     users: NDArray[np.int32]
     ts_ms: NDArray[np.int64]
+    event_ms: NDArray[np.int64]
     everyone: bool = False
 
 
@@ -123,12 +126,16 @@ class UserStage:
             lesson = self._learn(shard, batch, admitted)
             sends += self._deltas(partition, shard, batch, lesson, records[-1].offset)
             sends += self._samples(partition, batch, admitted, lesson)
+        profiles = shard.profiles.arrays
+        event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         if batch.controls:
-            everyone = np.arange(len(shard.users), dtype=np.int32)
-            newest = (shard.profiles.arrays.last_ts[: len(everyone)].astype(np.int64) + YEAR_2000_S) * 1000
-            return Learned(sends, everyone, newest, everyone=True)
-        users, ts_ms = _newest(admitted.user, np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000)
-        return Learned(sends, users, ts_ms)
+            everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
+            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, everyone=True)
+        heard = np.concatenate((admitted.events, admitted.told))
+        users, ts_ms = _newest(admitted.index[heard], np.array(batch.ts, dtype=np.int64)[heard] // 1000)
+        learned = profiles.events[users] > 0
+        users, ts_ms = users[learned], ts_ms[learned]
+        return Learned(sends, users, np.maximum(ts_ms, _last_ms(profiles, users)), event_ms)
 
     def set_offers(self, offers: Sequence[Offer]) -> None:
         """Replace the offers that may be pushed; again whenever segments got other labels."""
@@ -141,7 +148,6 @@ class UserStage:
             self.segmenting.labels,
         )
         self._columns = OfferColumns.of(self.offers)
-        self._ends_ms = self.offers.until_s * 1000
 
     def set_model(self, model: SegmentModel) -> None:
         """Take over the segments that the global stage has learned."""
@@ -303,11 +309,15 @@ def _newest(
     return distinct, newest
 
 
+def _last_ms(profiles: ProfileArrays, users: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Time of each user's newest event, to the second: an event out of order must not turn it back."""
+    return (profiles.last_ts[users].astype(np.int64) + YEAR_2000_S) * 1000
+
+
 def _rekeyed(partition: int, batch: Batch, event: int) -> Send:
     """An event of another partition's user, on its way there; an id derived from where it was found keeps it single."""
     raw = batch.raw[event]
     if not batch.event_id[event]:
-        fields = msgspec.json.decode(raw)
-        fields["event_id"] = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
-        raw = msgspec.json.encode(fields)
+        derived = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
+        raw = b'%s,"event_id":"%s"}' % (raw.rstrip()[:-1], derived.encode())  # of two equal names the last one counts
     return Send("events", raw, key=batch.user[event].encode(), timestamp_ms=batch.recorded[event] // 1000)

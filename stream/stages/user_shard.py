@@ -86,6 +86,17 @@ class UserShard:
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
 
+    def facts(self) -> dict[str, Any]:
+        """What operators see of the shard in `rv:meta`."""
+        return {
+            "counts": dict(self.counts),
+            "hits": self.hits.tolist(),
+            "users": len(self.users),
+            "with_recs": int((self.last[:, 0] >= 0).sum()),
+            "with_offers": int((self.offers != 0).sum()),
+            "ts_ms": self.watermark // 1000,
+        }
+
     def copy(self, space: ItemSpace) -> dict[str, NDArray[Any]]:
         """Copies of the whole state, with the ids its indices stand for; plain memory copies, no walk over users."""
         n = len(self.users)

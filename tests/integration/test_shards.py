@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,28 @@ class Group:
             worker.wait()
         await self.producer.stop()
 
-    async def write(self, count: int, seconds: float = 0.0) -> None:
-        """Spread records over the partitions, evenly over some time."""
-        steps = max(1, int(seconds / 0.02))
-        for step in range(steps):
-            sent = [
-                await self.producer.send(self.topic, b"x", partition=index % PARTITIONS)
-                for index in range(step * count // steps, (step + 1) * count // steps)
-            ]
-            for metadata in await asyncio.gather(*sent):
-                self.ends[metadata.partition] = max(self.ends[metadata.partition], metadata.offset + 1)
-            await asyncio.sleep(seconds / steps)
+    async def write(self, count: int) -> None:
+        """Spread records over the partitions."""
+        sent = [await self.producer.send(self.topic, b"x", partition=index % PARTITIONS) for index in range(count)]
+        for metadata in await asyncio.gather(*sent):
+            self.ends[metadata.partition] = max(self.ends[metadata.partition], metadata.offset + 1)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Write about 4000 records a second all the while."""
+        done = False
+
+        async def write_on() -> None:
+            while not done:
+                await self.write(80)
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(write_on())
+        try:
+            yield
+        finally:
+            done = True
+            await task
 
     def start(self, name: str = "a", **orders: Any) -> subprocess.Popen[bytes]:
         wanted = Orders(self.kafka, self.topic + "-g", self.topic, str(self.folder), name=name, **orders)
@@ -100,6 +111,15 @@ class Group:
     def processed(self) -> int:
         return sum(max(at, 0) for at in self.position())
 
+    async def until_shared(self) -> None:
+        """Both a and b own half of the partitions."""
+        await self.until(lambda: [len(self.status(name).next) for name in "ab"] == [2, 2], "no two owners", 40)
+
+    async def until_moved(self, name: str, count: int) -> None:
+        """One worker has processed so many more records."""
+        at = self.count("records", name)
+        await self.until(lambda: self.count("records", name) > at + count, f"{name} does not read on")
+
     async def until_read(self, seconds: float = 20.0) -> None:
         await self.until(lambda: self.position() == self.ends, f"not read: {self.position()} of {self.ends}", seconds)
 
@@ -136,39 +156,36 @@ async def group(kafka: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[
 
 
 async def test_workers_join_and_leave_and_every_record_counts_once(group: Group) -> None:
-    writing = asyncio.create_task(group.write(20_000, seconds=5))
-    group.start("a")
-    await group.until(lambda: group.processed() > 2000, "a does not read")
-    group.start("b")
-    await group.until(lambda: len(group.status("b").next) == 2, "b gets nothing")
-    assert len(group.status("a").next) == 2
-    at = group.processed()
-    await group.until(lambda: group.processed() > at + 2000, "they do not read on")
-    assert await group.end("a") == 0
-    await group.until(lambda: len(group.status("b").next) == 4, "b does not take over")
-    await writing
+    async with group.writing():
+        group.start("a")
+        await group.until_moved("a", 2000)
+        group.start("b")
+        await group.until_shared()
+        await group.until_moved("a", 1000)
+        await group.until_moved("b", 1000)
+        assert await group.end("a") == 0
+        await group.until(lambda: len(group.status("b").next) == 4, "b does not take over")
+        await group.until_moved("b", 2000)
     await group.until_read()
     assert await group.end("b") == 0
     group.assert_exact()
-    assert group.count("records", "a", "b") == 20_000
+    assert group.count("records", "a", "b") == sum(group.ends)
     assert group.count("dropped", "a", "b") == group.count("gaps", "a", "b") == 0
 
 
 async def test_forced_rejoins_lose_nothing_and_leave_no_gaps(group: Group) -> None:
     """Also what is fetched after the seek and before flow resumes is kept."""
-    writing = asyncio.create_task(group.write(40_000, seconds=6))
-    group.start(resume_s=0.1)
-    for _ in range(12):
-        at = group.processed()
-        await group.until(lambda at=at: group.processed() > at + 500, "it does not read on")  # type: ignore[misc]
-        (group.folder / "rejoin").touch()
-        await group.until(lambda: not (group.folder / "rejoin").exists(), "no rejoin")
-    await writing
+    async with group.writing():
+        group.start(resume_s=0.1)
+        for _ in range(12):
+            await group.until_moved("a", 500)
+            (group.folder / "rejoin").touch()
+            await group.until(lambda: not (group.folder / "rejoin").exists(), "no rejoin")
     await group.until_read()
     assert await group.end() == 0
     group.assert_exact()
     assert group.log().count("Successfully synced") > 12
-    assert group.count("records", "a") == 40_000
+    assert group.count("records", "a") == sum(group.ends)
     assert group.count("gaps", "a") == group.count("dropped", "a") == 0
 
 
@@ -238,32 +255,29 @@ async def test_stage_that_is_not_ready_gets_nothing_and_then_everything(group: G
 
 
 async def test_killed_worker_goes_on_from_its_snapshot(group: Group) -> None:
-    writing = asyncio.create_task(group.write(20_000, seconds=4))
-    worker = group.start(session_s=2.0)
-    for _ in range(3):
-        at = group.processed()
-        await group.until(lambda at=at: group.processed() > at + 1000, "it does not read on")  # type: ignore[misc]
-        worker.kill()
-        worker.wait()
+    async with group.writing():
         worker = group.start(session_s=2.0)
-    await writing
+        for _ in range(3):
+            await group.until_moved("a", 1000)
+            worker.kill()
+            worker.wait()
+            worker = group.start(session_s=2.0)
     await group.until_read(30)
     await group.end()
     group.assert_exact()
 
 
 async def test_frozen_worker_comes_back_and_spoils_nothing(group: Group) -> None:
-    writing = asyncio.create_task(group.write(20_000, seconds=6))
-    frozen = group.start("a", session_s=2.0)
-    group.start("b", session_s=2.0)
-    await group.until(lambda: len(group.status("a").next) == len(group.status("b").next) == 2, "no two owners")
-    frozen.send_signal(signal.SIGSTOP)
-    await group.until(lambda: len(group.status("b").next) == 4, "b does not take over")
-    at = sum(group.status("b").next.values())
-    await group.until(lambda: sum(group.status("b").next.values()) > at + 500, "b does not read")
-    frozen.send_signal(signal.SIGCONT)
-    await group.until(lambda: len(group.status("a").next) == len(group.status("b").next) == 2, "a is not back")
-    await writing
+    async with group.writing():
+        frozen = group.start("a", session_s=2.0)
+        group.start("b", session_s=2.0)
+        await group.until_shared()
+        await group.until_moved("a", 500)
+        frozen.send_signal(signal.SIGSTOP)
+        await group.until(lambda: len(group.status("b").next) == 4, "b does not take over")
+        await group.until_moved("b", 2000)
+        frozen.send_signal(signal.SIGCONT)
+        await group.until_shared()
     await group.until_read()
     await group.end("a")
     await group.end("b")
@@ -383,7 +397,7 @@ async def test_broker_frozen_during_a_rebalance(kafka_broker: KafkaBroker, tmp_p
         await group.until(lambda: not group.status("a").may_write, "a is not fenced off")
         await asyncio.sleep(3)
         kafka_broker.resume()
-        await group.until(lambda: len(group.status("a").next) == len(group.status("b").next) == 2, "no two owners", 40)
+        await group.until_shared()
         await group.write(4000)
         await group.until_read(30)
         await group.end("a")

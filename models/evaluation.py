@@ -1,0 +1,215 @@
+"""How good are lists? Test, then learn: each event is predicted from what came before it, then learned.
+
+The protocol, the same for every contender:
+
+- The query is the visitor's own recent items: the session where the data has one, else the user.
+- Events that teach nothing (returns, removals, unknown names) are left out: they are neither query, target nor lesson.
+- Consecutive repeats of the same item by the same key are skipped; a key's first event is learned but not scored.
+- Before an event is learned, the whole catalogue is ranked, without the item the visitor is on.
+- Equal rounded scores rank by item id as text.
+- Events from a share of the recording on (the last 20 %) are scored, all are learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A recording as aligned columns, in order, ready for test-then-learn. Make one with `prepare`.
+
+    Attributes
+    ----------
+    key
+        Whose recent items are the query, as dense indices.
+    item
+        Indices into `item_ids`.
+    ts
+        Event time in whole seconds since 1970.
+    weight
+        Strength of the touch, > 0.
+    previous
+        Position of the key's event before, -1 for its first: following it gives the recent items, newest first.
+    scored
+        True where the event is a target. Never a key's first event.
+    item_ids
+        The catalogue, by index.
+    rank
+        By item index, the place of its id among all ids sorted as text: kernels break ties with it.
+    """
+
+    key: NDArray[np.int32]
+    item: NDArray[np.int32]
+    ts: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    previous: NDArray[np.int32]
+    scored: NDArray[np.bool_]
+    item_ids: list[str]
+    rank: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def head(self, n: int) -> Stream:
+        """The first n events, the last of them scored if it can be: enough to compile a contender's kernels."""
+        scored = self.scored[:n].copy()
+        scored[-1:] = self.previous[:n][-1:] >= 0
+        columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
+        return Stream(*columns, scored, self.item_ids, self.rank)
+
+
+Contender = Callable[[Stream, int], NDArray[np.int32]]
+"""Runs a whole stream: (stream, k) to int32[scored events, k], best first, -1 where a list is shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Quality of lists of k items when exactly one item is right. Means over all predictions.
+
+    Attributes
+    ----------
+    hr
+        Hit rate: share of lists that contain the target.
+    mrr
+        1 / place of the target, 0 where it is missing.
+    ndcg
+        1 / log2(1 + place of the target), 0 where it is missing (the ideal is 1).
+    precision
+        Right items / k. With one target: hr / k.
+    recall
+        Right items found / right items. With one target: hr.
+    f1
+        Harmonic mean of precision and recall: 2 hr / (k + 1).
+    coverage
+        Different items recommended / items of the recording.
+    popularity
+        Events before the scored part per recommended item: lower is more surprising.
+    predictions
+        Number of lists.
+    """
+
+    hr: float
+    mrr: float
+    ndcg: float
+    precision: float
+    recall: float
+    f1: float
+    coverage: float
+    popularity: float
+    predictions: int
+
+
+def prepare(
+    key: NDArray[np.int32],
+    item: NDArray[np.int32],
+    ts: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    item_ids: Sequence[str],
+    start: float = 0.8,
+) -> Stream:
+    """Columns of a recording to a stream, by the protocol above.
+
+    Parameters
+    ----------
+    key, item, ts, weight
+        One entry per event, in order: dense key index, index into `item_ids`, unix seconds, strength (0 = left out).
+    item_ids
+        The catalogue.
+    start
+        Share of the events before the first scored one, 0 to 1.
+
+    Returns
+    -------
+    Stream
+        Without what is left out or skipped.
+
+    Raises
+    ------
+    ValueError
+        If `start` is out of range.
+
+    Examples
+    --------
+    >>> columns = [np.array(c) for c in ([0, 0, 0, 1], [1, 1, 0, 1], [5, 6, 7, 8], [1, 1, 2, 1])]
+    >>> stream = prepare(*columns, ["tent", "mat"], start=0)
+    >>> stream.item.tolist(), stream.previous.tolist(), stream.scored.tolist(), stream.rank.tolist()
+    ([1, 0, 1], [-1, 0, -1], [False, True, False], [1, 0])
+    """
+    if not 0 <= start <= 1:
+        raise ValueError(f"start must be 0 to 1, not {start}")
+    kept = np.flatnonzero(weight > 0)
+    before = _previous(key[kept])
+    kept = kept[(before < 0) | (item[kept] != item[kept[before]])]
+    previous = _previous(key[kept])
+    rank = np.empty(len(item_ids), dtype=np.int32)
+    rank[sorted(range(len(item_ids)), key=item_ids.__getitem__)] = np.arange(len(item_ids))
+    return Stream(
+        key=key[kept].astype(np.int32),
+        item=item[kept].astype(np.int32),
+        ts=ts[kept].astype(np.int64),
+        weight=weight[kept].astype(np.float32),
+        previous=previous,
+        scored=(previous >= 0) & (kept >= start * len(key)),
+        item_ids=list(item_ids),
+        rank=rank,
+    )
+
+
+def _previous(key: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Position of the previous entry with the same key, -1 for the first."""
+    order = np.argsort(key, kind="stable")
+    previous = np.full(len(key), -1, dtype=np.int32)
+    same = key[order[1:]] == key[order[:-1]]
+    previous[order[1:][same]] = order[:-1][same]
+    return previous
+
+
+def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
+    """Compare a contender's lists with what the visitors did next.
+
+    Parameters
+    ----------
+    stream
+        The stream that was run.
+    lists
+        One row of item indices per scored event, best first, -1 where the list is shorter.
+
+    Returns
+    -------
+    Metrics
+        All 0 if nothing was scored.
+
+    Raises
+    ------
+    ValueError
+        If the lists do not fit the stream, or recommend the item the visitor is on.
+    """
+    targets = np.flatnonzero(stream.scored)
+    if lists.ndim != 2 or len(lists) != len(targets):
+        raise ValueError(f"{len(targets)} lists are needed, not an array of shape {lists.shape}")
+    n, k = lists.shape
+    if (lists == stream.item[stream.previous[targets], None]).any():
+        raise ValueError("a list recommends the item the visitor is on")
+    hits, places = np.nonzero(lists == stream.item[targets, None])
+    if len(np.unique(hits)) < len(hits):
+        raise ValueError("a list names an item twice")
+    shown = lists[lists >= 0]
+    past = stream.item[: targets[0]] if n else stream.item
+    counts = np.bincount(past, minlength=len(stream.item_ids))
+    hr = len(hits) / max(n, 1)
+    return Metrics(
+        hr=hr,
+        mrr=float((1 / (places + 1)).sum() / max(n, 1)),
+        ndcg=float((1 / np.log2(places + 2)).sum() / max(n, 1)),
+        precision=hr / k,
+        recall=hr,
+        f1=2 * hr / (k + 1),
+        coverage=len(np.unique(shown)) / max(len(stream.item_ids), 1),
+        popularity=float(counts[shown].mean()) if len(shown) else 0.0,
+        predictions=n,
+    )

@@ -1,0 +1,15 @@
+"""``rivulet compile``: compile the kernels ahead, so that the first event does not wait for them."""
+
+from __future__ import annotations
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from stream.compilation import STEPS, compile_kernels
+
+
+def compile_() -> None:
+    """Compile every kernel into the cache (about half a minute once after each update)."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("compiling kernels", total=len(STEPS))
+        compile_kernels(lambda step: progress.update(task, advance=1, description=f"compiled: {step}"))

@@ -1,0 +1,63 @@
+"""``rivulet offers FILE``: publish offers from a TOML file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
+
+from models.offers import Offer, OfferError, encode_offer, load_offers
+from stream.cli.common import load_settings
+from stream.errors import BadInputError, UnavailableError
+from stream.kafka import client_options
+from stream.settings import Settings
+
+
+def offers(
+    file: Annotated[Path, typer.Argument(help="TOML file of [[offers]], see the README.")],
+    kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
+    withdraw: Annotated[list[str] | None, typer.Option(help="Id of an offer to take back (repeatable).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
+) -> None:
+    """Check offers and publish each under its id to topic offers; workers take them over within a second."""
+    found = read_offers(file)
+    if not check:
+        asyncio.run(publish_offers(load_settings(kafka=kafka), found, withdraw or []))
+    typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
+
+
+def read_offers(file: Path) -> list[Offer]:
+    """Offers of a TOML file.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read, or an offer is not valid; names file, offer and field.
+    """
+    try:
+        return load_offers(file.read_text(encoding="utf-8"), str(file))
+    except OSError as error:
+        raise BadInputError(f"{file}: {error.strerror}") from error
+    except (OfferError, UnicodeDecodeError) as error:
+        raise BadInputError(str(error)) from error
+
+
+async def publish_offers(settings: Settings, found: list[Offer], withdrawn: list[str]) -> None:
+    """Write offers, and tombstones for withdrawn ones, to topic ``offers``."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, **client_options(settings)
+    )
+    try:
+        await producer.start()
+        for offer in found:
+            await producer.send_and_wait(settings.topic("offers"), encode_offer(offer), key=offer.id.encode())
+        for name in withdrawn:
+            await producer.send_and_wait(settings.topic("offers"), None, key=name.encode())
+    except (KafkaError, OSError) as error:
+        raise UnavailableError(f"Kafka at {settings.kafka} did not take the offers: {error!r}") from error
+    finally:
+        await producer.stop()

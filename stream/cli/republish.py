@@ -1,0 +1,25 @@
+"""``rivulet republish``: rank every user again with what has been learned."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stream.cli.common import load_settings
+from stream.replay import republish as run
+
+
+def republish(
+    kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+) -> None:
+    """Wait until the workers have drained their topics, then publish all neighbours and rank every user again.
+
+    Use it after a restored or emptied Redis, and after a replay. Needs running workers.
+    """
+    settings = load_settings(kafka=kafka, redis=redis)
+    with Console(stderr=True).status("republishing") as status:
+        asyncio.run(run(settings, status.update))

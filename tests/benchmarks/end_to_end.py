@@ -1,0 +1,110 @@
+"""Real Kafka -> one worker -> real Redis, everything on, against readers that only decode; same topic, same run.
+
+``python -m tests.benchmarks.end_to_end [--stream shop|taobao] [--events N] [--json]``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+
+from stream.demo.shop import Shop
+from stream.progress import Progress
+from tests.benchmarks.harness import (
+    ROOT,
+    Bench,
+    WorkerProcess,
+    arguments,
+    bench,
+    data_folder,
+    first_progress,
+    included,
+    looped,
+    machine,
+    preload,
+    report,
+)
+
+Figures = dict[str, object]
+
+
+def stream(name: str, count: int) -> Iterator[bytes]:
+    """Encoded events: the synthetic shop's with many visitors at once, or a recorded stream looped with other users."""
+    if name == "shop":
+        return Shop(seed=1, users=100_000, concurrent=20_000, rate=100).json_events(count)
+    return looped(data_folder() / "taobao_2h.csv.gz", count)
+
+
+def baseline(kind: str, bench_: Bench, total: int) -> dict[str, float]:
+    """Time a reader of `tests.benchmarks.baselines`."""
+    command = [sys.executable, "-m", "tests.benchmarks.baselines", kind, bench_.settings.kafka, str(total)]
+    done = subprocess.run(
+        [*command, str(bench_.folder / kind)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise RuntimeError(f"{kind} printed no figures: {done.stdout[-500:]} {done.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(lines[-1])
+    return figures
+
+
+async def worker_figures(bench_: Bench, total: int) -> Figures:
+    """Let a worker drain the topic; figures from its first progress to everything drained and answered."""
+    async with Progress(bench_.settings) as progress:
+        worker = WorkerProcess(bench_)
+        before, began, cpu = await first_progress(progress, worker)
+        while await included(progress) < total:
+            worker.check()
+            await asyncio.sleep(0.02)
+        events_done = time.monotonic()
+        await progress.drained()
+        ended, used = time.monotonic(), worker.cpu_s() - cpu
+        facts = next(fact for name, fact in (await progress.facts()).items() if name.startswith("worker-"))
+        worker.stop()
+    return {
+        "events": total - before,
+        "events_per_s": (total - before) / (ended - began),
+        "cpu_us_per_event": used / (total - before) * 1e6,
+        "lists_per_event": facts["lists"] / facts["records"],
+        "keys_written_per_event": facts["keys"] / facts["records"],
+        "skew_ms": (ended - events_done) * 1e3,
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--stream", choices=("shop", "taobao"), default="shop")
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--baseline-events", type=int, default=100_000, help="records the slow readers take")
+    options = parser.parse_args()
+    with bench() as bench_:
+        partitions = bench_.settings.events_partitions
+        asyncio.run(preload(bench_.settings, stream(options.stream, options.events), partitions))
+        few = min(options.events, options.baseline_events)
+        stock = baseline("faust", bench_, few)
+        plain = baseline("aiokafka", bench_, few)
+        figures = asyncio.run(worker_figures(bench_, options.events))
+    per_event = {name: one["cpu_s"] / one["events"] * 1e6 for name, one in (("faust", stock), ("aiokafka", plain))}
+    ours, rate = figures["cpu_us_per_event"], figures["events_per_s"]
+    assert isinstance(ours, float)
+    assert isinstance(rate, float)
+    figures |= {
+        "stream": options.stream,
+        "stock_faust_us_per_event": per_event["faust"],
+        "aiokafka_us_per_event": per_event["aiokafka"],
+        "ratio_vs_stock_faust": ours / per_event["faust"],
+        "ratio_vs_aiokafka": ours / per_event["aiokafka"],
+        "wall_ratio_vs_stock_faust": (1 / rate) / (stock["wall_s"] / stock["events"]),
+        "machine": machine(),
+    }
+    report(figures, json=options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The producer against a real Apache Kafka: acknowledged means kept, whatever the broker goes through."""
+
+import asyncio
+import json
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+
+from stream.errors import UnavailableError
+from stream.producer import EventProducer
+from stream.topics import create, layout
+from tests.brokers import KafkaBroker
+
+VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1"}
+
+
+async def _numbers(bootstrap: str, topic: str) -> list[int]:
+    """The events' numbers, partition after partition."""
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        partitions = [TopicPartition(topic, p) for p in range(4)]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        found: list[int] = []
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                records = await consumer.getmany(partition, timeout_ms=100)
+                found += [json.loads(r.value)["event_params"]["i"] for batch in records.values() for r in batch]
+        return found
+
+
+async def test_every_event_arrives_once_and_in_order(kafka: str, topic_prefix: str) -> None:
+    (events, *_) = layout(prefix=topic_prefix)
+    await create(kafka, [events])
+    async with EventProducer(kafka, events.name) as producer:
+        for i in range(3_000):
+            await producer.send_soon({**VIEW, "event_params": {"i": i}})
+    assert await _numbers(kafka, events.name) == list(range(3_000))
+
+
+async def test_an_event_of_a_megabyte_arrives(kafka: str, topic_prefix: str) -> None:
+    (events, *_) = layout(prefix=topic_prefix)
+    await create(kafka, [events])
+    async with EventProducer(kafka, events.name) as producer:
+        await producer.send({**VIEW, "event_params": {"i": 0, "text": "x" * 1_048_000}})
+    assert await _numbers(kafka, events.name) == [0]
+
+
+async def test_the_broker_stamps_records_so_that_retention_counts_from_arrival(kafka: str, topic_prefix: str) -> None:
+    (events, *_) = layout(prefix=topic_prefix)
+    await create(kafka, [events])
+    async with EventProducer(kafka, events.name) as producer:
+        await producer.send({**VIEW, "event_params": {"i": 0}, "event_timestamp": 10**15}, timestamp_ms=10**12)
+    async with AIOKafkaConsumer(events.name, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
+        record = await asyncio.wait_for(consumer.getone(), 20)
+    assert record.timestamp_type == 1
+    assert record.timestamp > 1.7e12
+
+
+async def test_nothing_is_lost_or_doubled_while_the_broker_freezes_and_dies(
+    kafka_broker: KafkaBroker, topic_prefix: str
+) -> None:
+    (events, *_) = layout(prefix=topic_prefix)
+    await create(kafka_broker.bootstrap, [events])
+    async with EventProducer(kafka_broker.bootstrap, events.name, max_in_flight=200) as producer:
+
+        async def publish(numbers: range) -> None:
+            for i in numbers:
+                await producer.send_soon({**VIEW, "event_params": {"i": i}})
+
+        await publish(range(1_000))
+        frozen = asyncio.create_task(publish(range(1_000, 2_000)))
+        await asyncio.to_thread(kafka_broker.pause)
+        done, _ = await asyncio.wait([frozen], timeout=0.2)
+        assert not done, "with 200 in flight it must wait for the frozen broker"
+        await asyncio.to_thread(kafka_broker.resume)
+        await frozen
+        await producer.flush()
+        dead = asyncio.create_task(publish(range(2_000, 3_000)))
+        await asyncio.to_thread(kafka_broker.kill)
+        await asyncio.to_thread(kafka_broker.start)
+        await dead
+    assert await _numbers(kafka_broker.bootstrap, events.name) == list(range(3_000))
+
+
+async def test_a_broker_that_stays_away_is_an_error_in_time(kafka_broker: KafkaBroker, topic_prefix: str) -> None:
+    (events, *_) = layout(prefix=topic_prefix)
+    await create(kafka_broker.bootstrap, [events])
+    producer = EventProducer(kafka_broker.bootstrap, events.name, request_timeout_ms=1_000)
+    async with producer:
+        await asyncio.to_thread(kafka_broker.kill)
+        with pytest.raises(UnavailableError, match="did not take the events"):
+            await producer.send(VIEW)

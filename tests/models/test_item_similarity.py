@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from river import reco
+
+from models.covisitation import weighting
+from models.evaluation import Stream, prepare
+from models.item_similarity import ItemSimilarity, run
+from models.ranking import query
+from tests.plain import (
+    PlainHistories,
+    PlainRows,
+    Touch,
+    bounded,
+    plain_emit,
+    plain_rank,
+    plain_votes,
+)
+
+USERS = ["ann", "bob", "cy", "dee"]
+ITEMS = ["i10", "i9", "b", "a", "ä", "Z", "日本"]
+HALF_LIFE_S = 30 * 86_400
+YEAR_2000_S = 946_684_800
+Step = tuple[str, str, int]  # user, item, second
+steps = st.lists(
+    st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 10**8)), max_size=40
+)
+
+
+def taught(stream: list[Step], model: ItemSimilarity | None = None) -> ItemSimilarity:
+    model = ItemSimilarity() if model is None else model
+    for user, item, ts in stream:
+        model.learn_one(user, item, 1, {"ts": ts})
+    return model
+
+
+def lists(model: ItemSimilarity, k: int = 9) -> list[list[tuple[str, float]]]:
+    return [model.recommend(user, k) for user in [*USERS, "nobody"]]
+
+
+@bounded
+@given(steps.map(lambda made: [(user, item, ts // HALF_LIFE_S * HALF_LIFE_S) for user, item, ts in made]))
+def test_equals_the_plain_model_after_every_event(stream: list[Step]) -> None:
+    model, votes, weights = ItemSimilarity(3, 2, history=4), query(), weighting()
+    histories, rows = PlainHistories(4), PlainRows(3, 2, HALF_LIFE_S, 1.0)
+    for user, item, ts in stream:
+        taught([(user, item, ts)], model)
+        touch = Touch(USERS.index(user), ITEMS.index(item), 0, ts)
+        rows.learn(plain_emit(histories, [touch], weights))
+        seeds = histories.distances(touch.user, votes.gap)
+        expected = plain_rank(plain_votes(seeds, rows, votes), ITEMS, 5, [touch.item]).cells
+        assert model.recommend(user, 5) == [(ITEMS[i], micro / 1e6) for i, micro in expected]
+
+
+def loop(stream: Stream, k: int) -> list[list[str]]:
+    """Test, then learn through the public methods."""
+    model, found = ItemSimilarity(), []
+    for n in range(len(stream)):
+        user, item = int(stream.key[n]), stream.item_ids[stream.item[n]]
+        if stream.scored[n]:
+            found.append([name for name, _ in model.recommend(user, k)])
+        model.learn_one(user, item, 1, {"ts": max(int(stream.ts[n]) - YEAR_2000_S, 0)})
+    return found
+
+
+@bounded
+@given(steps, st.integers(1, 9), st.sampled_from([0.0, 0.5, 0.8]))
+def test_the_kernel_equals_the_loop_over_the_models_own_methods(stream: list[Step], k: int, start: float) -> None:
+    prepared = prepare(
+        np.array([USERS.index(user) for user, _, _ in stream], dtype=np.int32),
+        np.array([ITEMS.index(item) for _, item, _ in stream], dtype=np.int32),
+        np.array([ts + YEAR_2000_S for _, _, ts in stream], dtype=np.int64),
+        np.ones(len(stream), dtype=np.float32),
+        ITEMS,
+        start,
+    )
+    found = run(prepared, k)
+    assert found.shape == (int(prepared.scored.sum()), k)
+    assert [[ITEMS[i] for i in row if i >= 0] for row in found.tolist()] == loop(prepared, k)
+
+
+@bounded
+@given(steps, st.integers(1, 40))
+def test_waiting_whole_half_lives_changes_no_list(stream: list[Step], half_lives: int) -> None:
+    later = [(user, item, ts + half_lives * HALF_LIFE_S) for user, item, ts in stream]
+    for left, right in zip(lists(taught(stream)), lists(taught(later)), strict=True):
+        assert dict(left) == pytest.approx(dict(right), rel=1e-9, abs=1.01e-6)  # six decimals, either side of an edge
+
+
+@bounded
+@given(steps, steps)
+def test_copies_go_on_alike_and_apart(before: list[Step], after: list[Step]) -> None:
+    model = taught(before)
+    found = lists(model)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    expected = lists(taught(after, model))
+    for other in copies:
+        assert lists(other) == found
+        assert lists(taught(after, other)) == expected
+
+
+@bounded
+@given(steps)
+def test_reading_leaves_the_state_equal(stream: list[Step]) -> None:
+    model = taught(stream)
+    before = pickle.dumps(model)
+    for user in (*USERS, "nobody"):
+        model.recommend(user)
+        model.predict_one(user, "i9")
+        model.predict_one(user, "never seen")
+        model.rank(user, {"i9", "never seen"})
+    assert pickle.dumps(model) == before
+
+
+@bounded
+@given(steps)
+def test_rank_and_predict_one_say_what_recommend_says(stream: list[Step]) -> None:
+    model = taught(stream)
+    for user in USERS:
+        scores = dict(model.recommend(user, len(ITEMS)))
+        assert {item: model.predict_one(user, item) for item in ITEMS} == {item: scores.get(item, 0.0) for item in ITEMS}
+        assert model.rank(user, {*ITEMS}) == sorted(ITEMS, key=lambda item: (-scores.get(item, 0.0), item))
+        assert [item for item, _ in model.recommend(user, 2)] == [i for i, _ in model.recommend(user, len(ITEMS))][:2]
+
+
+@bounded
+@given(steps)
+def test_bounds_are_kept(stream: list[Step]) -> None:
+    model = taught(stream, ItemSimilarity(neighbours=2, transitions=1, history=3))
+    assert all(len(model.recommend(user, 99)) <= 3 * 2 + 1 for user in USERS)
+
+
+def test_nothing_is_known_before_learning() -> None:
+    model = ItemSimilarity()
+    assert model.recommend("ann") == []
+    assert model.predict_one("ann", "tent") == 0.0
+    assert model.rank("ann", {"b", "a"}) == ["a", "b"]
+
+
+@pytest.mark.parametrize("feedback", [0, False, -1, 0.0])
+def test_only_positive_feedback_teaches(feedback: float) -> None:
+    model = ItemSimilarity()
+    model.learn_one("ann", "tent", feedback)
+    model.learn_one("ann", "mat", True)
+    model.learn_one("bob", "tent", 0.5)
+    assert lists(model) == [[]] * 5
+
+
+def test_ids_are_told_apart_by_their_text() -> None:
+    model = ItemSimilarity()
+    for user, item in [(1, 10), (1, 20), ("2", "10")]:
+        model.learn_one(user, item)
+    assert model.recommend(2) == [("20", 0.75)]  # 10 was visited twice, 20 came next once
+    assert model.rank(2, {10, 20}) == [20, 10]
+
+
+def test_is_a_ranker_that_river_can_clone() -> None:
+    model: reco.base.Ranker = taught([("ann", "tent", 0), ("ann", "mat", 9)], ItemSimilarity(7, 3, history=5))
+    clone = model.clone()
+    assert isinstance(clone, ItemSimilarity)
+    assert (clone.neighbours, clone.transitions, clone.history) == (7, 3, 5)
+    assert clone.recommend("ann") == []
+    assert not model.is_contextual
+    assert "ItemSimilarity" in repr(model)
+
+
+def test_finds_the_certain_neighbour_in_a_plain_river_loop() -> None:
+    generator = np.random.default_rng(5)
+    pairs = {f"left{n}": f"right{n}" for n in range(5)}
+    ranker: reco.base.Ranker = ItemSimilarity()
+    catalogue, hits = {*pairs, *pairs.values()}, []
+    for n in range(200):
+        left, user = f"left{generator.integers(5)}", f"u{n}"
+        ranker.learn_one(user=user, item=left, y=1, x={"ts": n})
+        hits.append(ranker.rank(user, catalogue - {left})[0] == pairs[left])
+        ranker.learn_one(user=user, item=pairs[left], y=1, x={"ts": n})
+    assert all(hits[100:])
+
+
+@pytest.mark.parametrize("half_lives", [1, 30, 60, 1_000])
+def test_a_neighbour_met_ages_later_is_still_one(half_lives: int) -> None:
+    model = ItemSimilarity(half_life_s=3_600)
+    taught([("ann", "tent", 0), ("ann", "mat", half_lives * 3_600), ("bob", "tent", 0)], model)
+    assert [item for item, _ in model.recommend("bob")] == ["mat"]

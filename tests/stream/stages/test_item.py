@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.hashing import partition_of
+from stream.demo.shop import Shop
+from stream.keys import Keys, parse_list
+from stream.local import LocalRecord
+from stream.stages.item import SLICE, HoleError, ItemStage
+from stream.stages.space import ItemSpace
+from stream.stages.user import UserStage
+from stream.stages.user_shard import UserRules
+from stream.store import MemoryStore, WriteBatch
+from stream.wire import FLUSH, Popular, decode_global, unpack_row
+from tests.records import cells, close, cut, event, read, stream, written
+
+TARGETS = 2
+KEYS = Keys()
+EVENTS = list(Shop(seed=5, users=40, concurrent=6).events(600))
+
+
+def sources() -> UserStage:
+    stage = UserStage(ItemSpace(TARGETS), KEYS, UserRules(), 1)
+    stage.open(0, None)
+    return stage
+
+
+def sent(stage: UserStage, batches: Iterable[Sequence[LocalRecord]]) -> list[list[bytes]]:
+    """What a user stage publishes for each item partition."""
+    values: list[list[bytes]] = [[] for _ in range(TARGETS)]
+    for batch in batches:
+        for send in stage.learn(0, batch).sends:
+            if send.role == "covisits":
+                values[send.partition or 0].append(send.value)
+    return values
+
+
+def deltas(events: Sequence[dict[str, Any]] = EVENTS, cuts: Iterable[int] = (100, 250, 400)) -> list[list[bytes]]:
+    return sent(sources(), cut(stream(events), cuts))
+
+
+def items_of(*owned: int, before: Iterable[str] = ()) -> ItemStage:
+    space = ItemSpace(TARGETS)
+    space.encode(list(before))
+    stage = ItemStage(space, KEYS, 1)
+    for partition in owned or range(TARGETS):
+        stage.open(partition, None)
+    return stage
+
+
+def feed(stage: ItemStage, values: Sequence[Sequence[bytes]]) -> ItemStage:
+    """Give a stage the next records of each partition that it owns."""
+    for partition, some in enumerate(values):
+        if partition in stage.shards and some:
+            start = stage.shards[partition].applied + 1
+            stage.learn(partition, [LocalRecord(start + n, 0, None, value) for n, value in enumerate(some)])
+    return stage
+
+
+def rows(stage: ItemStage) -> dict[str, dict[str, Any]]:
+    space = stage.space
+    return cells(space.rows, space.ids.texts(range(len(space.ids))))
+
+
+def trends(stage: ItemStage) -> dict[str, tuple[float, int]]:
+    space = stage.space
+    names = space.ids.texts(range(len(space.ids)))
+    found = zip(names, space.trend.tolist(), space.trend_epoch.tolist(), strict=False)
+    return {name: (value, epoch) for name, value, epoch in found if value > 0}
+
+
+def published(stage: ItemStage, into: MemoryStore | None = None) -> MemoryStore:
+    store = into or MemoryStore()
+    for partition in stage.shards:
+        more = True
+        while more:
+            flush = stage.publish(partition, 0)
+            written(flush.writes, into=store)
+            more = flush.more
+    return store
+
+
+def test_partitions_share_the_rows_and_the_popularity() -> None:
+    one, whole = deltas(), feed(items_of(), deltas())
+    parts = [feed(items_of(partition), one) for partition in range(TARGETS)]
+    assert [rows(part) for part in parts] == [
+        {name: row for name, row in rows(whole).items() if partition_of(name.encode(), TARGETS) == partition}
+        for partition in range(TARGETS)
+    ]
+    assert trends(parts[0]) | trends(parts[1]) == trends(whole)
+    assert not trends(parts[0]).keys() & trends(parts[1]).keys()
+    assert sum(shard.counts["visits"] for shard in whole.shards.values()) == sum(
+        shard.counts["visits"] for part in parts for shard in part.shards.values()
+    )
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.sets(st.integers(1, 599), max_size=6))
+def test_rows_do_not_depend_on_batches(cuts: set[int]) -> None:
+    stage = feed(items_of(), deltas(cuts=cuts))
+    assert rows(stage) == rows(feed(items_of(), deltas()))  # each row sums in the order of the events
+    assert trends(stage) == trends(feed(items_of(), deltas()))
+
+
+def test_a_repeated_record_changes_nothing() -> None:
+    values = deltas()
+    stage = feed(items_of(), values)
+    before = rows(stage)
+    published(stage)
+    feed(stage, values)
+    feed(stage, [some[1:] for some in values])
+    assert rows(stage) == before
+    assert [shard.counts["repeated"] for shard in stage.shards.values()] == [2 * len(some) - 1 for some in values]
+    for partition in stage.shards:
+        assert not stage.publish(partition, 0).writes.frames
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(1, 500), st.integers(1, 99), st.sets(st.integers(1, 599), max_size=5))
+def test_a_source_restarted_from_an_earlier_snapshot_adds_nothing_twice(
+    snapshot: int, ahead: int, cuts: set[int]
+) -> None:
+    """It learns what lies behind its snapshot again, in other batches; the marks cut off what was applied."""
+    records = stream(EVENTS)
+    source = sources()
+    first = sent(source, cut(records[:snapshot], cuts))
+    arrays = source.shards[0].copy(source.space)
+    lost = sent(source, cut(records[snapshot : snapshot + ahead], [ahead // 2]))
+    successor = UserStage(ItemSpace(TARGETS), KEYS, UserRules(), 1)
+    successor.space.encode(["unrelated"])
+    successor.open(0, arrays)
+    rest = sent(successor, cut(records[snapshot:], [end - snapshot for end in cuts]))
+    stage = feed(feed(feed(items_of(), first), lost), rest)
+    assert rows(stage) == close(rows(feed(items_of(), deltas())))
+
+
+def test_a_hole_is_an_error() -> None:
+    values = deltas()
+    stage = feed(items_of(), [some[:1] for some in values])
+    mark = stage.shards[0].marks[0]
+    with pytest.raises(HoleError, match=rf"covisits-0: deltas of events-0 between offsets {mark} and \d+ are missing"):
+        feed(stage, [values[0][2:], []])
+    before = rows(feed(items_of(), [some[:1] for some in values]))
+    assert rows(stage) == before  # nothing of what came behind the hole was applied
+    feed(stage, [some[1:] for some in values])  # and what was missing may still come
+    assert rows(stage) == rows(feed(items_of(), values))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_shard_moves_to_a_process_that_numbers_items_differently(seed: int) -> None:
+    values = deltas()
+    whole = feed(items_of(), values)
+    names = whole.space.ids.texts(range(len(whole.space.ids)))
+    random.Random(seed).shuffle(names)
+    old, new = items_of(), items_of(before=["unrelated", *names[:20]])
+    new.space.encode_categories(["unrelated"])
+    feed(old, [some[:2] for some in values])
+    store = published(old)
+    for partition in range(TARGETS):
+        new.open(partition, old.copy(partition))
+    feed(new, [some[2:] for some in values])
+    assert rows(new) == rows(whole)
+    assert trends(new) == trends(whole)
+    assert [shard.counts for shard in new.shards.values()] == [shard.counts for shard in whole.shards.values()]
+    found, expected = published(new, store), published(whole)
+    assert {key: listed(found, key) for key in found} == {key: listed(expected, key) for key in expected}
+    filed = new.space.categories.texts(new.space.category[new.space.encode(["cedar-tent", "cedar-sleeping-bag"])])
+    assert filed == ["camping", "camping"]
+
+
+def test_what_was_not_published_before_the_snapshot_is_published_after_it() -> None:
+    old = feed(items_of(), deltas())
+    expected = published(feed(items_of(), deltas()))
+    new = items_of()
+    for partition in range(TARGETS):
+        new.open(partition, old.copy(partition))
+    found = published(new)
+    assert {key: read(found, key) for key in found} == {key: read(expected, key) for key in expected}
+
+
+def test_taking_up_an_older_snapshot_forgets_what_came_behind_it() -> None:
+    values = deltas()
+    stage = feed(items_of(), [some[:2] for some in values])
+    arrays = [stage.copy(partition) for partition in range(TARGETS)]
+    feed(stage, [some[2:] for some in values])
+    before, popular = rows(stage), trends(stage)
+    stage.close(0)
+    assert not any(partition_of(name.encode(), TARGETS) == 0 for name in rows(stage) | trends(stage))
+    for partition in range(TARGETS):
+        stage.open(partition, arrays[partition])
+        assert stage.shards[partition].applied == 1
+    feed(stage, [some[2:] for some in values])
+    assert rows(stage) == before
+    assert trends(stage) == popular
+
+
+def test_shards_come_and_go_whatever_room_was_made() -> None:
+    stage = items_of()
+    for size in range(1, 4_000, 61):
+        stage.space.encode([f"i{n}" for n in range(size)])
+        stage.close(0)
+        stage.open(0, None)
+    assert rows(stage) == {}
+
+
+def test_a_list_is_written_once_per_change() -> None:
+    events = [event("a", item, at=n) for n, item in enumerate(["tent", "mat", "mug"])]
+    stage, source = items_of(), sources()
+    feed(stage, sent(source, [stream(events)]))
+    store = published(stage)
+    assert {name: similar(store, name) for name in ("tent", "mat", "mug")} == {
+        "tent": ["mat", "mug"],
+        "mat": ["mug", "tent"],
+        "mug": ["mat", "tent"],
+    }
+    assert not any(stage.publish(partition, 0).writes.frames for partition in stage.shards)
+    feed(stage, sent(source, [stream([event("b", item, at=9) for item in ("mug", "tent")], start=9)]))
+    assert sorted(published(stage)) == [KEYS.similar("mug"), KEYS.similar("tent")]
+
+
+def similar(store: MemoryStore, item: str) -> list[str]:
+    return listed(store, KEYS.similar(item))[0]
+
+
+def listed(store: MemoryStore, key: bytes) -> tuple[list[str], list[float]]:
+    """A list without its time, which is the shard's when it was written."""
+    value = read(store, key)
+    assert value is not None
+    found = parse_list(value)
+    return found.items, found.scores
+
+
+def test_publishing_goes_by_slices() -> None:
+    names = [f"i{n}" for n in range(2 * SLICE + 9)]
+    stage = feed(items_of(), deltas([event(f"u{n // 3}", name, at=n) for n, name in enumerate(names)]))
+    for partition in stage.shards:
+        mine = sum(partition_of(name.encode(), TARGETS) == partition for name in names)
+        while mine:
+            flush = stage.publish(partition, 0)
+            assert len(flush.writes) == min(mine, SLICE)
+            mine -= len(flush.writes)
+            assert flush.more == (mine > 0)
+
+
+def test_popularity_is_told_once_per_change_in_absolute_values() -> None:
+    stage = feed(items_of(0), deltas())
+    (send,) = stage.publish(0, 0).sends
+    popular = decode_global(send.value)
+    assert isinstance(popular, Popular)
+    assert (send.role, send.partition, popular.source) == ("global", 0, 0)
+    told = dict(zip(popular.items, zip(popular.values, popular.epochs, strict=True), strict=True))
+    assert told == trends(stage)
+    shelf = {product["item_id"]: product["category"] for product in Shop(seed=5, users=40).catalogue()}
+    assert dict(zip(popular.items, popular.categories, strict=True)) == {name: shelf[name] for name in told}
+    assert stage.publish(0, 0).sends == []
+
+
+def test_a_flush_publishes_every_row_again() -> None:
+    stage = feed(items_of(), deltas())
+    store = published(stage)
+    assert stage.learn(0, [LocalRecord(99, 0, None, FLUSH)])
+    assert not stage.learn(1, [LocalRecord(99, 0, None, deltas()[1][0])])
+    again = published(stage)
+    mine = [key for key in store if partition_of(key.rpartition(b":")[2], TARGETS) == 0]
+    assert sorted(again) == sorted(mine)
+    assert {key: read(again, key) for key in again} == {key: read(store, key) for key in mine}
+
+
+def test_neighbours_are_shared_only_where_another_worker_needs_them() -> None:
+    values = deltas()
+    assert not any(key.startswith(b"rv:nb:") for key in published(feed(items_of(), values)))
+    stage = feed(items_of(0), values)
+    store = published(stage)
+    for name, row in rows(stage).items():
+        value = read(store, KEYS.neighbours(name))
+        assert value is not None
+        found = unpack_row(value)
+        assert dict(zip(found.items, found.values, strict=True)) == row["near"]
+        assert dict(zip(found.step_items, found.step_values, strict=True)) == row["steps"]
+        assert {"epoch": found.epoch, "total": found.total} == row["sums"]
+
+
+def test_an_empty_stage_publishes_nothing() -> None:
+    flush = items_of().publish(0, 0)
+    assert isinstance(flush.writes, WriteBatch)
+    assert (len(flush.writes), flush.sends, flush.more) == (0, [], False)
+    assert items_of().copy(0)["mine"].dtype == np.int32

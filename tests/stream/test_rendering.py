@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.ranking import Lists
+from stream.keys import parse_list
+from stream.rendering import Fragments, render
+
+IDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+HOSTILE = ['a"b', "back\\slash", "line\nbreak", "</script>", "ü", "日本", "😀", "\u2028", "\x7f", "{}", "null", "x" * 256]
+MICROS = st.integers(1, 10**9) | st.sampled_from([1, 10, 999_999, 1_000_000, 1_000_001, 120_000_000, 2**53])
+
+
+@st.composite
+def ranked(draw: st.DrawFn) -> tuple[list[str], Lists, list[int]]:
+    ids = draw(st.lists(IDS | st.sampled_from(HOSTILE), min_size=1, max_size=8, unique=True))
+    k = draw(st.integers(1, 6))
+    lists = Lists.empty(draw(st.integers(0, 4)), k)
+    index = st.integers(0, len(ids) - 1)
+    for u in range(len(lists.item)):
+        for i in range(draw(st.integers(0, k))):
+            lists.item[u, i] = draw(index)
+            lists.micro[u, i] = draw(MICROS)
+            lists.why[u, i] = draw(index | st.just(-1))
+    return ids, lists, [draw(st.integers(0, 4_102_444_800_000)) for _ in range(len(lists.item))]
+
+
+@settings(deadline=None)
+@given(ranked(), st.integers(1, 3))
+def test_values_are_what_json_would_say(made: tuple[list[str], Lists, list[int]], step: int) -> None:
+    ids, lists, ts_ms = made
+    fragments = Fragments()
+    for start in range(0, len(ids), step):  # ids come in batches
+        fragments.extend(ids[start : start + step])
+    values = render(lists, np.array(ts_ms, dtype=np.int64), "covisit", fragments)
+    assert len(values) == len(ts_ms)
+    for u, value in enumerate(values):
+        size = int((lists.item[u] >= 0).sum())
+        why = [None if w < 0 else ids[w] for w in lists.why[u, :size]]
+        expected = {
+            "v": 1,
+            "ts": ts_ms[u],
+            "model": "covisit",
+            "exp": None,
+            "items": [ids[i] for i in lists.item[u, :size]],
+            "scores": [int(micro) / 1e6 for micro in lists.micro[u, :size]],
+            "why": [[reason, "covisit"] for reason in why],
+        }
+        assert json.loads(value) == expected
+        parsed = parse_list(value)
+        assert (parsed.ts, parsed.items, parsed.scores) == (ts_ms[u], expected["items"], expected["scores"])
+        assert parsed.why == [(reason, "covisit") for reason in why]
+
+
+def test_room_is_enough_for_the_longest_values() -> None:
+    """Ids of 256 bytes that JSON writes as six times as many, as items and as reasons, with the widest numbers."""
+    fragments = Fragments()
+    fragments.extend(["\x01" * 256])
+    lists = Lists(np.zeros((3, 20), np.int32), np.full((3, 20), 2**53, np.int64), np.zeros((3, 20), np.int32))
+    values = render(lists, np.full(3, 2**53, dtype=np.int64), "m" * 64, fragments)
+    assert [parse_list(value).items for value in values] == [["\x01" * 256] * 20] * 3
+    assert parse_list(values[2]).scores == [2**53 / 1e6] * 20
+
+
+def test_many_ids_grow_the_fragments() -> None:
+    fragments = Fragments()
+    ids = [f"item-{n}-{'é' * (n % 50)}" for n in range(2_000)]
+    for start in range(0, len(ids), 7):
+        fragments.extend(ids[start : start + 7])
+    bounds = fragments.ends.tolist()
+    texts = [json.loads(fragments.blob[bounds[n] : bounds[n + 1]].tobytes()) for n in range(len(ids))]
+    assert texts == ids
+
+
+def test_nothing_to_render() -> None:
+    assert render(Lists.empty(0, 20), np.zeros(0, dtype=np.int64), "covisit", Fragments()) == []
