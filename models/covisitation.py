@@ -29,6 +29,7 @@ from models.kernel import kernel
 from models.vocabulary import grown
 
 NO_ROW = -1
+COUNTED = -2  # only while missing rows are counted
 GAP = 3  # a session boundary counts like this many further items
 
 
@@ -309,13 +310,25 @@ def _allocate(row: NDArray[np.int32], items: NDArray[np.int32], used: int) -> in
 
 @kernel
 def _missing(row: NDArray[np.int32], deltas: Deltas, partition: NDArray[np.int32], target: int) -> int:
-    """Count at most how many rows `apply_deltas` will allocate (an item may be counted more than once)."""
-    missing = 0
-    for item in deltas.item:
-        missing += partition[item] == target and row[item] == NO_ROW
-    for item in deltas.other:
-        missing += partition[item] == target and row[item] == NO_ROW
+    """Count the rows that `apply_deltas` will allocate: exactly, because room in store is resident once it was copied."""
+    missing = _turn(row, deltas.item, partition, target, NO_ROW, COUNTED)
+    missing += _turn(row, deltas.other, partition, target, NO_ROW, COUNTED)
+    _turn(row, deltas.item, partition, target, COUNTED, NO_ROW)
+    _turn(row, deltas.other, partition, target, COUNTED, NO_ROW)
     return missing
+
+
+@kernel
+def _turn(
+    row: NDArray[np.int32], items: NDArray[np.int32], partition: NDArray[np.int32], target: int, old: int, new: int
+) -> int:
+    """Replace a mark of the target's items by another; returns how many were replaced."""
+    turned = 0
+    for item in items:
+        if row[item] == old and partition[item] == target:
+            row[item] = new
+            turned += 1
+    return turned
 
 
 @kernel

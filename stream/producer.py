@@ -16,6 +16,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -70,6 +71,8 @@ class EventProducer:
     max_in_flight
         Most events of `send_soon` without an acknowledgement, at least 2; memory is about 0.5 kB for each plus
         their own size.
+    timeout_s
+        How long an event may stay without acknowledgement, s, before that is an error.
     clock
         Nanoseconds since 1970, for missing ids and times.
     options
@@ -89,12 +92,15 @@ class EventProducer:
         *,
         linger_ms: int = 2,
         max_in_flight: int = 10_000,
+        timeout_s: float = 30.0,
         clock: Callable[[], int] = time.time_ns,
         **options: Any,
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._options = {"linger_ms": linger_ms, "max_batch_size": 131_072, **options}
+        own = {"linger_ms": linger_ms, "max_batch_size": 131_072, "request_timeout_ms": int(timeout_s * 1000)}
+        self._options = {**own, **options}
+        self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
         self._clock = clock
         self._pending: deque[asyncio.Future[Any]] = deque()
@@ -110,17 +116,20 @@ class EventProducer:
         ConfigurationError
             If the topic does not exist or access is refused.
         """
-        self._kafka = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            enable_idempotence=True,
-            acks="all",
-            max_request_size=MAX_RECORD_BYTES + 65_536,
-            **self._options,
-        )
+        try:
+            self._kafka = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                enable_idempotence=True,
+                acks="all",
+                max_request_size=MAX_RECORD_BYTES + 65_536,
+                **self._options,
+            )
+        except ValueError as error:
+            raise self._explained(error) from error
         try:
             await self._kafka.start()
             metadata = await self._kafka.client.fetch_all_metadata()
-        except (KafkaError, OSError, ValueError) as error:
+        except (KafkaError, OSError) as error:
             await self._kafka.stop()
             raise self._explained(error) from error
         self._partitions = len(metadata.partitions_for_topic(self._topic) or ())
@@ -132,12 +141,16 @@ class EventProducer:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send what is still waiting and close; a failed send is raised unless another error is on its way."""
         try:
-            if kind is None:
-                await self.flush()
-        finally:
-            await self._kafka.stop()
-            await asyncio.gather(*self._pending, return_exceptions=True)
-            self._pending.clear()
+            async with asyncio.timeout(self._timeout_s):
+                await self._kafka.flush()
+        except TimeoutError:
+            # An idempotent aiokafka producer repeats a request for ever, and its stop() waits for that.
+            self._kafka._sender.sender_task.cancel()
+        await self._kafka.stop()
+        answers = [f.exception() if f.done() else KafkaTimeoutError() for f in self._pending]
+        self._pending.clear()
+        for error in filter(None, answers if kind is None else ()):
+            raise self._explained(error) from error
 
     async def send(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None = None) -> Receipt:
         """Publish one event and wait until all replicas have it.
@@ -164,11 +177,7 @@ class EventProducer:
         ConfigurationError
             If access is refused.
         """
-        future = await self._submit(event, timestamp_ms)
-        try:
-            done = await future
-        except KafkaError as error:
-            raise self._explained(error) from error
+        done = await self._acknowledged(await self._submit(event, timestamp_ms))
         return Receipt(done.partition, done.offset)
 
     async def send_soon(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None = None) -> None:
@@ -189,7 +198,6 @@ class EventProducer:
         UnavailableError, ConfigurationError
             If one of them was not.
         """
-        await self._kafka.flush()
         await self._settle(0)
 
     async def _submit(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None) -> asyncio.Future[Any]:
@@ -210,10 +218,17 @@ class EventProducer:
     async def _settle(self, keep: int) -> None:
         """Wait for the oldest acknowledgements until ``keep`` are left."""
         while len(self._pending) > keep:
-            try:
-                await self._pending.popleft()
-            except KafkaError as error:
-                raise self._explained(error) from error
+            await self._acknowledged(self._pending.popleft())
+
+    async def _acknowledged(self, future: asyncio.Future[Any]) -> Any:
+        if not future.done():
+            await asyncio.wait((future,), timeout=self._timeout_s)
+        try:
+            if not future.done():
+                raise KafkaTimeoutError
+            return future.result()
+        except KafkaError as error:
+            raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> RivuletError:
         """Turn aiokafka's error into one line that says what to do."""
@@ -225,7 +240,9 @@ class EventProducer:
             )
         if isinstance(error, MessageSizeTooLargeError):
             return BadInputError(f"topic {self._topic} takes no records of this size: {error}")
-        return UnavailableError(f"Kafka at {self._bootstrap} did not take the events: {error or type(error).__name__}")
+        if isinstance(error, KafkaTimeoutError):
+            return UnavailableError(f"Kafka at {self._bootstrap} acknowledged nothing for {self._timeout_s:g} s")
+        return UnavailableError(f"Kafka at {self._bootstrap} did not take the events: {error}")
 
 
 def prepare(
@@ -257,29 +274,29 @@ def prepare(
     >>> prepare({"event_name": "search", "user_id": "u1", "event_id": "e1", "event_timestamp": "2024-01-01"}, 0, 10**13)
     (b'u1', b'{"event_name":"search","user_id":"u1","event_id":"e1","event_timestamp":"2024-01-01"}')
     """
-    recorded_ms = timestamp_ms or now_ns // 1_000_000
+    recorded_us = timestamp_ms * 1000 if timestamp_ms else now_ns // 1000
     try:
-        value = event if isinstance(event, bytes) else _completed(event, now_ns)
+        value = event if isinstance(event, bytes) else _completed(event, recorded_us, now_ns)
     except (TypeError, ValueError) as error:
         raise BadInputError(f"the event is not JSON: {error}") from error
-    batch = decode((_Draft(0, recorded_ms, None, value),))
+    batch = decode((_Draft(0, recorded_us // 1000, None, value),))
     if batch.dead:
         raise BadInputError(f"the event would be refused ({batch.dead[0].reason}): {batch.dead[0].detail}")
     if len(batch.user) != 1 or batch.raw[0] != value:
         raise BadInputError("one event is expected, not a batch or a control record")
-    if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == recorded_ms * 1000):
-        value = _completed(_decode(value), now_ns)
+    if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == batch.recorded[0]):
+        value = _completed(_decode(value), recorded_us, now_ns)
     return batch.user[0].encode(), value
 
 
-def _completed(event: Event | Mapping[str, Any], now_ns: int) -> bytes:
-    """JSON of an event, with id and time."""
+def _completed(event: Event | Mapping[str, Any], recorded_us: int, now_ns: int) -> bytes:
+    """JSON of an event, with id and time; a missing time is the record's, as it is for the worker."""
     get: Callable[[str], object] = event.get if isinstance(event, Mapping) else partial(getattr, event)
     added: dict[str, Any] = {}
     if get("event_id") is None:
         added["event_id"] = uuid7(now_ns // 1_000_000)
     if get("event_timestamp") is None:
-        added["event_timestamp"] = now_ns // 1000
+        added["event_timestamp"] = recorded_us
     if not added:
         return _encode(event)
     return _encode({**event, **added} if isinstance(event, Mapping) else msgspec.structs.replace(event, **added))

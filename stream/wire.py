@@ -257,10 +257,13 @@ class Popular(msgspec.Struct, frozen=True, array_like=True, tag="popular"):
 
 
 class Profiled(msgspec.Struct, frozen=True, array_like=True, tag="profiled"):
-    """Sampled profiles of a user shard: numbers by row, category weights by name, and the item that was touched."""
+    """Sampled profiles of a user shard: numbers by row, category weights by name, and the item that was touched.
+
+    `source` and `offset` (of each sample's event, rising) are the identity by which a repeated sample is known.
+    """
 
     source: int
-    offset: int
+    offset: list[int]
     ts: list[int]
     numbers: list[list[float]]
     channel: list[int]

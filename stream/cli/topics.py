@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stream import topics as layouts
+from stream.cli.common import load_settings
 from stream.kafka import client_options
-from stream.settings import Settings
 
 
 def topics(
@@ -19,9 +19,10 @@ def topics(
     replication: Annotated[
         int | None, typer.Option(min=1, help="copies of each partition; default 3, or as many as there are brokers")
     ] = None,
+    kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
 ) -> None:
     """Create the topics with their partitions and clean-up policies, and show them; existing ones are never changed."""
-    settings = Settings()
+    settings = load_settings(kafka=kafka)
     layout = layouts.layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
     created: list[str] = []
     if check:

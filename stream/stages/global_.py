@@ -74,6 +74,7 @@ class GlobalStage:
         self.trending = Trending()
         self.category_weight: Counter[str] = Counter()
         self.sizes: Counter[int] = Counter()
+        self.marks: dict[str, int] = {}  # offset of the last sample learned, by partition of topic `events`
         self.samples = 0
         self.newest = 0
         self.version = 0
@@ -90,6 +91,7 @@ class GlobalStage:
         self.vectoriser = Vectoriser(facts["categories"])
         self.category_weight = Counter(facts["category_weight"])
         self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
+        self.marks = facts["marks"]
         self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
         self.changed = True
 
@@ -99,6 +101,7 @@ class GlobalStage:
             "categories": self.vectoriser.categories,
             "category_weight": dict(self.category_weight),
             "sizes": {str(segment): n for segment, n in self.sizes.items()},
+            "marks": self.marks,
             "samples": self.samples,
             "newest": self.newest,
             "version": self.version,
@@ -121,7 +124,12 @@ class GlobalStage:
             self.changed = True
 
     def _learn_samples(self, message: Profiled) -> None:
+        source = str(message.source)
+        mark = self.marks.get(source, -1)
+        self.marks[source] = max(mark, *message.offset)
         for n, numbers in enumerate(message.numbers):
+            if message.offset[n] <= mark:  # a restarted source sends again what it had sent before
+                continue
             affinities = message.affinities[n]
             recency, frequency, spend, hour_sin, hour_cos = numbers
             channel = message.channel[n] - 1 if message.channel[n] > 0 else DIRECT

@@ -123,6 +123,8 @@ def _signatures(
 
     Rows of the table are no identity, because offers come and go; without the time, a key would end before its offers.
     """
+    if not offers.ids:
+        return np.zeros(len(picked), dtype=np.uint64)
     marks = np.zeros(len(offers.ids) + 1, dtype=np.uint64)  # the last one is that of row -1
     rows = np.unique(picked)
     rows = rows[rows >= 0]

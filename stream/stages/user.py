@@ -272,7 +272,7 @@ class UserStage:
         names = self.space.categories
         record = Profiled(
             partition,
-            batch.offset[int(admitted.events[sample.event[-1]])],
+            [batch.offset[event] for event in admitted.events[sample.event]],
             (events.ts[sample.event].astype(np.int64) + YEAR_2000_S).tolist(),
             np.stack([sample.recency, sample.frequency, sample.spend, sample.hour_sin, sample.hour_cos], axis=1).tolist(),
             sample.channel.tolist(),

@@ -93,7 +93,7 @@ class WorkerProcess:
         log = (bench.folder / "worker.log").open("ab")
         self.log = bench.folder / "worker.log"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stream.cli", "worker"], cwd=ROOT, env=bench.environment(), stdout=log, stderr=log
+            [sys.executable, "-c", "from stream.cli.worker import worker; worker()"], cwd=ROOT, env=bench.environment(), stdout=log, stderr=log
         )
         self._clock = psutil.Process(self.process.pid)
 

@@ -285,6 +285,15 @@ def test_memory_is_twelve_bytes_a_cell_and_little_more() -> None:
     assert (rows.arrays.row == NO_ROW).all()
 
 
+def test_no_more_rows_are_made_room_for_than_are_needed() -> None:
+    rows = NeighbourRows(4, 4)
+    many = [Visit(v % 9, 1.0, 0, v, tuple((other, 1.0, True) for other in range(300) if other != v % 9)) for v in range(50)]
+    rows.learn(deltas_of(many), np.arange(300, dtype=np.int32) % 2, target=1)
+    assert rows.used == 150
+    assert len(rows.arrays.epoch) == 256
+    assert set(rows.arrays.row[:300:2].tolist()) == {NO_ROW}
+
+
 def test_nothing_to_learn_changes_nothing() -> None:
     rows = NeighbourRows()
     rows.learn(Deltas(*deltas_of([])), np.zeros(0, dtype=np.int32))

@@ -148,7 +148,9 @@ def test_one_bad_element_does_not_spoil_a_batch(bad: bytes) -> None:
         assert [(letter.index, letter.original) for letter in batch.dead] == [(1, bad)]
 
 
-@pytest.mark.parametrize("frame", [b'{"event_params":%s}', b'[{"event_params":%s}]', b'{"events":[%s]}', b'{"control":%s}'])
+@pytest.mark.parametrize(
+    "frame", [b'{"event_params":%s}', b'[{"event_params":%s}]', b'{"events":[%s]}', b'{"control":%s}']
+)
 def test_no_depth_of_nesting_stops_the_stream(frame: bytes) -> None:
     # every depth around the interpreter's limit: each call of ours moves the edge by one
     records = [record(depth, frame % nested(depth)) for depth in [*range(300, 1100), 100_000]]
@@ -180,9 +182,7 @@ def test_controls_keep_their_offset() -> None:
 
 def test_columns() -> None:
     grants = {"analytics_storage": "granted", "personalization_storage": "denied", "ad_personalization": "granted"}
-    first = event(
-        "u", "tent", "mat", at=1.5, name="purchase", event_id="e", value=35.5, session_id=12, consent=grants
-    )
+    first = event("u", "tent", "mat", at=1.5, name="purchase", event_id="e", value=35.5, session_id=12, consent=grants)
     first["items"][1] |= {"quantity": 2, "item_category": None}
     second = {"event_name": "view_item", "user_pseudo_id": "c", "item_id": "stove", "value": 5}
     source = {"traffic_source": {"medium": "email"}, "event_timestamp": T0_US // 1_000_000}
@@ -203,7 +203,8 @@ def test_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    "stamp", [T0_US, T0_US // 1000, T0_US // 1_000_000, T0_US / 1e6, "2025-06-15T15:06:40Z", "2025-06-15T17:06:40+02:00"]
+    "stamp",
+    [T0_US, T0_US // 1000, T0_US // 1_000_000, T0_US / 1e6, "2025-06-15T15:06:40Z", "2025-06-15T17:06:40+02:00"],
 )
 def test_times_in_every_shape(stamp: int | float | str) -> None:
     assert one(event("u", event_timestamp=stamp)).ts == [T0_US]
@@ -228,7 +229,9 @@ def mutants(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-VALUES = st.none() | st.binary(max_size=64) | mutants() | JSON.map(msgspec.json.encode) | EVENTS.map(msgspec.json.encode)
+VALUES = (
+    st.none() | st.binary(max_size=64) | mutants() | JSON.map(msgspec.json.encode) | EVENTS.map(msgspec.json.encode)
+)
 
 
 @settings(deadline=None)

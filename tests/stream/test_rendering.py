@@ -11,7 +11,20 @@ from stream.keys import parse_list
 from stream.rendering import Fragments, render
 
 IDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
-HOSTILE = ['a"b', "back\\slash", "line\nbreak", "</script>", "ü", "日本", "😀", "\u2028", "\x7f", "{}", "null", "x" * 256]
+HOSTILE = [
+    'a"b',
+    "back\\slash",
+    "line\nbreak",
+    "</script>",
+    "ü",
+    "日本",
+    "😀",
+    "\u2028",
+    "\x7f",
+    "{}",
+    "null",
+    "x" * 256,
+]
 MICROS = st.integers(1, 10**9) | st.sampled_from([1, 10, 999_999, 1_000_000, 1_000_001, 120_000_000, 2**53])
 
 

@@ -117,7 +117,7 @@ def test_what_has_not_changed_is_written_before_it_ends(after: int, again: str) 
 
 
 def test_a_key_of_offers_ends_with_the_last_of_them() -> None:
-    desk = Desk(until(T0_MS + 90_000, "a"), until(T0_MS + 60_000, "b"), ENDLESS)
+    desk = Desk(until(T0_MS + 90_000, "a"), until(T0_MS + 60_000, "b"))
     desk.push(offers=(0, 1))
     assert desk.store.ttl(KEYS.offers("anna")) == 90
     desk.push(offers=(1,))

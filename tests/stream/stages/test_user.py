@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ def stage_of(arrays: dict[str, Any] | None = None, *, shuffled: int = 0) -> User
     return stage
 
 
-def emitted(batches: Iterable[list[LocalRecord]], *, restart: bool = False) -> tuple[Any, ...]:
+def emitted(batches: Iterable[Sequence[LocalRecord]], *, restart: bool = False) -> tuple[Any, ...]:
     """All deltas by target and all samples, as other processes read them; and the counters."""
     stage = stage_of()
     deltas: list[list[dict[str, Any]]] = [[] for _ in range(TARGETS)]
@@ -60,8 +60,11 @@ def emitted(batches: Iterable[list[LocalRecord]], *, restart: bool = False) -> t
             elif send.role == "global":
                 sample = decode_global(send.value)
                 assert isinstance(sample, Profiled)
+                assert sample.offset == sorted(sample.offset)
                 affinities = [sorted(cells.items()) for cells in sample.affinities]
-                samples += zip(sample.ts, sample.numbers, sample.channel, affinities, sample.items, strict=True)
+                samples += zip(
+                    sample.offset, sample.ts, sample.numbers, sample.channel, affinities, sample.items, strict=True
+                )
         if restart:
             stage = stage_of(stage.shards[0].copy(stage.space), shuffled=number)
     return deltas, samples, dict(stage.shards[0].counts)

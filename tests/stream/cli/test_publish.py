@@ -1,0 +1,94 @@
+"""``rivulet publish`` and ``rivulet topics`` as they are typed, on the embedded broker."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from typer.testing import CliRunner
+
+from stream.cli import build
+from stream.demo.embedded import EmbeddedKafka
+from stream.errors import BadInputError, ConfigurationError
+from stream.topics import layout
+
+VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1", "event_timestamp": 1_700_000_000_000_000}
+
+
+@pytest.fixture
+def broker() -> Iterator[str]:
+    with EmbeddedKafka({topic.name: topic.partitions for topic in layout()}) as embedded:
+        yield embedded.bootstrap
+
+
+def _run(*arguments: str, stdin: str | None = None) -> str:
+    result = CliRunner().invoke(build(), arguments, input=stdin, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def _items(bootstrap: str) -> list[str]:
+    """Items of all published events, in the order of their only user."""
+
+    async def read() -> list[str]:
+        async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+            partitions = [TopicPartition("events", p) for p in range(4)]
+            consumer.assign(partitions)
+            expected = sum((await consumer.end_offsets(partitions)).values())
+            items: list[str] = []
+            while len(items) < expected:
+                for records in (await consumer.getmany(timeout_ms=100)).values():
+                    items += [json.loads(record.value)["item_id"] for record in records]
+            return items
+
+    return asyncio.run(read())
+
+
+def _lines(items: range) -> str:
+    return "".join(json.dumps({**VIEW, "item_id": f"i{i}"}) + "\n" for i in items)
+
+
+def test_a_file_arrives_in_order(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(_lines(range(3_000)))
+    assert "published 3,000 events to topic events" in _run("publish", str(file), "--kafka", broker)
+    assert _items(broker) == [f"i{i}" for i in range(3_000)]
+
+
+def test_csv_and_standard_input(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    file.write_text("ts,user,session,item,type,value\n1700000000000,u1,,a,view,\n1700000001000,u1,,b,cart,\n")
+    _run("publish", str(file), "--kafka", broker)
+    _run("publish", "-", "--kafka", broker, stdin=_lines(range(2)))
+    assert _items(broker) == ["a", "b", "i0", "i1"]
+
+
+def test_a_bad_line_is_named_and_what_stood_before_it_is_sent(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(_lines(range(5)) + '{"event_name":"view_item","user_id":3}\n' + _lines(range(5, 9)))
+    with pytest.raises(BadInputError, match=r"events\.jsonl, line 6, user_id"):
+        _run("publish", str(file), "--kafka", broker)
+    assert _items(broker) == [f"i{i}" for i in range(5)]
+
+
+def test_an_event_that_only_the_worker_would_refuse_is_named(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(_lines(range(2)) + json.dumps({**VIEW, "event_timestamp": 4 * 10**15}) + "\n")
+    with pytest.raises(BadInputError, match=r"events\.jsonl, event 3: .*event_timestamp"):
+        _run("publish", str(file), "--kafka", broker)
+    assert _items(broker) == ["i0", "i1"]
+
+
+def test_topics_shows_what_is_there(broker: str) -> None:
+    output = _run("topics", "--kafka", broker)
+    assert all(topic.name in output for topic in layout())
+    assert "created" not in output
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        CliRunner().invoke(
+            build(),
+            ["topics", "--check", "--kafka", broker],
+            env={"RIVULET_TOPIC_PREFIX": "x-"},
+            catch_exceptions=False,
+        )
