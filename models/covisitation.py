@@ -107,11 +107,8 @@ def emit(histories: HistoryArrays, touches: Touches, weighting: Weighting) -> De
     )
     visits = emit_into(histories, touches, weighting, deltas)
     pairs = int(deltas.start[visits])
-    return Deltas(
-        *(column[:visits] for column in deltas[:4]),
-        deltas.start[: visits + 1],
-        *(column[:pairs] for column in deltas[5:]),
-    )
+    ends = (visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
+    return Deltas._make(column[:end] for column, end in zip(deltas, ends, strict=True))
 
 
 @kernel
@@ -255,9 +252,7 @@ class NeighbourRows:
         highest = max(int(deltas.item.max()), int(deltas.other.max()) if len(deltas.other) else 0)
         self.reserve(highest + 1)
         self.reserve_rows(int(_missing(self.arrays.row, deltas, partition, target)))
-        self.used = apply_deltas(
-            self.arrays, self.used, deltas, partition, target, self.half_life_s, self.backward
-        )
+        self.used = apply_deltas(self.arrays, self.used, deltas, partition, target, self.half_life_s, self.backward)
 
     def neighbours(self, item: int) -> list[tuple[int, float]]:
         """Cells of an item's row as (item, share of the row's total), best first, ties by index."""
@@ -310,7 +305,7 @@ def _allocate(row: NDArray[np.int32], items: NDArray[np.int32], used: int) -> in
 
 @kernel
 def _missing(row: NDArray[np.int32], deltas: Deltas, partition: NDArray[np.int32], target: int) -> int:
-    """Count the rows that `apply_deltas` will allocate: exactly, because room in store is resident once it was copied."""
+    """Count exactly the rows that `apply_deltas` will allocate: room in store costs memory once it is copied."""
     missing = _turn(row, deltas.item, partition, target, NO_ROW, COUNTED)
     missing += _turn(row, deltas.other, partition, target, NO_ROW, COUNTED)
     _turn(row, deltas.item, partition, target, COUNTED, NO_ROW)
@@ -393,7 +388,8 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
         for i in range(rows.steps[row]):
             rows.step_value[row, i] *= shrink
         rows.epoch[row] = epoch
-    return 2.0 ** (ages - rows.epoch[row])
+    factor: float = 2.0 ** (ages - rows.epoch[row])
+    return factor
 
 
 @kernel

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +85,7 @@ def channel_of(medium: str | None) -> int:
     return CHANNELS.index(name)
 
 
+@cache
 def emphasis(name: str) -> float:
     """Weight of a feature in the distance between users, after scaling.
 

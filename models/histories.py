@@ -42,7 +42,7 @@ class HistoryArrays(NamedTuple):
     ts: NDArray[np.uint32]
     kind: NDArray[np.uint8]
     head: NDArray[np.uint8]
-    count: NDArray[np.uint8]
+    count: NDArray[np.uint8]  # type: ignore[assignment]  # the field's name outweighs tuple.count
 
 
 class Histories:
@@ -81,7 +81,7 @@ class Histories:
     def reserve(self, users: int) -> None:
         """Make room for users ``0 .. users - 1``."""
         if users > len(self.arrays.head):
-            self.arrays = HistoryArrays(*(grown(a, max(users, 256)) for a in self.arrays))
+            self.arrays = HistoryArrays._make(grown(a, max(users, 256)) for a in self.arrays)
 
     def append(self, user: int, item: int, kind: int, ts: int, *, starts: bool = False) -> bool:
         """Add one touch; False if it repeats the newest item with no stronger kind and was dropped."""
@@ -104,7 +104,7 @@ class Histories:
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Histories:
         """Histories from the arrays of `snapshot`."""
         histories = cls(arrays["item"].shape[1])
-        histories.arrays = HistoryArrays(*(np.ascontiguousarray(arrays[name]) for name in HistoryArrays._fields))
+        histories.arrays = HistoryArrays._make(np.ascontiguousarray(arrays[name]) for name in HistoryArrays._fields)
         return histories
 
 
@@ -115,14 +115,11 @@ def append(histories: HistoryArrays, user: int, item: int, kind: int, ts: int, s
     Kinds are numbered by rising strength, so a cart after a view of the same item is kept and a reload is not.
     """
     size = histories.item.shape[1]
-    head = np.int64(histories.head[user])
-    count = np.int64(histories.count[user])
+    head: int = np.int64(histories.head[user])  # type: ignore[assignment]  # Numba: int() of uint8 is unsigned
+    count: int = np.int64(histories.count[user])  # type: ignore[assignment]
     if count > 0 and histories.item[user, head] == item and (histories.kind[user, head] & KIND_MASK) >= kind:
         return False
-    if count == 0:
-        head = 0
-    else:
-        head = head + 1 if head + 1 < size else 0
+    head = head + 1 if 0 < count and head + 1 < size else 0
     histories.item[user, head] = item
     histories.ts[user, head] = ts
     histories.kind[user, head] = np.uint8(kind) | (SESSION_START if starts else np.uint8(0))

@@ -16,6 +16,7 @@ from models.kernel import kernel
 from models.ranking import Lists, Query, Scratch, query, rank_rows, scratch
 from models.vocabulary import Vocabulary
 
+
 class ItemSimilarity(reco.base.Ranker):
     """Item-to-item recommender that learns from each event: decayed, position-weighted co-visitation.
 
@@ -96,7 +97,7 @@ class ItemSimilarity(reco.base.Ranker):
         deltas = emit(self._histories.arrays, touch, self._weighting)
         self._rows.learn(deltas, np.zeros(len(self._items), dtype=np.int32))
 
-    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> float:
+    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
         """Score of an item for a user, >= 0; 0 where nothing is known. Reading leaves the state equal."""
         return dict(self.recommend(user, k=max(len(self._items), 1))).get(str(item), 0.0)
 

@@ -104,7 +104,9 @@ class Popularity(ScoreRanker):
         values = self._values[:n] * np.exp2(self._epochs[:n] - now)
         return {item: value for item, value in zip(self._items.texts(range(n)), values.tolist(), strict=True) if value}
 
-    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> float:
+    def predict_one(  # type: ignore[override]  # River says Number, which to mypy no float is
+        self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None
+    ) -> float:
         """Decayed count of an item, at ``x["ts"]`` or else at the newest event time; 0 if never counted."""
         index = int(self._items.lookup([str(item)])[0])
         now = float((x or {}).get("ts", self.latest_s)) / self.half_life_s
@@ -117,7 +119,7 @@ class Popularity(ScoreRanker):
     def _order(self) -> list[int]:
         n = range(len(self._items))
         texts = self._items.texts(n)
-        return sorted(n, key=lambda i: (-_strength(self._values[i], int(self._epochs[i])), texts[i]))
+        return sorted(n, key=lambda i: (-_strength(float(self._values[i]), int(self._epochs[i])), texts[i]))
 
     def _keep(self, indices: list[int]) -> None:
         kept = np.array(sorted(indices), dtype=np.int32)

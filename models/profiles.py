@@ -107,11 +107,9 @@ class Profiles:
     def reserve(self, users: int) -> None:
         """Make room for users ``0 .. users - 1``."""
         if users > len(self.arrays.flags):
-            self.arrays = ProfileArrays(*(grown(a, max(users, 256)) for a in self.arrays))
+            self.arrays = ProfileArrays._make(grown(a, max(users, 256)) for a in self.arrays)
 
-    def learn(
-        self, events: EventColumns, hashes: NDArray[np.uint64], rate: float
-    ) -> tuple[NDArray[np.bool_], Sample]:
+    def learn(self, events: EventColumns, hashes: NDArray[np.uint64], rate: float) -> tuple[NDArray[np.bool_], Sample]:
         """Update the profiles with a batch.
 
         Parameters
@@ -132,14 +130,18 @@ class Profiles:
         n = len(events.user)
         room = Sample(
             np.empty(n, dtype=np.int32),
-            *(np.empty(n, dtype=np.float32) for _ in range(5)),
+            np.empty(n, dtype=np.float32),
+            np.empty(n, dtype=np.float32),
+            np.empty(n, dtype=np.float32),
+            np.empty(n, dtype=np.float32),
+            np.empty(n, dtype=np.float32),
             np.empty(n, dtype=np.uint8),
             np.empty((n, CATEGORIES), dtype=np.int32),
             np.empty((n, CATEGORIES), dtype=np.float32),
         )
         threshold = np.uint64(min(max(rate, 0.0), 1.0) * (2**64 - 2048))
         taken = _learn(self.arrays, events, hashes, threshold, starts, room)
-        return starts, Sample(*(column[:taken] for column in room))
+        return starts, Sample._make(column[:taken] for column in room)
 
     def snapshot(self, users: int) -> dict[str, NDArray[Any]]:
         """Copies of the profiles of users ``0 .. users - 1``."""
@@ -150,7 +152,7 @@ class Profiles:
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Profiles:
         """Profiles from the arrays of `snapshot`."""
         profiles = cls()
-        profiles.arrays = ProfileArrays(*(np.ascontiguousarray(arrays[name]) for name in ProfileArrays._fields))
+        profiles.arrays = ProfileArrays._make(np.ascontiguousarray(arrays[name]) for name in ProfileArrays._fields)
         return profiles
 
 
@@ -178,7 +180,9 @@ def _learn(
                 starts[t] = True
                 profiles.flags[user] &= ~FRESH_SESSION
             if events.touch_category[t] >= 0:
-                prefer(profiles.category[user], profiles.affinity[user], events.touch_category[t], events.touch_weight[t])
+                prefer(
+                    profiles.category[user], profiles.affinity[user], events.touch_category[t], events.touch_weight[t]
+                )
         draw = mix64(hashes[user] ^ (np.uint64(profiles.events[user]) * np.uint64(0x9E3779B97F4A7C15)))
         if draw < threshold:
             copy_profile(profiles, user, e, out, taken)
@@ -189,8 +193,8 @@ def _learn(
 @kernel
 def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
     """Move a user to an event's time: decay, session boundary, hour of day."""
-    last = np.int64(profiles.last_ts[user])
-    gap = max(np.int64(ts) - last, 0)
+    last: int = np.int64(profiles.last_ts[user])  # type: ignore[assignment]  # Numba: unsigned would wrap
+    gap: int = max(np.int64(ts) - last, 0)  # type: ignore[assignment]
     first = profiles.events[user] == 0
     if first:
         gap = 0
@@ -210,7 +214,8 @@ def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
     step = 1.0 / min(np.float64(profiles.events[user]) + 1.0, 64.0)  # a mean at first, then an exponential one
     profiles.hour_sin[user] += np.float32(step * (np.sin(angle) - profiles.hour_sin[user]))
     profiles.hour_cos[user] += np.float32(step * (np.cos(angle) - profiles.hour_cos[user]))
-    profiles.last_ts[user] = max(np.int64(ts), last)
+    if ts > last:
+        profiles.last_ts[user] = ts
     profiles.events[user] += np.uint32(1)
 
 

@@ -1,4 +1,4 @@
-"""Incremental session-kNN (VMIS-kNN): what did the sessions look at that resemble this one?
+"""Incremental session-kNN (VMIS-kNN): what else was in the recent sessions that resemble this one.
 
 The whole model is a log of clicks, a ring in which the oldest are overwritten. Each click points to the click before it
 on the same item and to the one before it in the same session: following the first gives the latest sessions with an
@@ -33,13 +33,13 @@ class Clicks(NamedTuple):
 
     `log`: one row per click (session, item, the click before on the same item, the one before in the session), so that
     following a click is one cache miss. `sessions`: by session number modulo size (number, newest click, time of the
-    last event). By item: `newest` (click), `count` (times seen). `clock`: clicks logged and events seen.
+    last event). By item: `newest` (click), `seen` (events). `clock`: clicks logged and events seen.
     """
 
     log: NDArray[np.int64]
     sessions: NDArray[np.int64]
     newest: NDArray[np.int64]
-    count: NDArray[np.int64]
+    seen: NDArray[np.int64]
     clock: NDArray[np.int64]
 
     @classmethod
@@ -57,8 +57,8 @@ class Clicks(NamedTuple):
 class Work(NamedTuple):
     """Working memory of one query, all zero between queries.
 
-    By session slot: `similarity`, `credit` (position, from 1, of the query item that added last; 0 = not kept). `kept`: the
-    sessions scored. By item: `position` (1 + its newest position in the query), `score`. `found`: items with a score.
+    By session slot: `similarity`, `credit` (place, from 1, of the query item that added last; 0 = not kept). `kept`:
+    the sessions scored. By item: `position` (its newest place in the query), `score`. `found`: items with a score.
     """
 
     similarity: NDArray[np.float64]
@@ -194,7 +194,7 @@ def _learn(clicks: Clicks, number: int, item: int) -> None:
         session[LAST] = NONE
     clicks.clock[1] += 1
     session[TOUCHED] = clicks.clock[1]
-    clicks.count[item] += 1
+    clicks.seen[item] += 1
     click = session[LAST]
     for _ in range(SESSION_ITEMS):
         if not _logged(clicks, click):
@@ -227,7 +227,7 @@ def _vote(clicks: Clicks, work: Work, recent: NDArray[np.int32], neighbours: int
     found = _add_up(clicks, work, kept, neighbours)
     for i in range(found):
         item = work.found[i]
-        work.score[item] *= math.log(clicks.clock[1] / clicks.count[item])
+        work.score[item] *= math.log(clicks.clock[1] / clicks.seen[item])
     for i in range(kept):
         work.credit[work.kept[i]] = 0
     for i in range(len(recent)):

@@ -119,6 +119,7 @@ class SteadyKMeans(cluster.KMeans):
     def __init__(self, n_clusters: int = 8, halflife: float = 0.02, memory: int = 1_000) -> None:
         super().__init__(n_clusters=n_clusters, halflife=halflife)
         self.memory = memory
+        self.newest = -1
         self._keep = 0.5 ** (1 / memory)
         self.place([], np.zeros((n_clusters, 0)), np.zeros(n_clusters), np.zeros(n_clusters))
 
@@ -159,8 +160,8 @@ class SteadyKMeans(cluster.KMeans):
         self._publish(dead)
 
     def learn_one(self, x: Features) -> None:
-        """Move the nearest centre towards this point."""
-        self.learn_predict_one(x)
+        """Move the nearest centre towards this point; its number is left in :attr:`newest`."""
+        self.newest = self.learn_predict_one(x)
 
     def predict_one(self, x: Features) -> int:
         """Return the number of the nearest centre."""

@@ -74,7 +74,9 @@ class ScoreRanker(reco.base.Ranker):
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Scores > 0 of all items there is evidence for, by id as text; without the item the user is known to be on."""
 
-    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> float:
+    def predict_one(  # type: ignore[override]  # River says Number, which to mypy no float is
+        self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None
+    ) -> float:
         """Score of an item for a user, >= 0; 0 where nothing is known. Costs as much as a whole list."""
         return self.scores(user, x).get(str(item), 0.0)
 

@@ -17,6 +17,7 @@ from models.features import channel_of
 from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Item, timestamp_us
 
 YEAR_2000_US: Final = 946_684_800_000_000
+YEAR_2100_US: Final = 4_102_444_800_000_000  # models keep seconds since 2000 in 32 bits, until 2136
 HOUR_US: Final = 3_600_000_000
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
 
@@ -226,7 +227,7 @@ class _Taker:
                     _check_id("items[].item_id", item.item_id)
         elif event.item_id and not (event.item_id.isascii() and event.item_id.isprintable()):
             _check_id("item_id", event.item_id)
-        recorded = record.timestamp * 1000
+        recorded = min(record.timestamp * 1000, YEAR_2100_US)
         ts = _time(event, recorded)
 
         batch = self.batch
@@ -267,16 +268,18 @@ class _Taker:
 def _time(event: Event, recorded: int) -> int:
     stamp = event.event_timestamp
     if stamp is None:
-        return recorded
-    if type(stamp) is int and stamp >= YEAR_2000_US:
+        ts = recorded
+    elif type(stamp) is int and stamp >= YEAR_2000_US:
         ts = stamp
     else:
         try:
             ts = timestamp_us(stamp)
         except (ValueError, OverflowError) as error:
             raise _Rejected("time_absurd", f"event_timestamp: {error}") from None
-    if ts < YEAR_2000_US or ts > recorded + HOUR_US:
-        raise _Rejected("time_absurd", f"event_timestamp {stamp!r} is before 2000 or over 1 h ahead of the record")
+    if not YEAR_2000_US <= ts < YEAR_2100_US or ts > recorded + HOUR_US:
+        raise _Rejected(
+            "time_absurd", f"{stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record"
+        )
     return ts
 
 

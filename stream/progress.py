@@ -41,7 +41,9 @@ class Progress:
             await self._consumer.start()
         except (KafkaError, OSError) as error:
             await self.store.close()
-            raise UnavailableError(f"Kafka at {self._settings.kafka} does not answer: is RIVULET_KAFKA right?") from error
+            raise UnavailableError(
+                f"Kafka at {self._settings.kafka} does not answer: is RIVULET_KAFKA right?"
+            ) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -47,7 +47,7 @@ class Publisher:
             acks="all",
             enable_idempotence=True,
             max_request_size=MAX_RECORD,
-            compression_type="lz4",
+            compression_type=None if self._settings.compression == "none" else self._settings.compression,
             request_timeout_ms=30_000,
             **client_options(self._settings),
         )

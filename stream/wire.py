@@ -43,7 +43,7 @@ class CovisitRecord(NamedTuple):
     categories: list[str]
     deltas: Deltas
     offset: NDArray[np.int64]
-    index: NDArray[np.int64]
+    index: NDArray[np.int64]  # type: ignore[assignment]  # the field's name outweighs tuple.index
     category: NDArray[np.int32]
 
 
@@ -52,7 +52,7 @@ class Outgoing(NamedTuple):
 
     deltas: Deltas
     offset: NDArray[np.int64]
-    index: NDArray[np.int64]
+    index: NDArray[np.int64]  # type: ignore[assignment]  # the field's name outweighs tuple.index
     category: NDArray[np.int32]
 
 
@@ -91,7 +91,9 @@ def pack_covisits(
     visits, others = _select(deltas, partition, target)
     if len(visits) == 0:
         return None
-    pairs = np.concatenate((np.zeros(1, dtype=np.uint32), np.cumsum(_pairs_per_visit(deltas, visits, others), dtype=np.uint32)))
+    pairs = np.concatenate(
+        (np.zeros(1, dtype=np.uint32), np.cumsum(_pairs_per_visit(deltas, visits, others), dtype=np.uint32))
+    )
     table, codes = np.unique(np.concatenate((deltas.item[visits], deltas.other[others])), return_inverse=True)
     cats, cat_codes = np.unique(outgoing.category[visits], return_inverse=True)
     if cats[0] < 0:  # "no category" stays -1
@@ -286,9 +288,7 @@ def _pad(size: int) -> bytes:
 
 
 @kernel
-def _select(
-    deltas: Deltas, partition: NDArray[np.int32], target: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _select(deltas: Deltas, partition: NDArray[np.int32], target: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Positions of the visits and of the pairs that the target partition needs."""
     visits = np.empty(len(deltas.item), dtype=np.int32)
     others = np.empty(len(deltas.other), dtype=np.int32)
@@ -308,9 +308,7 @@ def _select(
 
 
 @kernel
-def _pairs_per_visit(
-    deltas: Deltas, visits: NDArray[np.int32], others: NDArray[np.int32]
-) -> NDArray[np.uint32]:
+def _pairs_per_visit(deltas: Deltas, visits: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.uint32]:
     counts = np.zeros(len(visits), dtype=np.uint32)
     p = 0
     for n in range(len(visits)):

@@ -208,8 +208,7 @@ def same_values(
         for (item, _, _), value in values.items():
             scale[item] = max(scale.get(item, 0.0), abs(value))
     return all(
-        abs(left.get(key, 0.0) - right.get(key, 0.0)) <= within * max(scale[key[0]], 1e-300)
-        for key in {*left, *right}
+        abs(left.get(key, 0.0) - right.get(key, 0.0)) <= within * max(scale[key[0]], 1e-300) for key in {*left, *right}
     )
 
 
@@ -259,7 +258,7 @@ def same_list(lists: Lists, row: int, expected: Ranked) -> bool:
         strongest = max(vote for _, vote in got)
         if not any(seed == why and vote >= strongest * (1 - 1e-9) for seed, vote in got):
             return False
-    return lists.why[row, len(items) :].tolist() == [-1] * short
+    return bool((lists.why[row, len(items) :] == -1).all())
 
 
 def vocabulary(ids: Sequence[str]) -> Vocabulary:
@@ -282,6 +281,12 @@ def rank(
 def near(exponent: float = 1.0, length: int = 6) -> NDArray[np.float32]:
     """A short table of distances, so that its end is met."""
     return power_law(exponent, length)
+
+
+def same_lists(left: Lists, right: Lists, rows: slice = slice(None)) -> bool:
+    """Whether lists equal some rows of others, in every column."""
+    columns_ = ((left.item, right.item), (left.micro, right.micro), (left.why, right.why))
+    return all(np.array_equal(mine, theirs[rows]) for mine, theirs in columns_)
 
 
 def equal_arrays(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> bool:

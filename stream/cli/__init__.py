@@ -9,7 +9,6 @@ import typer
 from stream.errors import RivuletError
 
 
-
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
     from stream.cli.compile_ import compile_

@@ -90,9 +90,7 @@ async def _through_kafka(
         await run_again(settings)
 
 
-async def _local(
-    settings: Settings, events: Iterator[Mapping[str, Any]], out: Path | None, *, republish: bool
-) -> None:
+async def _local(settings: Settings, events: Iterator[Mapping[str, Any]], out: Path | None, *, republish: bool) -> None:
     from stream.app import rules_of
     from stream.local import LocalPipeline
     from stream.store import MemoryStore
@@ -105,12 +103,16 @@ async def _local(
         partitions=settings.events_partitions,
         item_partitions=settings.covisits_partitions,
     )
-    encoded = ((_key(event), timestamp_us(event["event_timestamp"]) // 1000, msgspec.json.encode(event)) for event in events)
+    encoded = (
+        (_key(event), timestamp_us(event["event_timestamp"]) // 1000, msgspec.json.encode(event)) for event in events
+    )
     while chunk := list(islice(encoded, 100_000)):
         await pipeline.feed(chunk)
     if republish:
         await pipeline.republish()
-    totals = deque(sum((shard.counts for shard in pipeline.users.shards.values()), start=type(pipeline.counts)()).items())
+    totals = deque(
+        sum((shard.counts for shard in pipeline.users.shards.values()), start=type(pipeline.counts)()).items()
+    )
     typer.echo(msgspec.json.encode({"keys": sum(1 for _ in store), **dict(totals), **pipeline.counts}).decode())
     if out is not None:
         await _dump(store, out)

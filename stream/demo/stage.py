@@ -76,7 +76,11 @@ class DemoStage:
             await self._producer.start()
             stack.push_async_callback(self._producer.stop)
             await self._publish_catalogue()
-            worker = Child([sys.executable, "-c", "from stream.cli.worker import worker; worker()"], folder, self._environment(folder))
+            worker = Child(
+                [sys.executable, "-m", "stream.cli", "worker"],
+                folder,
+                self._environment(folder),
+            )
             stack.callback(worker.end)
             self.progress = await stack.enter_async_context(Progress(self.settings))
             await self._until_up(worker)

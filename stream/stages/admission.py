@@ -28,7 +28,7 @@ class Admitted(NamedTuple):
     events: NDArray[np.int64]
     user: NDArray[np.int32]
     session: NDArray[np.uint32]
-    index: NDArray[np.int32]
+    index: NDArray[np.int32]  # type: ignore[assignment]  # the field's name outweighs tuple.index
     foreign: list[int]
     told: NDArray[np.int64]
 
@@ -90,11 +90,11 @@ def _denied(
     flags = shard.profiles.arrays.flags
     default = 0 if shard.rules.consent else DENIED
     consent = np.array(batch.consent, dtype=np.uint8)
+    denied = np.zeros(len(index), dtype=np.bool_)
     if not consent.any():
         said = (flags[index] >> ANALYTICS) & 3
-        denied = np.where(said == 0, default, said) == DENIED
+        denied |= np.where(said == 0, default, said) == DENIED
     else:
-        denied = np.zeros(len(index), dtype=np.bool_)
         for event in np.flatnonzero(candidates):
             user = index[event]
             flags[user] = _consented(int(flags[user]), int(consent[event]))

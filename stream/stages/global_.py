@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,7 +72,7 @@ class GlobalStage:
         self.segments = Segments(k=self._fresh[0], seed=self._fresh[1])
         self.vectoriser = Vectoriser()
         self.trending = Trending()
-        self.category_weight: Counter[str] = Counter()
+        self.category_weight: defaultdict[str, float] = defaultdict(float)
         self.sizes: Counter[int] = Counter()
         self.marks: dict[str, int] = {}  # offset of the last sample learned, by partition of topic `events`
         self.samples = 0
@@ -89,7 +89,7 @@ class GlobalStage:
         self.segments = Segments.from_arrays(_part(arrays, "segments."))
         self.trending = Trending.from_arrays(_part(arrays, "trending."))
         self.vectoriser = Vectoriser(facts["categories"])
-        self.category_weight = Counter(facts["category_weight"])
+        self.category_weight = defaultdict(float, facts["category_weight"])
         self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
         self.marks = facts["marks"]
         self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
@@ -126,7 +126,7 @@ class GlobalStage:
     def _learn_samples(self, message: Profiled) -> None:
         source = str(message.source)
         mark = self.marks.get(source, -1)
-        self.marks[source] = max(mark, *message.offset)
+        self.marks[source] = max([mark, *message.offset])
         for n, numbers in enumerate(message.numbers):
             if message.offset[n] <= mark:  # a restarted source sends again what it had sent before
                 continue
@@ -143,7 +143,7 @@ class GlobalStage:
                 self.vectoriser = self.vectoriser.extended(self.category_weight)
             vector = self.vectoriser.vector(profile)
             self.segments.learn_one(vector)
-            segment = self.segments.predict_one(vector)
+            segment = self.segments.kmeans.newest
             if segment >= 0:
                 self.sizes[segment] += 1
                 if message.items[n] and message.weights[n] > 0:

@@ -150,7 +150,12 @@ class ItemStage:
             space.file(deltas.item, names[record.category])
         mine = space.partition[deltas.item] == partition
         decay_add_many(
-            space.trend, space.trend_epoch, deltas.item[mine], deltas.weight[mine], deltas.ts[mine], TRENDING_HALF_LIFE_S
+            space.trend,
+            space.trend_epoch,
+            deltas.item[mine],
+            deltas.weight[mine],
+            deltas.ts[mine],
+            TRENDING_HALF_LIFE_S,
         )
         space.unpublished[codes[space.partition[codes] == partition]] = True
         space.untold[deltas.item[mine]] = True
@@ -182,9 +187,7 @@ class ItemStage:
         writes = WriteBatch()
         lists = Lists.empty(len(items), self.k)
         ids = space.ids
-        rank_similar(
-            items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.ends, space.scratch, lists
-        )
+        rank_similar(items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.ends, space.scratch, lists)
         space.unpublished[items] = False
         texts = ids.texts(items)
         shared = len(space.owned) < space.partitions

@@ -44,21 +44,20 @@ class Pushes:
     lists: int
 
 
-def push(
-    shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, offers: OfferTable, *, force: bool
-) -> Pushes:
+def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, offers: OfferTable, *, force: bool) -> Pushes:
     """Write what changed for the ranked users and remember what was written."""
     writes = WriteBatch()
     _push_lists(shard, space, keys, ranked, writes, force=force)
     _push_offers(shard, space, keys, ranked, offers, writes, force=force)
-    _push_profiles(shard, keys, ranked, writes, force=force)
+    _push_profiles(shard, keys, ranked, writes)
     return Pushes(writes, len(ranked.users))
 
 
 def denied(shard: UserShard, users: NDArray[np.int32], grant: int) -> NDArray[np.bool_]:
     """Whether each user refuses what a grant covers, or never said and the default is no."""
     said = (shard.profiles.arrays.flags[users] >> np.uint8(grant)) & 3
-    return np.where(said == 0, 0 if shard.rules.consent else DENIED, said) == DENIED
+    refused: NDArray[np.bool_] = np.where(said == 0, 0 if shard.rules.consent else DENIED, said) == DENIED
+    return refused
 
 
 def _push_lists(
@@ -116,9 +115,7 @@ def _push_offers(
         writes.set(keys.offers(shard.users.text(users[n])), value, ttl)
 
 
-def _signatures(
-    picked: NDArray[np.int32], offers: OfferTable, ts_ms: NDArray[np.int64]
-) -> NDArray[np.uint64]:
+def _signatures(picked: NDArray[np.int32], offers: OfferTable, ts_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
     """What tells one pushed value from another, 0 for no offers: which offers, their ends, and the half of a lifetime.
 
     Rows of the table are no identity, because offers come and go; without the time, a key would end before its offers.
@@ -136,10 +133,10 @@ def _signatures(
     return np.where(picked[:, 0] < 0, np.uint64(0), signature + period)
 
 
-def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool) -> None:
+def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch) -> None:
     users = ranked.users
     profiles = shard.profiles.arrays
-    due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS) | force
+    due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS)
     refused = denied(shard, users, PERSONALISATION)
     for user in users[refused & (shard.profiled_ms[users] > 0)]:
         writes.delete(keys.profile(shard.users.text(user)))

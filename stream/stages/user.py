@@ -129,6 +129,7 @@ class UserStage:
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         if batch.controls:
+            shard.profiled_ms[:] = 0
             everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
             return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, everyone=True)
         heard = np.concatenate((admitted.events, admitted.told))
@@ -155,7 +156,9 @@ class UserStage:
         if changed:
             self.set_offers(self._offers)
 
-    def rank(self, partition: int, users: NDArray[np.int32], ts_ms: NDArray[np.int64], *, force: bool = False) -> Pushes:
+    def rank(
+        self, partition: int, users: NDArray[np.int32], ts_ms: NDArray[np.int64], *, force: bool = False
+    ) -> Pushes:
         """Assign segments, rank lists, pick offers for some users, and render what has changed.
 
         Parameters
@@ -233,9 +236,7 @@ class UserStage:
             self.weights.kind[kind[of_event]],
         )
         starts, sample = shard.profiles.learn(events, shard.hashes, self.rules.sample_rate)
-        touches = Touches(
-            admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts
-        )
+        touches = Touches(admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts)
         shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
         deltas = emit(shard.histories.arrays, touches, self.weights)
         return Lesson(deltas, sample, events, items, of_event)
@@ -274,7 +275,9 @@ class UserStage:
             partition,
             [batch.offset[event] for event in admitted.events[sample.event]],
             (events.ts[sample.event].astype(np.int64) + YEAR_2000_S).tolist(),
-            np.stack([sample.recency, sample.frequency, sample.spend, sample.hour_sin, sample.hour_cos], axis=1).tolist(),
+            np.stack(
+                [sample.recency, sample.frequency, sample.spend, sample.hour_sin, sample.hour_cos], axis=1
+            ).tolist(),
             sample.channel.tolist(),
             [
                 {names.text(c): float(w) for c, w in zip(row, weight, strict=True) if w > 0}
@@ -299,9 +302,7 @@ class UserStage:
         return Send("dlq", letter.original, key=letter.key, headers=headers)
 
 
-def _newest(
-    users: NDArray[np.int32], ts_ms: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _newest(users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Distinct users with the highest time of each."""
     distinct, inverse = np.unique(users, return_inverse=True)
     newest = np.zeros(len(distinct), dtype=np.int64)

@@ -14,7 +14,7 @@ import time
 
 import faust
 import msgspec
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # no py.typed
 
 from stream.events import Event
 
@@ -57,7 +57,7 @@ def stock_faust(bootstrap: str, total: int, folder: str) -> None:
     )
     topic = app.topic("events", value_serializer="json", key_serializer="raw")
 
-    @app.agent(topic)
+    @app.agent(topic)  # type: ignore[arg-type]  # Faust's own stream type
     async def decode(events: faust.Stream[dict[str, object]]) -> None:
         async for _ in events:
             clock.count(1)

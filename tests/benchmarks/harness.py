@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import psutil
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 
 from models.hashing import partition_of
 from stream.progress import Progress
@@ -93,7 +93,11 @@ class WorkerProcess:
         log = (bench.folder / "worker.log").open("ab")
         self.log = bench.folder / "worker.log"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from stream.cli.worker import worker; worker()"], cwd=ROOT, env=bench.environment(), stdout=log, stderr=log
+            [sys.executable, "-m", "stream.cli", "worker"],
+            cwd=ROOT,
+            env=bench.environment(),
+            stdout=log,
+            stderr=log,
         )
         self._clock = psutil.Process(self.process.pid)
 

@@ -33,7 +33,10 @@ Figures = dict[str, Any]
 
 def ids(kind: int, start: int, count: int) -> list[str]:
     """UUIDs, none of them twice."""
-    return [str(UUID(int=(kind << 120) | (n * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**120))) for n in range(start, start + count)]
+    return [
+        str(UUID(int=(kind << 120) | (n * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**120)))
+        for n in range(start, start + count)
+    ]
 
 
 def rss() -> int:
@@ -72,7 +75,7 @@ def teach_users(shard: UserShard, start: int, count: int) -> None:
 
 
 def teach_items(space: ItemSpace, start: int, count: int) -> None:
-    """Known items, each met with as many others as its row holds."""
+    """Known items, each met with as many other known ones as its row holds."""
     item = np.arange(start, start + count, dtype=np.int32)
     near = np.arange(1, NEIGHBOURS + 1, dtype=np.int32)
     pairs = count * NEIGHBOURS
@@ -82,7 +85,7 @@ def teach_items(space: ItemSpace, start: int, count: int) -> None:
         np.full(count, 800_000_000, dtype=np.uint32),
         np.zeros(count, dtype=np.int32),
         np.arange(0, pairs + 1, NEIGHBOURS, dtype=np.int32),
-        ((item[:, None] + near) % ITEMS).astype(np.int32).ravel(),
+        ((item[:, None] + near) % len(space.ids)).astype(np.int32).ravel(),
         np.ones(pairs, dtype=np.float32),
         np.tile(near <= TRANSITIONS, count),
     )
@@ -177,7 +180,9 @@ def main() -> None:
     if options.part:
         report(measured_users() if options.part == "users" else measured_items(), json=True)
         return
-    report({**fresh("users"), **fresh("items"), "users": USERS, "items": ITEMS, "machine": machine()}, json=options.json)
+    report(
+        {**fresh("users"), **fresh("items"), "users": USERS, "items": ITEMS, "machine": machine()}, json=options.json
+    )
 
 
 if __name__ == "__main__":

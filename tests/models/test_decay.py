@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from models.decay import decay_add_many
 from tests.plain import bounded
@@ -38,8 +37,8 @@ class Cells:
 
     def at(self, second: int, half_life_s: float = HALF_LIFE_S) -> list[float]:
         """What the cells are worth at a second: value * 2 ** (epoch - t / H)."""
-        worth: NDArray[np.float64] = self.values * 2.0 ** (self.epochs - second / half_life_s)
-        return worth.tolist()
+        worth = self.values * 2.0 ** (self.epochs - second / half_life_s)
+        return [float(value) for value in worth]
 
 
 def plain(batch: list[Addition], second: int) -> list[float]:

@@ -28,9 +28,7 @@ ITEMS = ["i10", "i9", "b", "a", "ä", "Z", "日本"]
 HALF_LIFE_S = 30 * 86_400
 YEAR_2000_S = 946_684_800
 Step = tuple[str, str, int]  # user, item, second
-steps = st.lists(
-    st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 10**8)), max_size=40
-)
+steps = st.lists(st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 10**8)), max_size=40)
 
 
 def taught(stream: list[Step], model: ItemSimilarity | None = None) -> ItemSimilarity:
@@ -124,7 +122,9 @@ def test_rank_and_predict_one_say_what_recommend_says(stream: list[Step]) -> Non
     model = taught(stream)
     for user in USERS:
         scores = dict(model.recommend(user, len(ITEMS)))
-        assert {item: model.predict_one(user, item) for item in ITEMS} == {item: scores.get(item, 0.0) for item in ITEMS}
+        assert {item: model.predict_one(user, item) for item in ITEMS} == {
+            item: scores.get(item, 0.0) for item in ITEMS
+        }
         assert model.rank(user, {*ITEMS}) == sorted(ITEMS, key=lambda item: (-scores.get(item, 0.0), item))
         assert [item for item, _ in model.recommend(user, 2)] == [i for i, _ in model.recommend(user, len(ITEMS))][:2]
 

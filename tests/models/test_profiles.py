@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_other_batches_change_neither_profiles_nor_starts_nor_samples(
     bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     parts = [
         (start, *split.learn(columns(stream[start:end]), HASHES, rate))
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in pairwise(bounds)
     ]
     assert [flag for _, flags, _ in parts for flag in flags.tolist()] == starts.tolist()
     assert [row for start, _, found in parts for row in samples(found, start)] == samples(sample)

@@ -98,9 +98,14 @@ def test_neither_doubling_nor_waiting_whole_half_lives_changes_a_list(stream: li
     world, later = World(stream), World([touch._replace(ts=touch.ts + half_lives) for touch in stream])
     doubled = World(stream, neighbours=ITEMS, transitions=ITEMS)
     plain = rank(doubled.histories, doubled.rows, range(USERS), VOTES, doubled.ids)
-    doubled.rows.learn(deltas_of(plain_emit(PlainHistories(4), [t._replace(ts=t.ts * HALF_LIFE_S) for t in stream], WEIGHTING)), WHOLE)
+    doubled.rows.learn(
+        deltas_of(plain_emit(PlainHistories(4), [t._replace(ts=t.ts * HALF_LIFE_S) for t in stream], WEIGHTING)), WHOLE
+    )
     for left, right in (
-        (rank(world.histories, world.rows, range(USERS), VOTES, world.ids), rank(later.histories, later.rows, range(USERS), VOTES, later.ids)),
+        (
+            rank(world.histories, world.rows, range(USERS), VOTES, world.ids),
+            rank(later.histories, later.rows, range(USERS), VOTES, later.ids),
+        ),
         (plain, rank(doubled.histories, doubled.rows, range(USERS), VOTES, doubled.ids)),
     ):
         assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
@@ -146,7 +151,9 @@ def plain_scores(lists: dict[int, list[int]], current: dict[int, int], stream: S
 
 
 @bounded
-@given(few, few, st.dictionaries(st.integers(0, USERS - 1), st.lists(st.integers(0, ITEMS - 1), max_size=4, unique=True)))
+@given(
+    few, few, st.dictionaries(st.integers(0, USERS - 1), st.lists(st.integers(0, ITEMS - 1), max_size=4, unique=True))
+)
 def test_scores_of_pushed_lists_equal_the_plain_ones(
     before: list[Touch], stream: list[Touch], lists: dict[int, list[int]]
 ) -> None:

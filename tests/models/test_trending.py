@@ -47,7 +47,7 @@ def sampled(trending: Trending, touches: list[tuple[int, str, float, int]]) -> T
 def plain_lists(made: list[Cell], touches: list[tuple[int, str, float, int]], k: int) -> Found:
     """Values at second 0, list by list."""
     lists: dict[tuple[str, str], dict[str, float]] = {}
-    for item, (value, epoch, category) in {item: rest for item, *rest in made}.items():
+    for item, (_, value, epoch, category) in {cell[0]: cell for cell in made}.items():
         for name in [("all", ""), *([("category", category)] if category else [])]:
             if value > 0:
                 lists.setdefault(name, {})[item] = value * 2.0**epoch
@@ -111,8 +111,8 @@ def test_neither_order_nor_waiting_changes_a_segments_list(
 @given(cells)
 def test_the_same_message_twice_changes_nothing(made: list[Cell]) -> None:
     once = told(Trending(), made)
-    last = [(item, *rest) for item, rest in {item: rest for item, *rest in made}.items()]
-    twice = told(told(Trending(), made), last)  # type: ignore[arg-type]  # a star hides the tuple's length
+    last = list({cell[0]: cell for cell in made}.values())
+    twice = told(told(Trending(), made), last)
     assert once.top(9) == twice.top(9)
 
 

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from aiokafka.partitioner import murmur2
+from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # no py.typed
 from hypothesis import given
 from hypothesis import strategies as st
 

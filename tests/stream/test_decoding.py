@@ -210,6 +210,20 @@ def test_times_in_every_shape(stamp: int | float | str) -> None:
     assert one(event("u", event_timestamp=stamp)).ts == [T0_US]
 
 
+@pytest.mark.parametrize("timestamp", [-1, 0, 4_102_444_800_000, 2**63 - 1])
+def test_a_record_without_a_sensible_time_gives_none_to_its_event(timestamp: int) -> None:
+    bare = msgspec.json.encode({"event_name": "view_item", "user_id": "u"})
+    (letter,) = decode([LocalRecord(0, timestamp, None, bare)]).dead
+    assert letter.reason == "time_absurd"
+
+
+def test_a_record_from_the_far_future_does_not_spoil_its_events() -> None:
+    batch = decode([LocalRecord(0, 2**63 - 1, None, GOOD)])
+    assert (batch.ts, batch.recorded) == ([T0_US], [4_102_444_800_000_000])
+    late = msgspec.json.encode(event("u", event_timestamp=2**53))
+    assert [letter.reason for letter in decode([LocalRecord(0, 2**63 - 1, None, late)]).dead] == ["time_absurd"]
+
+
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,

@@ -225,6 +225,13 @@ def test_a_list_is_written_once_per_change() -> None:
     assert sorted(published(stage)) == [KEYS.similar("mug"), KEYS.similar("tent")]
 
 
+def test_a_shard_publishes_only_what_it_has_learned_itself() -> None:
+    zero, _ = deltas()
+    stage = feed(items_of(), [zero, []])
+    assert not stage.publish(1, 0).writes.frames
+    assert stage.publish(0, 0).writes.frames
+
+
 def similar(store: MemoryStore, item: str) -> list[str]:
     return listed(store, KEYS.similar(item))[0]
 

@@ -169,7 +169,8 @@ def test_a_list_says_what_goes_with_the_item_in_hand() -> None:
 
 
 def test_an_event_out_of_order_does_not_turn_the_time_back() -> None:
-    pipeline = shop(event("u", "tent", at=9 * HOUR), event("u", "mat", at=1))
+    pipeline = shop(event("u", "tent", at=9 * HOUR))
+    publish(pipeline, [event("u", "mat", at=1)])
     value = stored(pipeline, KEYS.recs("u"))
     assert value is not None
     assert parse_list(value).ts == record(0, b"", at=9 * HOUR).timestamp
@@ -232,7 +233,8 @@ def test_offers_come_and_go_with_the_time_of_the_events() -> None:
 
 
 def test_an_event_out_of_order_brings_no_ended_offer_back() -> None:
-    pipeline = shop(event("u", "tent", at=3 * HOUR), event("u", "tent", at=1.5 * HOUR, name="like"), offers=[STOVES])
+    pipeline = shop(event("u", "tent", at=3 * HOUR), offers=[STOVES])
+    publish(pipeline, [event("u", "tent", at=1.5 * HOUR, name="like")])
     assert offered(pipeline) is None
 
 

@@ -1,0 +1,145 @@
+"""From an event's scheduled send time to its list visible in Redis, open loop, seen from outside.
+
+``python -m tests.benchmarks.latency [--rate 5000] [--low 500] [--seconds 20] [--json]``
+
+The shop's events are sent by a fixed schedule whatever the answers do (no coordinated omission). Probe visitors, 1 % of
+the events, view alternately two items that share no neighbour, so that each of their events must change their list;
+a reader polls their keys and takes the time at which the list names the item as a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+
+from models.hashing import partition_of
+from stream.demo.shop import Shop
+from stream.keys import Keys, parse_list
+from stream.progress import Progress
+from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, first_progress, machine, report
+
+PROBES = 200  # probe visitors, each used again only after its last list was seen
+PROBE_EVERY = 100
+POLL_S = 0.0005
+ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
+WARM_S = 5.0
+
+
+@dataclass(slots=True)
+class Probes:
+    """Visitors whose lists are watched: waiting for which item, since which scheduled time."""
+
+    waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
+    free: list[str] = field(default_factory=lambda: [f"probe-{n}" for n in range(PROBES)])
+    turn: dict[str, int] = field(default_factory=dict)
+    ms: list[float] = field(default_factory=list)
+    skipped: int = 0
+
+
+def _event(user: str, item: str) -> bytes:
+    return msgspec.json.encode(
+        {"event_name": "view_item", "user_id": user, "item_id": item, "event_timestamp": time.time_ns() // 1000}
+    )
+
+
+async def _watch(progress: Progress, probes: Probes, keys: Keys, stop: asyncio.Event) -> None:
+    """Poll the waiting probes' keys; a list whose first reason is the viewed item includes the event."""
+    while not stop.is_set() or probes.waiting:
+        users = list(probes.waiting)
+        if users:
+            values = await progress.store.get([keys.recs(user) for user in users])
+            seen = time.monotonic()
+            for user, value in zip(users, values, strict=True):
+                item, due = probes.waiting[user]
+                if value is not None and any(origin == item for origin, _ in parse_list(value).why[:1]):
+                    probes.ms.append((seen - due) * 1e3)
+                    del probes.waiting[user]
+                    probes.free.append(user)
+        await asyncio.sleep(POLL_S)
+
+
+async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, *, record: bool) -> None:
+    """Send by schedule: event n is due at n / rate, late or not."""
+    partitions = bench_.settings.events_partitions
+    producer = AIOKafkaProducer(bootstrap_servers=bench_.settings.kafka, acks=1, linger_ms=0)
+    await producer.start()
+    source = Shop(seed=2, users=20_000, concurrent=2_000, rate=rate, start_ts_us=time.time_ns() // 1000).json_events()
+    start, total = time.monotonic(), int(rate * seconds)
+    for n in range(total):
+        due = start + n / rate
+        ahead = due - time.monotonic()
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+        if n % PROBE_EVERY == 0 and record:
+            if not probes.free:
+                probes.skipped += 1
+                continue
+            user = probes.free.pop(0)
+            turn = probes.turn[user] = 1 - probes.turn.get(user, 1)
+            item = ITEMS[turn][0]
+            probes.waiting[user] = (item, due)
+            value, key = _event(user, item), user.encode()
+        else:
+            value = next(source)
+            fields = msgspec.json.decode(value)
+            key = (fields.get("user_id") or fields["user_pseudo_id"]).encode()
+        await producer.send("events", value, key=key, partition=partition_of(key, partitions))
+    await producer.stop()
+
+
+async def _teach(bench_: Bench) -> None:
+    """Let each probe item have one neighbour of its own, so that a list can name it as the reason."""
+    producer = AIOKafkaProducer(bootstrap_servers=bench_.settings.kafka)
+    await producer.start()
+    for n in range(50):
+        for pair in ITEMS:
+            for item in pair:
+                user = f"teacher-{n}-{pair[0]}".encode()
+                partition = partition_of(user, bench_.settings.events_partitions)
+                await producer.send("events", _event(user.decode(), item), key=user, partition=partition)
+    await producer.stop()
+
+
+async def measure(bench_: Bench, rates: list[int], seconds: float) -> list[dict[str, object]]:
+    """Latency at each rate with one worker."""
+    async with Progress(bench_.settings) as progress:
+        worker = WorkerProcess(bench_)
+        await _teach(bench_)
+        await first_progress(progress, worker)
+        await progress.drained()
+        results: list[dict[str, object]] = []
+        for rate in rates:
+            await _send(bench_, rate, WARM_S, Probes(), record=False)
+            probes, stop = Probes(), asyncio.Event()
+            watching = asyncio.create_task(_watch(progress, probes, Keys(bench_.settings.prefix), stop))
+            await _send(bench_, rate, seconds, probes, record=True)
+            stop.set()
+            await asyncio.wait_for(watching, 30)
+            worker.check()
+            p50, p99 = np.quantile(probes.ms, [0.5, 0.99]).tolist()
+            results.append(
+                {"rate": rate, "p50_ms": p50, "p99_ms": p99, "samples": len(probes.ms), "skipped": probes.skipped}
+            )
+        worker.stop()
+    return results
+
+
+def main() -> None:
+    """Run and print."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--rate", type=int, default=5_000)
+    parser.add_argument("--low", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+    with bench() as bench_:
+        low, high = asyncio.run(measure(bench_, [options.low, options.rate], options.seconds))
+    report(high | {"low": low, "machine": machine()}, json=options.json)
+
+
+if __name__ == "__main__":
+    main()
