@@ -30,6 +30,7 @@ from models.vocabulary import grown
 
 NO_ROW = -1
 COUNTED = -2  # only while missing rows are counted
+ROUNDING = 1e-9  # share of a subtracted amount that may be left of it by rounding alone
 GAP = 3  # a session boundary counts like this many further items
 
 
@@ -347,7 +348,7 @@ def apply_deltas(
                 used += 1
             row = rows.row[item]
             amount = deltas.weight[v] * scale(rows, row, ages)  # first: it may shrink the total
-            rows.total[row] += amount
+            rows.total[row] = summed(rows.total[row], amount)
         for p in range(deltas.start[v], deltas.start[v + 1]):
             other = deltas.other[p]
             if row != NO_ROW and backward > 0:
@@ -393,6 +394,13 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
 
 
 @kernel
+def summed(value: float, amount: float) -> float:
+    """Add; where a subtraction leaves nothing or only its rounding, 0: noise divided by noise would be a neighbour."""
+    total = value + amount
+    return total if total > ROUNDING * abs(amount) else 0.0
+
+
+@kernel
 def add_cell(items: NDArray[np.int32], values: NDArray[np.float64], size: int, item: int, amount: float) -> int:
     """Add to an item's cell in a bounded row; returns the row's size.
 
@@ -401,7 +409,7 @@ def add_cell(items: NDArray[np.int32], values: NDArray[np.float64], size: int, i
     """
     for i in range(size):
         if items[i] == item:
-            values[i] = max(values[i] + amount, 0.0)
+            values[i] = summed(values[i], amount)
             return size
     if amount <= 0:
         return size

@@ -47,7 +47,7 @@ class ItemSimilarity(reco.base.Ranker):
     >>> for second, (user, item) in enumerate([("ann", "tent"), ("ann", "mat"), ("bob", "tent")]):
     ...     model.learn_one(user, item, 1, {"ts": second})
     >>> model.recommend("bob", k=5)
-    [('mat', 1.5)]
+    [('mat', 0.75)]
     >>> model.rank("bob", {"mat", "stove"})
     ['mat', 'stove']
 

@@ -22,7 +22,7 @@ from models.kernel import kernel
 from models.toplist import NOTHING, ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
 
-HALF_LIFE_S: Final = 7 * 86_400.0
+HALF_LIFE_S: Final = 86_400.0
 YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
 
 

@@ -159,7 +159,7 @@ class SessionKNN(ScoreRanker):
         if index < 0:
             index = int(self._ids.encode([str(item)])[0])
         number = self._numbers.get(name, NONE)
-        if number == NONE or number + self.max_sessions <= self._sessions:
+        if number == NONE or number + self.max_sessions < self._sessions:
             number = self._open(name)
         _learn(self._clicks, number, index)
         self._recent.append(name, index)

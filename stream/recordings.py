@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +211,7 @@ def _is_csv(name: str) -> bool:
 
 def _csv_chunks(name: str, file: BinaryIO) -> Iterator[tuple[Sequence[int], list[Row]]]:
     """Line numbers and rows, many at once: per-row generators would take longer than parsing."""
-    reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))
+    reader = csv.reader(map(bytes.decode, file))
     try:
         header = next(reader, [])
         if header != COLUMNS:

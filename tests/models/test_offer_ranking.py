@@ -13,7 +13,7 @@ from models.offer_table import build_table
 from models.offers import MAX_SEGMENTS, Offer, ScoredOffer, Shopper, score_offers
 from models.profiles import CATEGORIES, Profiles
 from models.ranking import Lists, rank_rows, scratch
-from tests.plain import Touch, bounded, plain_votes, streams
+from tests.plain import Touch, bounded, plain_votes, same_lists, streams
 from tests.small_world import IDS, ITEMS, USERS, VOTES, World
 
 NOW = 1_750_000_000
@@ -161,7 +161,7 @@ def test_lists_are_the_same_with_and_without_offers(
         expected,
     )
     for found in (fast(world, offers, crowd, category, hidden), fast(world, [], crowd, category, hidden)):
-        assert all(np.array_equal(left, right) for left, right in zip(found.lists, expected, strict=True))
+        assert same_lists(found.lists, expected)
 
 
 @bounded

@@ -192,10 +192,7 @@ def test_other_batches_change_neither_profiles_nor_starts_nor_samples(
     whole, split = new(), new()
     starts, sample = whole.learn(columns(stream), HASHES, rate)
     bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    parts = [
-        (start, *split.learn(columns(stream[start:end]), HASHES, rate))
-        for start, end in pairwise(bounds)
-    ]
+    parts = [(start, *split.learn(columns(stream[start:end]), HASHES, rate)) for start, end in pairwise(bounds)]
     assert [flag for _, flags, _ in parts for flag in flags.tolist()] == starts.tolist()
     assert [row for start, _, found in parts for row in samples(found, start)] == samples(sample)
     assert equal_arrays(whole.snapshot(USERS), split.snapshot(USERS))

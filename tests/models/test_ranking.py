@@ -22,6 +22,7 @@ from tests.plain import (
     plain_votes,
     rank,
     same_list,
+    same_lists,
     streams,
 )
 from tests.small_world import HALF_LIFE_S, IDS, ITEMS, USERS, VOTES, WEIGHTING, WHOLE, World
@@ -78,7 +79,7 @@ def test_a_list_does_not_depend_on_who_is_ranked_with_it(stream: list[Touch]) ->
     together = rank(world.histories, world.rows, range(USERS), VOTES, world.ids)
     for user in range(USERS):
         alone = rank(world.histories, world.rows, [user], VOTES, world.ids)
-        assert all(np.array_equal(left[0], right[user]) for left, right in zip(alone, together, strict=True))
+        assert same_lists(alone, together, slice(user, user + 1))
 
 
 @bounded
@@ -95,20 +96,17 @@ def test_ranking_leaves_histories_and_rows_equal(stream: list[Touch]) -> None:
 @bounded
 @given(few, st.integers(1, 30))
 def test_neither_doubling_nor_waiting_whole_half_lives_changes_a_list(stream: list[Touch], half_lives: int) -> None:
-    world, later = World(stream), World([touch._replace(ts=touch.ts + half_lives) for touch in stream])
-    doubled = World(stream, neighbours=ITEMS, transitions=ITEMS)
-    plain = rank(doubled.histories, doubled.rows, range(USERS), VOTES, doubled.ids)
-    doubled.rows.learn(
-        deltas_of(plain_emit(PlainHistories(4), [t._replace(ts=t.ts * HALF_LIFE_S) for t in stream], WEIGHTING)), WHOLE
+    def lists(world: World) -> Lists:
+        return rank(world.histories, world.rows, range(USERS), VOTES, world.ids)
+
+    assert same_lists(
+        lists(World(stream)), lists(World([touch._replace(ts=touch.ts + half_lives) for touch in stream]))
     )
-    for left, right in (
-        (
-            rank(world.histories, world.rows, range(USERS), VOTES, world.ids),
-            rank(later.histories, later.rows, range(USERS), VOTES, later.ids),
-        ),
-        (plain, rank(doubled.histories, doubled.rows, range(USERS), VOTES, doubled.ids)),
-    ):
-        assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+    doubled = World(stream, neighbours=ITEMS, transitions=ITEMS)
+    once = lists(doubled)
+    again = plain_emit(PlainHistories(4), [t._replace(ts=t.ts * HALF_LIFE_S) for t in stream], WEIGHTING)
+    doubled.rows.learn(deltas_of(again), WHOLE)
+    assert same_lists(lists(doubled), once)
 
 
 def test_equal_scores_rank_by_id_as_text() -> None:

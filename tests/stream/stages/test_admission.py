@@ -60,9 +60,11 @@ def test_events_without_an_id_are_told_apart_by_their_place() -> None:
 
 def test_late_is_older_than_the_watermark_by_more_than_allowed() -> None:
     times = [0, DAY + 1, 1, 0.5, DAY - 5]
-    verdicts, counts = judged(stream(event("u", at=at) for at in times))
-    assert verdicts == [True, True, True, False, True]
-    assert counts["late"] == 1
+    for cuts in ([], [1, 2, 3, 4]):
+        for restart in (False, True):
+            verdicts, counts = judged(stream(event("u", at=at) for at in times), cuts=cuts, restart=restart)
+            assert verdicts == [True, True, True, False, True]
+            assert counts["late"] == 1
     assert judged(stream(event("u", at=at) for at in times), rules=UserRules(lateness_s=2 * DAY))[1]["late"] == 0
 
 

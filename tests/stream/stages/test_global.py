@@ -106,7 +106,7 @@ def test_segments_are_written_with_centres_in_the_units_of_the_features() -> Non
     broadcast = stage.publish()
     store = written(broadcast.writes)
     hashes = [parse_profile(read_hash(store, KEYS.segment(n))) for n in range(2)]
-    assert sum(int(fields["size"]) for fields in hashes) == 300 - 127  # those after the warm-up, its last one included
+    assert sum(int(fields["size"]) for fields in hashes) == 300 - 128  # those after the warm-up
     assert [fields["label"] for fields in hashes] == model_of(broadcast).labels
     spends = sorted(np.expm1(float(fields["spend"])) for fields in hashes)
     assert spends[0] < 1.5

@@ -226,8 +226,10 @@ def test_a_list_is_written_once_per_change() -> None:
 
 
 def test_a_shard_publishes_only_what_it_has_learned_itself() -> None:
-    zero, _ = deltas()
-    stage = feed(items_of(), [zero, []])
+    values = deltas()
+    stage = feed(items_of(), [some[:1] for some in values])
+    published(stage)
+    feed(stage, [values[0][1:], []])
     assert not stage.publish(1, 0).writes.frames
     assert stage.publish(0, 0).writes.frames
 

@@ -1,0 +1,145 @@
+"""What every model must keep to. A new model is covered the moment it is listed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from river import reco
+
+from models.item_similarity import ItemSimilarity
+from models.popularity import Popularity
+from models.sequential_rules import SequentialRules
+from models.session_knn import SessionKNN
+
+Make = Callable[[], reco.base.Ranker]
+
+MODELS: dict[str, Make] = {
+    "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
+    "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
+    "sequential_rules": lambda: SequentialRules(rules=10, max_users=40, max_items=50),
+    "session_knn": lambda: SessionKNN(sample=20, neighbours=10, max_clicks=200, max_sessions=40, max_items=50),
+}
+# its bound is that of the stage that owns it: users and items are dropped with their partition
+UNBOUNDED = {"item_similarity"}
+
+models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+
+
+def events(n: int, users: int = 20, items: int = 30, seed: int = 1) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    chance = random.Random(seed)
+    for second in range(n):
+        yield f"u{chance.randrange(users)}", f"i{chance.randrange(items)}", 1, {"ts": 10 * second}
+
+
+def taught(make: Make, n: int = 300) -> reco.base.Ranker:
+    model = make()
+    for event in events(n):
+        model.learn_one(*event)
+    return model
+
+
+def answers(model: reco.base.Ranker) -> list[Any]:
+    items = {f"i{n}" for n in range(35)}
+    return [
+        (user, model.rank(user, items), [model.predict_one(user, item) for item in sorted(items)])
+        for user in ("u0", "u1", "u19", "stranger")
+    ]
+
+
+@models
+def test_works_before_learning(make: Make) -> None:
+    model = make()
+    assert model.predict_one("ann", "tent") == 0
+    assert model.rank("ann", {"b", "c", "a"}) == ["a", "b", "c"]
+
+
+@models
+def test_changes_no_input(make: Make) -> None:
+    model = make()
+    for user, item, y, x in events(50):
+        context, items = dict(x), {"i1", "i2"}
+        model.learn_one(user, item, y, context)
+        model.predict_one(user, item, context)
+        model.rank(user, items, context)
+        assert (context, items) == (x, {"i1", "i2"})
+
+
+@models
+def test_reading_leaves_the_state_equal(make: Make) -> None:
+    model = taught(make)
+    answers(model)  # may make room once
+    before = pickle.dumps(model)
+    answers(model)
+    for n in range(20):
+        model.predict_one(f"new{n}", f"unheard{n}")
+        model.rank(f"new{n}", {f"unheard{n}"})
+    assert pickle.dumps(model) == before
+
+
+@models
+def test_survives_pickle_and_deepcopy_and_learns_on_alike(make: Make) -> None:
+    model = taught(make)
+    others = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    for other in others:
+        assert answers(other) == answers(model)
+    for event in events(50, seed=2):
+        for each in (model, *others):
+            each.learn_one(*event)
+    for other in others:
+        assert answers(other) == answers(model)
+
+
+@models
+def test_a_deepcopy_shares_nothing(make: Make) -> None:
+    model = taught(make)
+    before = answers(model)
+    other = copy.deepcopy(model)
+    for event in events(100, seed=3):
+        other.learn_one(*event)
+    assert answers(model) == before
+
+
+@models
+def test_same_events_give_the_same_answers(make: Make) -> None:
+    assert answers(taught(make)) == answers(taught(make))
+
+
+@models
+def test_clones_with_its_parameters(make: Make) -> None:
+    model = taught(make)
+    clone = model.clone()
+    assert clone._get_params() == model._get_params()
+    assert clone.predict_one("u0", "i0") == 0
+
+
+@models
+def test_feedback_of_zero_teaches_nothing(make: Make) -> None:
+    model = taught(make)
+    before = answers(model)
+    for user, item, _, x in events(50, seed=4):
+        model.learn_one(user, item, 0, {"ts": x["ts"]})
+    assert answers(model) == before
+
+
+@models
+def test_ranks_by_decreasing_prediction(make: Make) -> None:
+    for user, ranked, _ in answers(taught(make)):
+        model = taught(make)
+        scores = [float(model.predict_one(user, item)) for item in ranked]
+        assert all(a >= b * (1 - 2e-6) for a, b in zip(scores, scores[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - UNBOUNDED))
+def test_memory_is_bounded(name: str) -> None:
+    model = MODELS[name]()
+    sizes = []
+    for n, (user, item, y, x) in enumerate(events(6_000, users=2_000, items=1_000), 1):
+        model.learn_one(user, item, y, x)
+        if n % 2_000 == 0:
+            sizes.append(len(pickle.dumps(model)))
+    assert max(sizes[1:]) <= 1.1 * sizes[0]

@@ -1,0 +1,127 @@
+"""The README's tables say what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.main import get_command
+
+from models.offers import load_offers
+from stream.cli import build
+from stream.decoding import decode
+from stream.events import KIND_WEIGHTS, Event, Item
+from stream.keys import Keys
+from stream.settings import Settings
+from stream.topics import layout
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.S | re.M)
+    assert found, title
+    return found[1]
+
+
+def rows(title: str) -> list[list[str]]:
+    lines = [line for line in section(title).splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def settings_table() -> str:
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default is None or "password" in name else str(default)
+        lines.append(f"| `RIVULET_{name.upper()}` | {f'`{shown}`' if shown else '-'} | {field.description} |")
+    return "\n".join(lines)
+
+
+def test_settings() -> None:
+    assert settings_table() in section("Settings")
+
+
+def test_commands() -> None:
+    command: Any = get_command(build())
+    assert [row[0].strip("`").split()[1] for row in rows("Commands")] == list(command.commands)
+
+
+def test_event_fields() -> None:
+    documented = {row[0].strip("`") for row in rows("Events")}
+    assert documented == {field.encode_name for field in msgspec.structs.fields(Event)}
+    items = next(row[3] for row in rows("Events") if row[0] == "`items`")
+    assert set(re.findall(r"`(\w+)`", items)) == {field.encode_name for field in msgspec.structs.fields(Item)}
+
+
+def test_event_weights() -> None:
+    sentence = section("Events").split("Weights by event name:")[1].split(".\n")[0].split(". All")[0]
+    documented = {}
+    for part in re.split(r";", sentence):
+        weight = float(re.findall(r"(?<![\w`])(\d+(?:\.\d+)?)(?![\w`])", part)[0])
+        documented |= {name: weight for name in re.findall(r"`(\w+)`", part)}
+    assert documented == {name: weight for name, weight in KIND_WEIGHTS.items() if weight > 0}
+
+
+def test_dead_letter_reasons() -> None:
+    source = (ROOT / "stream" / "decoding.py").read_text(encoding="utf-8")
+    text = section("Events").split("Reasons:")[1].split("Duplicates")[0]
+    for reason in re.findall(r"`(\w+)`", text):
+        assert f'"{reason}"' in source, reason
+    assert decode([]).dead == []
+
+
+def test_topics() -> None:
+    documented = {row[0].strip("`"): row[1:3] for row in rows("Topics")}
+    assert set(documented) == {topic.name for topic in layout()}
+    for topic in layout(7, 9):
+        count = {"P (4)": 7, "P": 7, "Q (4)": 9}.get(documented[topic.name][0]) or int(documented[topic.name][0])
+        assert count == topic.partitions, topic.name
+        assert documented[topic.name][1] == topic.config["cleanup.policy"], topic.name
+
+
+def test_redis_keys() -> None:
+    text = section("Redis keys")
+    keys = Keys("rv")
+    made = [
+        keys.recs("U"),
+        keys.recs("U", "P"),
+        keys.offers("U"),
+        keys.profile("U"),
+        keys.similar("I"),
+        keys.trending(),
+        keys.trending(category="C"),
+        keys.trending(segment=0),
+        keys.segment(0),
+        keys.meta,
+        keys.neighbours("I"),
+    ]
+    for key in made:
+        pattern = re.sub(r"\{U\}", "{<user>}", key.decode())
+        for short, long in ((":P", ":<placement>"), (":I", ":<item>"), (":C", ":<c>"), (":0", ":<n>")):
+            pattern = re.sub(rf"{short}$", long, pattern)
+        assert f"`{pattern}`" in text, pattern
+
+
+def test_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    text = section("Dependencies")
+    for requirement in wanted:
+        assert re.split(r"[\[<>=]", requirement)[0] in text, requirement
+
+
+def test_offers_example() -> None:
+    example = section("Offers").split("```toml\n")[1].split("```")[0]
+    (offer,) = load_offers(example, "README.md")
+    assert offer.id == "night-out"
+
+
+@pytest.mark.parametrize("path", re.findall(r"in `(stream/[\w/]+\.py)`", README))
+def test_named_files_exist(path: str) -> None:
+    assert (ROOT / path).is_file()

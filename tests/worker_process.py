@@ -1,0 +1,238 @@
+"""Worker processes on real servers: each test has an installation of its own names, whose workers end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import ConsumerRecord, RecordMetadata
+
+from models.hashing import partition_of
+from stream.compilation import compile_kernels
+from stream.demo.child import Child
+from stream.keys import Keys, Offers, Recommendations, parse_list, parse_offers
+from stream.progress import Progress
+from stream.replay import republish
+from stream.settings import Settings
+from stream.snapshots import SnapshotStore
+from stream.topics import create, layout
+from tests.records import user_of
+
+PATIENCE_S = 60.0
+compile_once = functools.cache(compile_kernels)
+
+
+def environment(settings: Settings, **changes: str) -> dict[str, str]:
+    """Settings as environment variables; `changes` are names of settings with raw values."""
+    dumped = settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca"}) | changes
+    return {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
+
+
+class WorkerProcess(Child):
+    """``rivulet worker`` as a process of its own; the log is in its folder."""
+
+    def __init__(self, settings: Settings, **changes: str) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="rivulet-worker-"))
+        super().__init__([sys.executable, "-m", "stream.cli", "worker"], folder, environment(settings, **changes))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+    async def exit_code(self, within: float) -> int:
+        """Its exit code once it has ended; ``TimeoutError`` with its log if it does not."""
+        end = time.monotonic() + within
+        while (code := self._process.poll()) is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"worker {self.pid} still runs after {within:g} s: {self.output[-3000:]}")
+            await asyncio.sleep(0.02)
+        return code
+
+    async def terminate(self, within: float = 20.0) -> int:
+        """SIGTERM; its exit code."""
+        self.send(signal.SIGTERM)
+        return await self.exit_code(within)
+
+
+class Installation:
+    """Topics, group, keys and snapshots of one test, and the workers on them.
+
+    Parameters
+    ----------
+    kafka, redis
+        Addresses of real servers.
+    folder
+        An empty folder for snapshots.
+    name
+        Unique: prefix of topics, group and keys.
+    settings
+        Other settings of the workers.
+    """
+
+    def __init__(self, kafka: str, redis: str, folder: Path, name: str, **settings: Any) -> None:
+        quick: dict[str, Any] = {"session_s": 3, "snapshot_every_s": 1, "publish_every_s": 1, "web_port": 0}
+        names = {"prefix": f"{name}rv", "group": f"{name}group", "topic_prefix": name}
+        self.settings = Settings(
+            kafka=kafka, redis=redis, snapshot_folder=folder / "snapshots", **(names | quick | settings)
+        )
+        self.keys = Keys(self.settings.prefix)
+        self.workers: list[WorkerProcess] = []
+        self.sent = 0
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(compile_once)
+        partitions = self.settings.events_partitions
+        topics = layout(partitions, self.settings.covisits_partitions, self.settings.topic_prefix)
+        await create(self.settings.kafka, topics)
+        self.progress = await Progress(self.settings).__aenter__()
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self.settings.kafka, enable_idempotence=True, max_request_size=4 * 1_048_576, linger_ms=5
+        )
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.end(signal.SIGKILL)
+        await self._producer.stop()
+        await self.progress.__aexit__(None, None, None)
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def start(self, **changes: str) -> WorkerProcess:
+        """Start a worker; `changes` are settings that differ from the installation's."""
+        self.workers.append(WorkerProcess(self.settings, **changes))
+        return self.workers[-1]
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str, within: float = PATIENCE_S) -> None:
+        """Wait for a condition; fails with the workers' logs, also when a worker ended by itself meanwhile."""
+        running = [worker for worker in self.workers if worker.running]
+        end = time.monotonic() + within
+        while not await condition():
+            ended = [worker for worker in running if not worker.running]
+            if ended or time.monotonic() > end:
+                logs = "\n".join(f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers)
+                raise TimeoutError(f"{what}: {'a worker ended' if ended else f'not within {within:g} s'}\n{logs}")
+            await asyncio.sleep(0.05)
+
+    async def drained(self, within: float = PATIENCE_S) -> None:
+        """Wait until the workers have included every event, and all that followed from it."""
+        await self.finish(self.progress.drained(), "drained", within)
+
+    async def republish(self) -> None:
+        """Drain, then have every list written again."""
+        await self.finish(republish(self.settings), "republished")
+
+    async def finish(self, work: Awaitable[None], what: str, within: float = PATIENCE_S) -> None:
+        """Wait for something that waits for the workers."""
+        task = asyncio.ensure_future(work)
+
+        async def done() -> bool:
+            return task.done()
+
+        try:
+            await self.until(done, what, within)
+        finally:
+            task.cancel()
+        task.result()
+
+    async def included(self) -> int:
+        """Events that the workers have included."""
+        return sum((await self.progress.included("events")).values())
+
+    async def counts(self) -> Counter[str]:
+        """What the user shards have counted, as `rv:meta` tells."""
+        topic = self.settings.topic("events") + "-"
+        facts = (await self.progress.facts()).items()
+        return sum((Counter(fact["counts"]) for name, fact in facts if name.startswith(topic)), start=Counter())
+
+    async def processed_by(self, worker: WorkerProcess) -> int:
+        """Event records that one worker has processed."""
+        return int((await self.progress.facts()).get(f"worker-{worker.pid}", {}).get("records", 0))
+
+    def snapshots(self) -> SnapshotStore:
+        return SnapshotStore(self.settings.snapshot_folder)
+
+    # -- Kafka -------------------------------------------------------------------------------------------------------
+
+    async def publish(self, events: Iterable[Mapping[str, Any] | bytes], key: str | None = None) -> None:
+        """Write events, each under its user's key in its partition; bytes go as they are under `key`."""
+        futures = []
+        for event in events:
+            user = (user_of(dict(event)) if isinstance(event, Mapping) else key or "").encode()
+            value = event if isinstance(event, bytes) else msgspec.json.encode(event)
+            partition = partition_of(user, self.settings.events_partitions)
+            topic = self.settings.topic("events")
+            futures.append(await self._producer.send(topic, value, key=user or None, partition=partition))
+        await asyncio.gather(*futures)
+        self.sent += len(futures)
+
+    async def write(
+        self, role: str, value: bytes | None, key: bytes | None = None, partition: int | None = None
+    ) -> RecordMetadata:
+        """Write one record to a topic."""
+        return await self._producer.send_and_wait(self.settings.topic(role), value, key=key, partition=partition)
+
+    async def read(self, role: str) -> list[ConsumerRecord]:
+        """Everything in a topic now, partition by partition."""
+        ends = {
+            TopicPartition(self.settings.topic(role), partition): end
+            for partition, end in (await self.progress.ends(role)).items()
+        }
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest", max_partition_fetch_bytes=16_777_216
+        )
+        await consumer.start()
+        try:
+            consumer.assign(list(ends))
+            records: list[ConsumerRecord] = []
+            for tp in ends:
+                while await consumer.position(tp) < ends[tp]:
+                    records += [r for found in (await consumer.getmany(tp, timeout_ms=500)).values() for r in found]
+            return records
+        finally:
+            await consumer.stop()
+
+    # -- Redis -------------------------------------------------------------------------------------------------------
+
+    async def list_of(self, user: str) -> Recommendations | None:
+        """A user's list."""
+        (value,) = await self.progress.store.get([self.keys.recs(user)])
+        return None if value is None else parse_list(value)
+
+    async def lists(self, users: Iterable[str]) -> dict[str, Recommendations]:
+        """The lists of those users who have one."""
+        names = list(users)
+        values = await self.progress.store.get([self.keys.recs(user) for user in names])
+        return {user: parse_list(value) for user, value in zip(names, values, strict=True) if value is not None}
+
+    async def offers_of(self, user: str) -> Offers | None:
+        """A user's offers."""
+        (value,) = await self.progress.store.get([self.keys.offers(user)])
+        return None if value is None else parse_offers(value)
+
+
+def canonical_users(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Distinct users of some events, in order of appearance."""
+    return list(dict.fromkeys(user_of(dict(event)) for event in events))
+
+
+def balance(counts: Mapping[str, int]) -> int:
+    """Events that the books account for: every event of the log is counted under exactly one of these."""
+    kinds = ("learned", "duplicates", "late", "denied", "rekeyed")
+    return sum(counts.get(kind, 0) for kind in kinds) + sum(n for kind, n in counts.items() if kind.startswith("dead:"))
