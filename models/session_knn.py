@@ -22,7 +22,7 @@ from models.vocabulary import Vocabulary
 SAMPLE: Final = 1_000
 NEIGHBOURS: Final = 500
 LENGTH: Final = 10
-SESSION_ITEMS: Final = 100  # followed back in a session: robots' sessions must not make an event expensive
+SESSION_ITEMS: Final = 50  # followed back in a session: robots' sessions must not make an event expensive
 NONE: Final = -1
 SESSION, ITEM, BEFORE_ITEM, BEFORE_SESSION = range(4)  # columns of the log
 NUMBER, LAST, TOUCHED = range(3)  # columns of the sessions

@@ -15,6 +15,8 @@ from stream.settings import Settings
 from stream.stages.sends import Send
 
 MAX_RECORD = 8 * 1_048_576
+ACK_S = 30.0  # without an answer for so long, the shard is reloaded and tried again
+STOP_S = 1.0
 
 
 class Publisher:
@@ -55,8 +57,14 @@ class Publisher:
 
     async def stop(self) -> None:
         """Disconnect; what is not acknowledged is of no interest any more."""
-        if self._producer is not None:
-            await self._producer.stop()
+        if self._producer is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._producer.flush()
+        except TimeoutError:
+            self._producer._sender.sender_task.cancel()  # else stop() waits for a broker that may never return
+        await self._producer.stop()
 
     async def send(self, sends: Sequence[Send]) -> None:
         """Publish records in order and return when all are acknowledged.
@@ -69,11 +77,13 @@ class Publisher:
         if not sends:
             return
         try:
-            futures = [await self._enqueue(send) for send in sends]
-            for send, metadata in zip(sends, await asyncio.gather(*futures), strict=True):
-                self.acked[send.role, metadata.partition] = metadata.offset
-        except KafkaError as error:
-            raise UnavailableError(f"a record for topic {send.role} was not acknowledged: {error!r}") from error
+            async with asyncio.timeout(ACK_S):  # an idempotent aiokafka producer itself waits for ever
+                futures = [await self._enqueue(send) for send in sends]
+                acks = await asyncio.gather(*futures)
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"Kafka did not acknowledge {len(sends)} records: {error!r}") from error
+        for send, metadata in zip(sends, acks, strict=True):
+            self.acked[send.role, metadata.partition] = metadata.offset
 
     async def _enqueue(self, send: Send) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = await self._producer.send(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
+import math
 import signal
 import sys
 import tempfile
@@ -29,7 +29,7 @@ from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
 from tests.records import user_of
 
-PATIENCE_S = 60.0
+PATIENCE_S = 40.0
 compile_once = functools.cache(compile_kernels)
 
 
@@ -126,9 +126,16 @@ class Installation:
         while not await condition():
             ended = [worker for worker in running if not worker.running]
             if ended or time.monotonic() > end:
-                logs = "\n".join(f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers)
-                raise TimeoutError(f"{what}: {'a worker ended' if ended else f'not within {within:g} s'}\n{logs}")
+                why = "a worker ended" if ended else f"not within {within:g} s"
+                raise TimeoutError(f"{what}: {why}\n{await self._state()}")
             await asyncio.sleep(0.05)
+
+    async def _state(self) -> str:
+        """Where everything stands, for the message of a failure."""
+        state = [f"{self.sent} events written"]
+        for role in ("events", "covisits", "global"):
+            state.append(f"{role}: ends {await self.progress.ends(role)} included {await self.progress.included(role)}")
+        return "\n".join([*state, *(f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers)])
 
     async def drained(self, within: float = PATIENCE_S) -> None:
         """Wait until the workers have included every event, and all that followed from it."""
@@ -167,6 +174,15 @@ class Installation:
 
     def snapshots(self) -> SnapshotStore:
         return SnapshotStore(self.settings.snapshot_folder)
+
+    def saved(self, role: str) -> dict[int, int]:
+        """Offset of the newest snapshot of each shard of a topic, by partition."""
+        newest: dict[int, int] = {}
+        for path in self.settings.snapshot_folder.glob(f"{self.settings.topic(role)}-*@*.snap"):
+            name, _, offset = path.stem.rpartition("@")
+            partition = int(name.rpartition("-")[2])
+            newest[partition] = max(newest.get(partition, 0), int(offset))
+        return newest
 
     # -- Kafka -------------------------------------------------------------------------------------------------------
 
@@ -225,6 +241,25 @@ class Installation:
         """A user's offers."""
         (value,) = await self.progress.store.get([self.keys.offers(user)])
         return None if value is None else parse_offers(value)
+
+
+def same_list(mine: Recommendations, theirs: Recommendations, k: int = 20) -> bool:
+    """Same items and scores; order is free, and the last place of a full list too, among scores within rounding."""
+    if mine.ts != theirs.ts or len(mine.items) != len(theirs.items):
+        return False
+    last = theirs.scores[-1] if len(theirs.items) == k else math.inf
+    where = dict(zip(theirs.items, theirs.scores, strict=True))
+    pairs = [*zip(mine.scores, theirs.scores, strict=True)]
+    pairs += [(score, where.get(item, last)) for item, score in zip(mine.items, mine.scores, strict=True)]
+    # scores are rounded to six decimals
+    return all(math.isclose(one, two, rel_tol=1e-6, abs_tol=2.2e-6) for one, two in pairs)
+
+
+def different(mine: Mapping[str, Recommendations], theirs: Mapping[str, Recommendations]) -> list[Any]:
+    """Users whose lists differ, with both; empty if all are the same."""
+    users = sorted(mine.keys() | theirs.keys())
+    both = [(user, mine.get(user), theirs.get(user)) for user in users]
+    return [(user, one, two) for user, one, two in both if one is None or two is None or not same_list(one, two)]
 
 
 def canonical_users(events: Iterable[Mapping[str, Any]]) -> list[str]:

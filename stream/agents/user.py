@@ -78,8 +78,12 @@ class UserAgent:
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.everyone or self.fresh(shard)
         for start in range(0, len(learned.users), SLICE):
+            if shard.lost:  # after any await the partition may hold a new shard, or none
+                return
             users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
             await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
+            if shard.lost:
+                return
             pushes = self.stage.rank(shard.partition, users, ts_ms, force=force)
             if not await self.may_write(shard):
                 return

@@ -9,6 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from stream.errors import ConfigurationError
+from stream.quiet import QuietRepeats
 from stream.settings import Settings
 
 
@@ -33,5 +34,7 @@ def configure_logging(level: str) -> None:
     """Readable log lines on stderr from this level on, of our code and of the libraries'."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())))
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(QuietRepeats())  # an absent broker costs 75 lines a second
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel("WARNING" if level != "debug" else "DEBUG")

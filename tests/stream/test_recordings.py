@@ -16,51 +16,57 @@ from stream.recordings import open_recording, read_table
 
 HEADER = "ts,user,session,item,type,value"
 LINES = [
-    "1000,ann,s1,tent,view,",
-    "2000,ann,s1,mat,purchase,9.5",
-    "3000,bob,,tent,rating,4",
-    "4000,,s9,tent,cart,",
-    "5000,bob,,mat,return,-9.5",
-    "6000,ann,s2,tent,fav,",
-    "7000,ann,s2,tent,wave,",
+    "1600000001000,ann,s1,tent,view,",
+    "1600000002000,ann,s1,mat,purchase,9.5",
+    "1600000003000,bob,,tent,rating,4",
+    "1600000004000,,s9,tent,cart,",
+    "1600000005000,bob,,mat,return,-9.5",
+    "1600000006000,ann,s2,tent,fav,",
+    "1600000007000,ann,s2,tent,wave,",
 ]
 EVENTS = [
     {
         "event_name": "view_item",
-        "event_timestamp": 1_000_000,
+        "event_timestamp": 1_600_000_001_000_000,
         "user_id": "ann",
         "session_id": "s1",
         "item_id": "tent",
     },
     {
         "event_name": "purchase",
-        "event_timestamp": 2_000_000,
+        "event_timestamp": 1_600_000_002_000_000,
         "user_id": "ann",
         "session_id": "s1",
         "items": [{"item_id": "mat", "price": 9.5}],
     },
-    {"event_name": "rate", "event_timestamp": 3_000_000, "user_id": "bob", "item_id": "tent", "value": 4.0},
+    {"event_name": "rate", "event_timestamp": 1_600_000_003_000_000, "user_id": "bob", "item_id": "tent", "value": 4.0},
     {
         "event_name": "add_to_cart",
-        "event_timestamp": 4_000_000,
+        "event_timestamp": 1_600_000_004_000_000,
         "user_pseudo_id": "s9",
         "session_id": "s9",
         "item_id": "tent",
     },
     {
         "event_name": "refund",
-        "event_timestamp": 5_000_000,
+        "event_timestamp": 1_600_000_005_000_000,
         "user_id": "bob",
         "items": [{"item_id": "mat", "price": -9.5}],
     },
     {
         "event_name": "add_to_wishlist",
-        "event_timestamp": 6_000_000,
+        "event_timestamp": 1_600_000_006_000_000,
         "user_id": "ann",
         "session_id": "s2",
         "item_id": "tent",
     },
-    {"event_name": "wave", "event_timestamp": 7_000_000, "user_id": "ann", "session_id": "s2", "item_id": "tent"},
+    {
+        "event_name": "wave",
+        "event_timestamp": 1_600_000_007_000_000,
+        "user_id": "ann",
+        "session_id": "s2",
+        "item_id": "tent",
+    },
 ]
 
 
@@ -98,7 +104,7 @@ def test_a_csv_table_has_columns_by_first_appearance(tmp_path: Path) -> None:
     assert table.key.tolist() == [0, 0, 1, 2, 1, 3, 3]
     assert table.keys == 4
     assert [table.item_ids[i] for i in table.item] == ["tent", "mat", "tent", "tent", "mat", "tent", "tent"]
-    assert table.ts_ms.tolist() == [1000, 2000, 3000, 4000, 5000, 6000, 7000]
+    assert table.ts_ms.tolist() == [1_600_000_000_000 + 1000 * n for n in range(1, 8)]
     assert [table.kinds[k] for k in table.kind] == [event["event_name"] for event in EVENTS]
     assert table.value[[1, 2, 4]].tolist() == [9.5, 4.0, -9.5]
     assert math.isnan(table.value[0])
