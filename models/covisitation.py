@@ -191,7 +191,7 @@ class NeighbourRows:
 
     Notes
     -----
-    Memory: ``12 * (neighbours + transitions) + 18`` bytes per row and 4 per item index: 1.46 kB with the defaults.
+    Memory: ``12 * (neighbours + transitions) + 14`` bytes per row and 4 per item index: 1.46 kB with the defaults.
 
     Examples
     --------
@@ -204,6 +204,11 @@ class NeighbourRows:
     def __init__(
         self, neighbours: int = 100, transitions: int = 20, half_life_s: float = 30 * 86_400.0, backward: float = 1.0
     ) -> None:
+        if not (1 <= neighbours <= 255 and 1 <= transitions <= 255 and half_life_s > 0):
+            raise ValueError(
+                f"neighbours and transitions must be 1 to 255, half_life_s above 0; got {neighbours}, {transitions},"
+                f" {half_life_s}"
+            )
         self.half_life_s = half_life_s
         self.backward = backward
         self.used = 0

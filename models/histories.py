@@ -119,7 +119,7 @@ def append(histories: HistoryArrays, user: int, item: int, kind: int, ts: int, s
     count: int = np.int64(histories.count[user])  # type: ignore[assignment]
     if count > 0 and histories.item[user, head] == item and (histories.kind[user, head] & KIND_MASK) >= kind:
         return False
-    head = head + 1 if 0 < count and head + 1 < size else 0
+    head = head + 1 if count > 0 and head + 1 < size else 0
     histories.item[user, head] = item
     histories.ts[user, head] = ts
     histories.kind[user, head] = np.uint8(kind) | (SESSION_START if starts else np.uint8(0))

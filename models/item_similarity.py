@@ -108,6 +108,8 @@ class ItemSimilarity(reco.base.Ranker):
 
     def recommend(self, user: Hashable, k: int = 20) -> list[tuple[str, float]]:
         """At most k (item, score) pairs, best first, ties by item id; without the item the user is on."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
         found = self._users.lookup([str(user)])
         self._histories.reserve(len(self._users))
         if found[0] < 0:

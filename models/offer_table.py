@@ -98,6 +98,6 @@ def _mask(offer: Offer, labels: Sequence[str]) -> np.uint64:
 
 def _by_number(numbers: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Invert rows of numbers to compressed lists of rows by number."""
-    pairs = sorted({(number, row) for row, found in enumerate(numbers) for number in found})
+    pairs = sorted({(number, row) for row, found in enumerate(numbers) for number in found if number >= 0})
     counts = np.bincount([number for number, _ in pairs]) if pairs else np.zeros(0, np.int64)
     return np.cumsum([0, *counts], dtype=np.int32), np.array([row for _, row in pairs], np.int32)

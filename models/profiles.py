@@ -48,7 +48,7 @@ class ProfileArrays(NamedTuple):
 
 
 class EventColumns(NamedTuple):
-    """Kept events of a batch, in stream order; `touch` bounds each event's touches: ``touch[e] .. touch[e + 1] - 1``."""
+    """Kept events of a batch, in stream order; event e has the touches ``touch[e] .. touch[e + 1] - 1``."""
 
     user: NDArray[np.int32]
     ts: NDArray[np.uint32]
@@ -233,7 +233,7 @@ def spend(profiles: ProfileArrays, user: int, effect: int, value: float) -> None
 
 @kernel
 def prefer(categories: NDArray[np.int32], weights: NDArray[np.float32], category: int, weight: float) -> None:
-    """Add weight to a category's cell; a full row gives its weakest cell to the newcomer (cells of weight 0 are free)."""
+    """Add weight to a category's cell; a full row gives its weakest cell to the newcomer (weight 0 = free)."""
     weakest = 0
     for c in range(CATEGORIES):
         if weights[c] > 0 and categories[c] == category:

@@ -186,7 +186,7 @@ def select(
     micros: NDArray[np.int64],
     whys: NDArray[np.int32],
 ) -> int:
-    """Move the best candidates out of the scratch, by rounded score and then id; clears the scratch; returns how many."""
+    """Move the best candidates out of the scratch, by rounded score, then id; clears it; returns how many."""
     k = len(items)
     filled = 0
     for c in range(found):
@@ -228,8 +228,8 @@ def score_lists(
     Returns
     -------
     NDArray[np.float64]
-        Predictions, hits, and the sum of reciprocal ranks. A touch counts if its user had a list, its kind has a weight,
-        and it is not the item the user was on already.
+        Predictions, hits, and the sum of reciprocal ranks. A touch counts if its user had a list, its kind has a
+        weight, and it is not the item the user was on when the batch began.
     """
     out = np.zeros(3, dtype=np.float64)
     for n in range(len(touches.user)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -22,12 +22,13 @@ from stream.agents.user import UserAgent
 from stream.broadcast import Broadcast
 from stream.catalogue import decode_item
 from stream.errors import RivuletError
+from stream.fencing import Fence
 from stream.kafka import ssl_context
 from stream.keys import CONTRACT_VERSION, Keys
 from stream.neighbours import Neighbours
 from stream.publisher import Publisher
 from stream.settings import Settings
-from stream.shards import HostSettings, Shard, ShardHost, Stage
+from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
 from stream.stages.global_ import MODEL_KEY, GlobalStage, decode_model
 from stream.stages.item import ItemStage
@@ -41,6 +42,7 @@ from stream.transport import TP, Fetch, batch_topic, faust_settings
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.25
+GC_ALLOCATIONS: Final = 50_000  # a fetch of 2,000 records makes ten times Python's default of 700
 
 
 def rules_of(settings: Settings) -> UserRules:
@@ -77,7 +79,11 @@ def faust_app(settings: Settings) -> RivuletApp:
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=settings.web_port or 6066,
-        **faust_settings(session_s=settings.session_s, fetch_records=settings.batch_records),
+        **faust_settings(
+            session_s=settings.session_s,
+            partitions=max(settings.events_partitions, settings.covisits_partitions),
+            fetch_records=settings.batch_records,
+        ),
     )
 
 
@@ -151,9 +157,8 @@ class Worker:
             self.store,
             self.neighbours,
             stats,
-            may_write=self._may_write,
-            ready=self._ready,
-            fresh=lambda shard: time.monotonic() < shard.owned_since + 2 * settings.session_s,
+            Fence(lambda: self.host, settings.session_s),
+            self._ready,
         )
         self.item_agent = ItemAgent(settings.topic("covisits"), self.items, self.publisher, self.store, stats)
         self.global_agent = GlobalAgent(settings.topic("global"), self.globe, self.publisher, self.store, stats)
@@ -214,13 +219,6 @@ class Worker:
             ),
             default=0,
         )
-
-    async def _may_write(self, shard: Shard) -> bool:
-        while not shard.lost:
-            if self.host.may_write():
-                return True
-            await asyncio.sleep(TICK_S / 5)
-        return False
 
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +287,7 @@ class Worker:
         }
 
     async def _carefully(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run background work; an exception that left it would kill the worker, and the next round repeats it anyway."""
+        """Run background work; an exception that left it would kill the worker, and the next round repeats it."""
         try:
             await work
         except (RivuletError, KafkaError, OSError) as error:
@@ -299,6 +297,8 @@ class Worker:
 def run(settings: Settings) -> None:
     """Run a worker in this process until a signal ends it; does not return."""
     worker = Worker(settings)
+    gc.freeze()  # modules and kernels live as long as the process: nothing to look for in a million objects
+    gc.set_threshold(GC_ALLOCATIONS)
     faust.Worker(
         worker.app, loglevel=settings.log_level.upper(), quiet=True, override_logging=False
     ).execute_from_commandline()

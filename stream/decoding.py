@@ -84,7 +84,7 @@ class Batch:
     without_id: int = 0
 
 
-class _Rejected(Exception):  # noqa: N818  (a verdict, not an error)
+class _Rejected(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -217,16 +217,7 @@ class _Taker:
             raise _Rejected("missing_user", "neither user_id nor user_pseudo_id")
         event_id = event.event_id or ""
         items = event.items
-        if not (user.isascii() and user.isprintable() and event_id.isascii() and event_id.isprintable()):
-            _check_id("user_id", user)
-            if event_id:
-                _check_id("event_id", event_id)
-        if items:
-            for item in items:
-                if not (item.item_id.isascii() and item.item_id.isprintable()):
-                    _check_id("items[].item_id", item.item_id)
-        elif event.item_id and not (event.item_id.isascii() and event.item_id.isprintable()):
-            _check_id("item_id", event.item_id)
+        _check_ids(event, user, event_id)
         recorded = min(record.timestamp * 1000, YEAR_2100_US)
         ts = _time(event, recorded)
 
@@ -281,6 +272,20 @@ def _time(event: Event, recorded: int) -> int:
             "time_absurd", f"{stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record"
         )
     return ts
+
+
+def _check_ids(event: Event, user: str, event_id: str) -> None:
+    """Refuse ids with control characters or too many bytes; plain ASCII ones cost two C calls each."""
+    if not (user.isascii() and user.isprintable() and event_id.isascii() and event_id.isprintable()):
+        _check_id("user_id", user)
+        if event_id:
+            _check_id("event_id", event_id)
+    if event.items:
+        for item in event.items:
+            if not (item.item_id.isascii() and item.item_id.isprintable()):
+                _check_id("items[].item_id", item.item_id)
+    elif event.item_id and not (event.item_id.isascii() and event.item_id.isprintable()):
+        _check_id("item_id", event.item_id)
 
 
 def _check_id(name: str, value: str) -> None:

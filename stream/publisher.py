@@ -1,4 +1,4 @@
-"""Sends the stages' records: idempotent, every acknowledgement awaited, so that a shard's sends are a gapless prefix."""
+"""Sends the stages' records, idempotent and each acknowledged, so that a shard's sends are a gapless prefix."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ fragments costs well under 1 us.
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ LIST_BYTES = 128
 
 
 class Fragments:
-    """JSON strings of ids by index, e.g. ``"tent-1"`` with its quotes and escapes.
+    r"""JSON strings of ids by index, e.g. ``"tent-1"`` with its quotes and escapes.
 
     Notes
     -----
@@ -30,7 +32,7 @@ class Fragments:
     >>> fragments = Fragments()
     >>> fragments.extend(['a"b'])
     >>> fragments.blob[: fragments.ends[1]].tobytes()
-    b'"a\\\\"b"'
+    b'"a\\"b"'
     """
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragme
     _render(lists, ts_ms, name, fragments.blob, fragments.ends, buffer, ends)
     data = buffer[: ends[-1]].tobytes()
     bounds = ends.tolist()
-    return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 _HEAD = np.frombuffer(b'{"v":1,"ts":', dtype=np.uint8)

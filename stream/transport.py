@@ -287,7 +287,7 @@ def batch_topic(app: faust.App, name: str) -> Any:
 
 
 def faust_settings(
-    *, session_s: float = 10.0, rebalance_s: float = 30.0, buffered_fetches: int = 8, fetch_records: int = 2000
+    *, session_s: float = 10.0, rebalance_s: float = 30.0, partitions: int = 1, fetch_records: int = 2000
 ) -> dict[str, Any]:
     """Faust settings that the shard lifecycle relies on: ``faust.App(name, broker=..., **faust_settings())``.
 
@@ -298,12 +298,15 @@ def faust_settings(
         slow workers. Heartbeats go out every third of it.
     rebalance_s
         How long the group waits for a member to rejoin; at least the time that snapshots of one worker take.
-    buffered_fetches
-        Fetches waiting in front of an agent before its partitions are paused. Below 8 a slow agent blocks others.
+    partitions
+        Most partitions of a topic that this worker may own.
     fetch_records
-        Most records in one fetch; with ``buffered_fetches`` it bounds memory to about
-        ``(buffered_fetches + partitions) * fetch_records`` records per topic.
+        Most records in one fetch; memory is bounded to about ``5 * partitions * fetch_records`` records per topic.
     """
+    # Faust pauses a partition whose fetch comes when an agent's queue is 80 % full, and blocks delivery to every agent
+    # when it is full. An agent that waits for another one would then wait for ever: so each partition's last fetch must
+    # find room above the 80 %.
+    buffered_fetches = max(8, 5 * partitions)
     return {
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / 3,

@@ -276,7 +276,22 @@ class Profiled(msgspec.Struct, frozen=True, array_like=True, tag="profiled"):
 
 GlobalRecord = Popular | Profiled
 encode_global: Final = msgspec.msgpack.Encoder().encode
-decode_global: Final = msgspec.msgpack.Decoder(GlobalRecord).decode
+_decode_global: Final = msgspec.msgpack.Decoder(GlobalRecord).decode
+
+
+def decode_global(value: bytes) -> GlobalRecord:
+    """Read a record of topic ``global``.
+
+    Raises
+    ------
+    WireError
+        If it is not one of this version.
+    """
+    try:
+        record: GlobalRecord = _decode_global(value)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"a record of topic global: {error}") from error
+    return record
 
 
 def _aligned(size: int) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
+from stream.fencing import Fence
 from stream.neighbours import Neighbours
 from stream.publisher import Publisher
 from stream.shards import Shard
@@ -32,15 +33,13 @@ class UserAgent:
         Where deltas and lists go, and where neighbours that other workers own come from.
     stats
         Counts and times.
-    may_write
-        Awaits until this worker is surely a member of its group; False if the shard was lost meanwhile.
+    fence
+        Says when lists may be written.
     ready
         Awaits until more events may be read (broadcast read, `covisits` not far behind).
-    fresh
-        Whether a shard was taken up so recently that another worker may have written an older list after us.
     """
 
-    def __init__(
+    def __init__(  # what a worker consists of, each once
         self,
         topic: str,
         stage: UserStage,
@@ -48,10 +47,8 @@ class UserAgent:
         store: Store,
         neighbours: Neighbours,
         stats: Stats,
-        *,
-        may_write: Callable[[Shard], Awaitable[bool]],
+        fence: Fence,
         ready: Callable[[], Coroutine[Any, Any, None]],
-        fresh: Callable[[Shard], bool],
     ) -> None:
         self.topic = topic
         self.stage = stage
@@ -59,9 +56,8 @@ class UserAgent:
         self.store = store
         self.neighbours = neighbours
         self.stats = stats
-        self.may_write = may_write
+        self.fence = fence
         self.ready = ready
-        self.fresh = fresh
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn, send the deltas, rank, write; returns when every answer has come."""
@@ -76,7 +72,7 @@ class UserAgent:
         self.stats.events(learned.event_ms, len(records))
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
-        force = learned.everyone or self.fresh(shard)
+        force = learned.everyone or self.fence.is_fresh(shard)
         for start in range(0, len(learned.users), SLICE):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return
@@ -85,7 +81,7 @@ class UserAgent:
             if shard.lost:
                 return
             pushes = self.stage.rank(shard.partition, users, ts_ms, force=force)
-            if not await self.may_write(shard):
+            if not await self.fence.may_write(shard):
                 return
             self.stats.lists(pushes.lists, len(pushes.writes))
             if len(pushes.writes):

@@ -22,7 +22,7 @@ from stream.settings import Settings
 
 
 def replay(
-    file: Annotated[str, typer.Argument(help="JSON Lines or CSV, also .gz")],
+    file: Annotated[str, typer.Argument(help="JSON Lines or CSV, also .gz; - reads standard input")],
     speed: Annotated[str, typer.Option(help="Times faster than recorded: 1, 100 ...; or max.")] = "max",
     local: Annotated[bool, typer.Option("--local", help="Without Kafka and Redis, in this process.")] = False,
     out: Annotated[Path | None, typer.Option(help="With --local: write every key and value here (JSON Lines).")] = None,
@@ -36,7 +36,7 @@ def replay(
     """
     settings = load_settings(kafka=kafka, redis=redis)
     pace = None if speed == "max" else _positive(speed)
-    total = sum(1 for _ in open_recording(file))
+    total = None if file == "-" else sum(1 for _ in open_recording(file))
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -54,7 +54,7 @@ def replay(
 class _Bar:
     """A progress bar with events per second and lag."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
+    def __init__(self, progress: Progress, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task("replay", total=total, rate=0.0, lag=0)
 

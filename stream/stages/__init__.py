@@ -1,1 +1,1 @@
-"""stages"""
+"""Pure step functions: (state, batch) -> what to send and write."""

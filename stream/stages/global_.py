@@ -15,8 +15,9 @@ from models.features import CHANNELS, Profile, Vectoriser
 from models.segments import Segments
 from models.trending import Trending
 from stream.decoding import Record
-from stream.keys import TRENDING_TTL_S, Keys, Recommendations
+from stream.keys import TRENDING_TTL_S, Keys
 from stream.stages.sends import Send
+from stream.stages.space import MAX_CATEGORIES
 from stream.store import WriteBatch
 from stream.wire import Popular, Profiled, decode_global
 
@@ -135,6 +136,9 @@ class GlobalStage:
             channel = message.channel[n] - 1 if message.channel[n] > 0 else DIRECT
             profile = Profile(recency, frequency, spend, hour_sin, hour_cos, channel, affinities)
             total = sum(affinities.values())
+            if len(self.category_weight) > MAX_CATEGORIES:  # keep the heavier half
+                heavy = sorted(self.category_weight.items(), key=lambda cell: (-cell[1], cell[0]))
+                self.category_weight = defaultdict(float, heavy[: MAX_CATEGORIES // 2])
             for category, weight in affinities.items():
                 self.category_weight[category] += weight / total
             self.samples += 1

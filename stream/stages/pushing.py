@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.hashing import hash_ids
 from models.offer_ranking import Picked
 from models.offer_table import OfferTable
-from models.profiles import ADS, DENIED, PERSONALISATION
+from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import render
@@ -141,14 +141,24 @@ def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBa
     for user in users[refused & (shard.profiled_ms[users] > 0)]:
         writes.delete(keys.profile(shard.users.text(user)))
         shard.profiled_ms[user] = 0
-    for n in np.flatnonzero(due & ~refused):
-        user = users[n]
+    chosen = np.flatnonzero(due & ~refused)
+    some = users[chosen]
+    columns = zip(
+        shard.users.texts(some),
+        shard.segment[some].tolist(),
+        profiles.last_ts[some].tolist(),
+        profiles.events[some].tolist(),
+        profiles.spend[some].tolist(),
+        (profiles.flags[some] & CONSENT_MASK).tolist(),
+        strict=True,
+    )
+    for user, segment, last_ts, events, spend, consent in columns:
         fields = {
-            b"segment": b"%d" % shard.segment[user],
-            b"last_ts": b"%d" % ((int(profiles.last_ts[user]) + YEAR_2000_S) * 1000),
-            b"events": b"%d" % profiles.events[user],
-            b"value": b"%.2f" % profiles.spend[user],
-            b"consent": b"%d" % (profiles.flags[user] & 0x3F),
+            b"segment": b"%d" % segment,
+            b"last_ts": b"%d" % ((last_ts + YEAR_2000_S) * 1000),
+            b"events": b"%d" % events,
+            b"value": b"%.2f" % spend,
+            b"consent": b"%d" % consent,
         }
-        writes.hset(keys.profile(shard.users.text(user)), fields, PROFILE_TTL_S)
-        shard.profiled_ms[user] = ranked.ts_ms[n]
+        writes.hset(keys.profile(user), fields, PROFILE_TTL_S)
+    shard.profiled_ms[some] = ranked.ts_ms[chosen]

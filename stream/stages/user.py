@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit, weighting
 from models.histories import Touches
-from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
-from models.ranking import Lists, Query, query, score_lists
 from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
 from models.offer_table import build_table
 from models.offers import Offer
+from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
+from models.ranking import Lists, Query, query, score_lists
 from stream.decoding import Batch, DeadLetter, Record, decode
 from stream.events import KIND_WEIGHTS, KINDS
 from stream.keys import Keys
 from stream.stages.admission import Admitted, admit
+from stream.stages.global_ import SegmentModel
 from stream.stages.pushing import Pushes, Ranked, push
 from stream.stages.segmenting import Segmenting
-from stream.stages.space import ItemSpace
 from stream.stages.sends import Send
+from stream.stages.space import ItemSpace
 from stream.stages.user_shard import YEAR_2000_S, UserRules, UserShard
-from stream.stages.global_ import SegmentModel
 from stream.wire import Outgoing, Profiled, encode_global, pack_covisits
 
 _CART_EFFECT: Final = np.zeros(len(KINDS), dtype=np.uint8)
@@ -131,7 +131,8 @@ class UserStage:
         if batch.controls:
             shard.profiled_ms[:] = 0
             everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
-            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, everyone=True)
+            now_ms = np.full(len(everyone), shard.watermark // 1000, dtype=np.int64)
+            return Learned(sends, everyone, now_ms, event_ms, everyone=True)
         heard = np.concatenate((admitted.events, admitted.told))
         users, ts_ms = _newest(admitted.index[heard], np.array(batch.ts, dtype=np.int64)[heard] // 1000)
         learned = profiles.events[users] > 0

@@ -47,7 +47,7 @@ class UserShard:
 
     Notes
     -----
-    Memory: about 430 bytes per user with a 36-byte id, and 24 MB for the dedup window.
+    Memory: about 450 bytes per user with a 36-byte id, and 16 MB for the dedup window.
     """
 
     def __init__(self, rules: UserRules, targets: int) -> None:

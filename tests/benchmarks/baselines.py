@@ -1,7 +1,7 @@
 """What our worker is compared with: readers of the same topic that only decode. Run as a process of its own.
 
-``python -m tests.benchmarks.baselines faust|aiokafka BOOTSTRAP EVENTS FOLDER`` prints one JSON line: events, wall and CPU
-seconds between the first tenth and the last record.
+``python -m tests.benchmarks.baselines faust|aiokafka BOOTSTRAP EVENTS FOLDER`` prints one JSON line: events, wall and
+CPU seconds between the first tenth and the last record.
 """
 
 from __future__ import annotations

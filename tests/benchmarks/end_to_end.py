@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-
 from stream.demo.shop import Shop
 from stream.progress import Progress
 from tests.benchmarks.harness import (

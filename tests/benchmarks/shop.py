@@ -47,12 +47,12 @@ def learned(shop: Shop, events: int, offers: list[Offer]) -> tuple[LocalPipeline
 
 def agreement(shop: Shop, pipeline: LocalPipeline) -> float:
     """Adjusted Rand index of segments against personas, over users with enough events."""
-    score = metrics.AdjustedRand()
+    score = metrics.AdjustedRand()  # type: ignore[no-untyped-call]  # river
     for shard in pipeline.users.shards.values():
         for user, name in enumerate(shard.users.texts(range(len(shard.users)))):
             if shard.profiles.arrays.events[user] >= FEWEST_EVENTS and shard.segment[user] >= 0:
                 score.update(shop.personas[name], int(shard.segment[user]))
-    return float(score.get())
+    return float(score.get())  # type: ignore[no-untyped-call]
 
 
 def rules_found(shop: Shop, pipeline: LocalPipeline) -> int:

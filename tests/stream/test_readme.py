@@ -61,10 +61,10 @@ def test_event_fields() -> None:
 
 def test_event_weights() -> None:
     sentence = section("Events").split("Weights by event name:")[1].split(".\n")[0].split(". All")[0]
-    documented = {}
+    documented: dict[str, float] = {}
     for part in re.split(r";", sentence):
         weight = float(re.findall(r"(?<![\w`])(\d+(?:\.\d+)?)(?![\w`])", part)[0])
-        documented |= {name: weight for name in re.findall(r"`(\w+)`", part)}
+        documented |= dict.fromkeys(re.findall(r"`(\w+)`", part), weight)
     assert documented == {name: weight for name, weight in KIND_WEIGHTS.items() if weight > 0}
 
 

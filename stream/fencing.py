@@ -1,0 +1,40 @@
+"""Keeps a worker that was paused or cut off from leaving an older list in Redis than its successor's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from stream.shards import Shard, ShardHost
+
+POLL_S: Final = 0.05
+
+
+class Fence:
+    """Says when a shard's worker may write, and when it should write even what seems unchanged.
+
+    Parameters
+    ----------
+    host
+        Gives the owner of the shards (made later than this).
+    session_s
+        Session timeout of the group: after it, somebody else may own the shard.
+    """
+
+    def __init__(self, host: Callable[[], ShardHost], session_s: float) -> None:
+        self._host = host
+        self._session_s = session_s
+
+    async def may_write(self, shard: Shard) -> bool:
+        """Wait until the group has surely heard of this worker lately; False if the shard was lost meanwhile."""
+        while not shard.lost:
+            if self._host().may_write():
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
+
+    def is_fresh(self, shard: Shard) -> bool:
+        """Whether a predecessor may still have written after us: for two sessions after the shard was taken up."""
+        return time.monotonic() < shard.owned_since + 2 * self._session_s
