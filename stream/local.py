@@ -165,7 +165,9 @@ class LocalPipeline:
         learned = self.users.learn(partition, records)
         for send in learned.sends:
             self._send(send)
-        pushes = self.users.rank(partition, learned.users, learned.ts_ms, force=learned.everyone)
+        pushes = self.users.rank(
+            partition, learned.users, learned.ts_ms, force=learned.everyone, as_of_ms=learned.as_of_ms
+        )
         self.counts["lists"] += pushes.lists
         await self._flush(pushes.writes)
 

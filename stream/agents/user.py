@@ -80,7 +80,7 @@ class UserAgent:
             await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
             if shard.lost:
                 return
-            pushes = self.stage.rank(shard.partition, users, ts_ms, force=force)
+            pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
             if not await self.fence.may_write(shard):
                 return
             self.stats.lists(pushes.lists, len(pushes.writes))

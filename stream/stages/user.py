@@ -43,14 +43,20 @@ _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 class Learned:
     """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event.
 
-    `event_ms` holds the time of each learned event, for freshness; `everyone` is set if all users are to be ranked.
+    `event_ms` holds the time of each learned event, for freshness; `as_of_ms` is set if everyone is to be ranked: the
+    partition's highest event time, at which offers are judged.
     """
 
     sends: list[Send]
     users: NDArray[np.int32]
     ts_ms: NDArray[np.int64]
     event_ms: NDArray[np.int64]
-    everyone: bool = False
+    as_of_ms: int | None = None
+
+    @property
+    def everyone(self) -> bool:
+        """Whether all users are to be ranked and written."""
+        return self.as_of_ms is not None
 
 
 class Lesson(NamedTuple):
@@ -131,8 +137,7 @@ class UserStage:
         if batch.controls:
             shard.profiled_ms[:] = 0
             everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
-            now_ms = np.full(len(everyone), shard.watermark // 1000, dtype=np.int64)
-            return Learned(sends, everyone, now_ms, event_ms, everyone=True)
+            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, shard.watermark // 1000)
         heard = np.concatenate((admitted.events, admitted.told))
         users, ts_ms = _newest(admitted.index[heard], np.array(batch.ts, dtype=np.int64)[heard] // 1000)
         learned = profiles.events[users] > 0
@@ -158,7 +163,13 @@ class UserStage:
             self.set_offers(self._offers)
 
     def rank(
-        self, partition: int, users: NDArray[np.int32], ts_ms: NDArray[np.int64], *, force: bool = False
+        self,
+        partition: int,
+        users: NDArray[np.int32],
+        ts_ms: NDArray[np.int64],
+        *,
+        force: bool = False,
+        as_of_ms: int | None = None,
     ) -> Pushes:
         """Assign segments, rank lists, pick offers for some users, and render what has changed.
 
@@ -170,6 +181,8 @@ class UserStage:
             Time of each one's newest event.
         force
             Write unchanged lists too.
+        as_of_ms
+            Time at which offers are judged; None = each user's own.
 
         Returns
         -------
@@ -184,6 +197,7 @@ class UserStage:
         segments = self.segmenting.assign(shard.profiles.arrays, users)
         moved = segments != shard.segment[users]
         shard.segment[users] = segments
+        now_ms = ts_ms if as_of_ms is None else np.maximum(ts_ms, as_of_ms)
         lists, picked = Lists.empty(len(users), self.rules.k), Picked.empty(len(users))
         rank_users(
             shard.histories.arrays,
@@ -192,7 +206,7 @@ class UserStage:
             self.votes,
             ItemFacts(space.hidden, space.category, space.ids.blob, space.ids.ends),
             self._columns,
-            Shoppers(shard.profiles.arrays, shard.segment, ts_ms // 1000),
+            Shoppers(shard.profiles.arrays, shard.segment, now_ms // 1000),
             space.scratch,
             lists,
             picked,
