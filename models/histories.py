@@ -17,6 +17,7 @@ from models.kernel import kernel
 from models.vocabulary import grown
 
 HISTORY = 20  # touches kept per user unless told otherwise
+MAX_HISTORY = 127
 SESSION_START = np.uint8(0x80)  # flag beside the kind: this touch opened a session
 KIND_MASK = np.uint8(0x7F)
 
@@ -67,7 +68,7 @@ class Histories:
     """
 
     def __init__(self, size: int = HISTORY) -> None:
-        if not 1 <= size <= 127:
+        if not 1 <= size <= MAX_HISTORY:
             raise ValueError(f"size must be 1 to 127, not {size}")
         self.size = size
         self.arrays = HistoryArrays(

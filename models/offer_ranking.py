@@ -15,7 +15,7 @@ from models.histories import HistoryArrays
 from models.kernel import kernel
 from models.offer_table import OfferTable
 from models.profiles import CATEGORIES, ProfileArrays
-from models.ranking import Lists, Query, Scratch, gather, select
+from models.ranking import Lists, Query, Scratch, current_item, explain, find_voters, gather, select
 from models.vocabulary import id_less
 
 MAX_PICKED = 3
@@ -99,17 +99,17 @@ def rank_users(
     why = np.full(count, -1, dtype=np.int32)
     for u in range(len(users)):
         user = users[u]
-        found = gather(histories, user, rows, query, work)
+        voters = find_voters(histories, user, rows, query, work)
+        found = gather(rows, voters, work)
         if count > 0 and found > 0:
             score_offers(found, offers, items, work, score, best, why)
             pick(user, shoppers.now_s[u], offers, shoppers, score, picked.offer[u], picked.score[u])
             for i in range(picked.offer.shape[1]):
                 if picked.offer[u, i] >= 0:
                     picked.why[u, i] = why[picked.offer[u, i]]
-        current = -1
-        if histories.count[user] > 0:
-            current = histories.item[user, histories.head[user]]
-        select(found, current, items.hidden, items.blob, items.ends, work, lists.item[u], lists.micro[u], lists.why[u])
+        current = current_item(histories, user)
+        select(found, current, items.hidden, items.blob, items.ends, work, lists.item[u], lists.micro[u])
+        explain(rows, voters, work, lists.item[u], lists.why[u])
 
 
 @kernel

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import GAP, NO_ROW, RowArrays, power_law
-from models.histories import KIND_MASK, SESSION_START, HistoryArrays, Touches
+from models.histories import KIND_MASK, MAX_HISTORY, SESSION_START, HistoryArrays, Touches
 from models.kernel import kernel
 from models.vocabulary import id_less
 
 MICRO = 1e6  # scores are integers of 1e-6 once rounded
 HIGHEST = 2.0**62  # of a rounded score: a neighbour met ages after the row's last visit would not fit an integer
+UNLISTED = 0
 STEP_SHARE = 0.5  # extra vote of the newest item's transitions
 EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
 
@@ -43,12 +44,20 @@ def query(kinds: NDArray[np.float32] | None = None) -> Query:
 
 
 class Scratch(NamedTuple):
-    """Working memory of one ranking thread, indexed by item: scores, who gave the most, and what was touched."""
+    """Working memory of one ranking thread.
+
+    By item index: `score`, all zero between users; `touched`, the candidates; `place`, 1 + its position in the list, else
+    `UNLISTED`.
+    By voter (a recent item that has a row): `row`, `seed`, `vote`, and `step`, the vote of its transitions.
+    """
 
     score: NDArray[np.float64]
-    best: NDArray[np.float64]
-    why: NDArray[np.int32]
     touched: NDArray[np.int32]
+    place: NDArray[np.int32]
+    row: NDArray[np.int32]
+    seed: NDArray[np.int32]
+    vote: NDArray[np.float64]
+    step: NDArray[np.float64]
 
 
 class Lists(NamedTuple):
@@ -69,22 +78,25 @@ class Lists(NamedTuple):
 
 
 def scratch(items: int) -> Scratch:
-    """Working memory for item indices below `items`: 24 bytes each."""
+    """Working memory for item indices below `items`: 16 bytes each."""
     return Scratch(
         np.zeros(items, dtype=np.float64),
-        np.zeros(items, dtype=np.float64),
-        np.full(items, -1, dtype=np.int32),
-        np.zeros(items, dtype=np.int32),
+        np.zeros(items + 1, dtype=np.int32),  # one more: a candidate is written before it is known to be new
+        np.full(items, UNLISTED, dtype=np.int32),
+        np.zeros(MAX_HISTORY, dtype=np.int32),
+        np.zeros(MAX_HISTORY, dtype=np.int32),
+        np.zeros(MAX_HISTORY, dtype=np.float64),
+        np.zeros(MAX_HISTORY, dtype=np.float64),
     )
 
 
 @kernel
-def gather(histories: HistoryArrays, user: int, rows: RowArrays, query: Query, work: Scratch) -> int:
-    """Collect the scores of all candidates of a user into the scratch; returns how many there are."""
+def find_voters(histories: HistoryArrays, user: int, rows: RowArrays, query: Query, work: Scratch) -> int:
+    """Write which of a user's recent items vote, newest first, and how much; returns how many."""
     size = histories.item.shape[1]
     count = np.int64(histories.count[user])
     head = np.int64(histories.head[user])
-    found = 0
+    voters = 0
     crossed = 0
     for i in range(count):
         slot = head - i if head >= i else head - i + size
@@ -99,38 +111,79 @@ def gather(histories: HistoryArrays, user: int, rows: RowArrays, query: Query, w
         if row == NO_ROW or rows.total[row] <= 0:
             continue
         vote = query.near[distance] * query.kind[kind & KIND_MASK] / rows.total[row]
-        found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, seed, work, found)
-        if i == 0:
-            vote *= query.step_share
-            found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, seed, work, found)
+        work.row[voters] = row
+        work.seed[voters] = seed
+        work.vote[voters] = vote
+        work.step[voters] = vote * query.step_share if i == 0 else 0.0
+        voters += 1
+    return voters
+
+
+@kernel
+def gather(rows: RowArrays, voters: int, work: Scratch) -> int:
+    """Sum the voters' neighbours into the scratch; returns how many candidates there are."""
+    found = 0
+    for v in range(voters):
+        row = work.row[v]
+        found = add_votes(rows.item[row], rows.value[row], rows.size[row], work.vote[v], work, found)
+        if work.step[v] > 0.0:
+            found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], work.step[v], work, found)
     return found
 
 
 @kernel
 def add_votes(
-    items: NDArray[np.int32],
-    values: NDArray[np.float64],
-    size: int,
-    vote: float,
-    seed: int,
-    work: Scratch,
-    found: int,
+    items: NDArray[np.int32], values: NDArray[np.float64], size: int, vote: float, work: Scratch, found: int
 ) -> int:
-    """Add one row's votes to the scratch."""
+    """Add one row's votes. No branch on whether a candidate is new: a wrong guess costs more than the write."""
     for c in range(size):
         part = values[c] * vote
         if part <= 0.0:
             continue
         item = items[c]
-        if work.score[item] == 0.0:
-            work.touched[found] = item
-            found += 1
-            work.best[item] = 0.0
-        work.score[item] += part
-        if part > work.best[item]:
-            work.best[item] = part
-            work.why[item] = seed
+        score = work.score[item]
+        work.touched[found] = item
+        found += score == 0.0
+        work.score[item] = score + part
     return found
+
+
+@kernel
+def explain(rows: RowArrays, voters: int, work: Scratch, items: NDArray[np.int32], whys: NDArray[np.int32]) -> None:
+    """Name for each listed item the voter that gave it most (ties: the newer one); only now, for k instead of all."""
+    best = np.zeros(len(items) + 1, dtype=np.float64)
+    best[UNLISTED] = np.inf  # nothing beats it: one comparison settles both "listed?" and "more than before?"
+    for i in range(len(items)):
+        if items[i] >= 0:
+            work.place[items[i]] = i + 1
+    for v in range(voters):
+        row = work.row[v]
+        credit(rows.item[row], rows.value[row], rows.size[row], work.vote[v], work.seed[v], work, best, whys)
+        if work.step[v] > 0.0:
+            step = work.step[v]
+            credit(rows.step_item[row], rows.step_value[row], rows.steps[row], step, work.seed[v], work, best, whys)
+    for i in range(len(items)):
+        if items[i] >= 0:
+            work.place[items[i]] = UNLISTED
+
+
+@kernel
+def credit(
+    cells: NDArray[np.int32],
+    values: NDArray[np.float64],
+    size: int,
+    vote: float,
+    seed: int,
+    work: Scratch,
+    best: NDArray[np.float64],
+    whys: NDArray[np.int32],
+) -> None:
+    """Let one row claim the listed items to which it gave more than the rows before it."""
+    for c in range(size):
+        place = work.place[cells[c]]
+        if values[c] * vote > best[place]:
+            best[place] = values[c] * vote
+            whys[place - 1] = seed
 
 
 @kernel
@@ -164,14 +217,20 @@ def rank_rows(
 
     Notes
     -----
-    Cost: about 1-2 ns per neighbour cell of the recent items plus the selection of k; 2-6 us with full rows.
+    Cost: about 1 ns per neighbour cell of the recent items plus the selection of k; 1-3 us with full rows.
     """
     for u in range(len(users)):
-        found = gather(histories, users[u], rows, query, work)
-        current = -1
-        if histories.count[users[u]] > 0:
-            current = histories.item[users[u], histories.head[users[u]]]
-        select(found, current, hidden, blob, ends, work, out.item[u], out.micro[u], out.why[u])
+        voters = find_voters(histories, users[u], rows, query, work)
+        found = gather(rows, voters, work)
+        current = current_item(histories, users[u])
+        select(found, current, hidden, blob, ends, work, out.item[u], out.micro[u])
+        explain(rows, voters, work, out.item[u], out.why[u])
+
+
+@kernel
+def current_item(histories: HistoryArrays, user: int) -> int:
+    """The item a user is on, -1 for none."""
+    return histories.item[user, histories.head[user]] if histories.count[user] > 0 else np.int32(-1)
 
 
 @kernel
@@ -184,15 +243,18 @@ def select(
     work: Scratch,
     items: NDArray[np.int32],
     micros: NDArray[np.int64],
-    whys: NDArray[np.int32],
 ) -> int:
     """Move the best candidates out of the scratch, by rounded score, then id; clears it; returns how many."""
     k = len(items)
     filled = 0
+    floor = 0.0
     for c in range(found):
         item = work.touched[c]
-        micro = int(np.floor(min(work.score[item] * MICRO, HIGHEST) + 0.5 + EPSILON))
+        score = work.score[item] * MICRO
         work.score[item] = 0.0
+        if score < floor:  # most candidates end here
+            continue
+        micro = int(np.floor(min(score, HIGHEST) + 0.5 + EPSILON))
         if micro <= 0 or item == current or hidden[item]:
             continue
         if filled == k and (
@@ -205,17 +267,16 @@ def select(
         ):
             items[at] = items[at - 1]
             micros[at] = micros[at - 1]
-            whys[at] = whys[at - 1]
             at -= 1
         items[at] = item
         micros[at] = micro
-        whys[at] = work.why[item]
         if filled < k:
             filled += 1
+        if filled == k:
+            floor = micros[k - 1] - 1.0
     for i in range(filled, k):
         items[i] = -1
         micros[i] = 0
-        whys[i] = -1
     return filled
 
 
@@ -266,7 +327,8 @@ def rank_similar(
         if row == NO_ROW or rows.total[row] <= 0:
             continue
         vote = 1.0 / rows.total[row]
-        found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, seed, work, 0)
+        found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, work, 0)
         vote *= step_share
-        found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, seed, work, found)
-        select(found, seed, hidden, blob, ends, work, out.item[n], out.micro[n], out.why[n])
+        found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, work, found)
+        filled = select(found, seed, hidden, blob, ends, work, out.item[n], out.micro[n])
+        out.why[n, :filled] = seed

@@ -133,7 +133,9 @@ class Worker:
             transitions=settings.transitions,
             half_life_s=settings.half_life_days * 86_400,
         )
-        self.users = UserStage(self.space, self.keys, rules_of(settings), settings.events_partitions)
+        self.users = UserStage(
+            self.space, self.keys, rules_of(settings), settings.events_partitions, settings.topic("events")
+        )
         self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k)
         self.globe = GlobalStage(self.keys, segments=settings.segments, k=settings.k)
         self.store = RedisStore(settings.redis)
@@ -144,6 +146,7 @@ class Worker:
         )
         self._offers: dict[bytes, Offer] = {}
         self._told: dict[TP, int] = {}
+        self._run_id = ""
         self.app = faust_app(settings)
         self.app.worker = self
         self._wire(hard_exit)
@@ -186,7 +189,7 @@ class Worker:
 
     async def connect(self) -> None:
         """Connect to Redis and Kafka."""
-        await self.store.run_id()
+        self._run_id = await self.store.run_id()
         await self.publisher.start()
         await self.broadcast.start()
 
@@ -253,7 +256,22 @@ class Worker:
         """Keep `rv:meta` true: one field per shard and one per worker."""
         while True:
             await asyncio.sleep(TICK_S)
+            await self._carefully(self._notice_restart())
             await self._carefully(self._tell())
+
+    async def _notice_restart(self) -> None:
+        """Doubt all that was written once Redis is another process: it may have come back empty."""
+        run_id = await self.store.run_id()
+        if run_id == self._run_id:
+            return
+        log.warning("redis_restarted", was=self._run_id, now=run_id)
+        self._run_id = run_id
+        self._told.clear()
+        for shard in self.users.shards.values():
+            shard.doubt()
+        for partition in self.items.shards:
+            self.items.touch_all(partition)
+        self.globe.changed = True
 
     async def _tell(self) -> None:
         moved = {tp: shard.next for tp, shard in self.host.shards.items() if self._told.get(tp) != shard.next}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryFile
+
 from stream.errors import ConfigurationError
 from stream.kafka import client_options
 from stream.settings import Settings
@@ -22,6 +24,8 @@ async def check(settings: Settings) -> None:
     """
     try:
         settings.snapshot_folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=settings.snapshot_folder):
+            pass
     except OSError as error:
         raise ConfigurationError(f"RIVULET_SNAPSHOT_FOLDER={settings.snapshot_folder}: {error.strerror}") from error
     topics = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)

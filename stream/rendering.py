@@ -83,7 +83,8 @@ def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragme
     buffer = np.empty(room, dtype=np.uint8)
     ends = np.zeros(len(lists.item) + 1, dtype=np.int64)
     name = np.frombuffer(model.encode(), dtype=np.uint8)
-    _render(lists, ts_ms, name, fragments.blob, fragments.ends, buffer, ends)
+    tail = np.frombuffer(b',"%s"]' % model.encode(), dtype=np.uint8)
+    _render(lists, ts_ms, name, tail, fragments.blob, fragments.ends, buffer, ends)
     data = buffer[: ends[-1]].tobytes()
     bounds = ends.tolist()
     return [data[a:b] for a, b in itertools.pairwise(bounds)]
@@ -96,7 +97,7 @@ _SCORES = np.frombuffer(b'],"scores":[', dtype=np.uint8)
 _WHY = np.frombuffer(b'],"why":[', dtype=np.uint8)
 _TAIL = np.frombuffer(b"]}", dtype=np.uint8)
 _NULL = np.frombuffer(b"null", dtype=np.uint8)
-COMMA, QUOTE, OPEN, CLOSE, DOT, ZERO = 44, 34, 91, 93, 46, 48
+COMMA, OPEN, DOT, ZERO = 44, 91, 46, 48
 
 
 @kernel
@@ -104,6 +105,7 @@ def _render(
     lists: Lists,
     ts_ms: NDArray[np.int64],
     model: NDArray[np.uint8],
+    tail: NDArray[np.uint8],
     blob: NDArray[np.uint8],
     ends: NDArray[np.int64],
     out: NDArray[np.uint8],
@@ -130,7 +132,7 @@ def _render(
         at = _copy(_WHY, 0, len(_WHY), out, at)
         for i in range(size):
             at = _comma(i, out, at)
-            at = _reason(lists.why[u, i], model, blob, ends, out, at)
+            at = _reason(lists.why[u, i], tail, blob, ends, out, at)
         at = _copy(_TAIL, 0, len(_TAIL), out, at)
         bounds[u + 1] = at
 
@@ -138,7 +140,7 @@ def _render(
 @kernel
 def _reason(
     why: int,
-    model: NDArray[np.uint8],
+    tail: NDArray[np.uint8],
     blob: NDArray[np.uint8],
     ends: NDArray[np.int64],
     out: NDArray[np.uint8],
@@ -147,12 +149,7 @@ def _reason(
     out[at] = OPEN
     at += 1
     at = _copy(_NULL, 0, 4, out, at) if why < 0 else _copy(blob, ends[why], ends[why + 1], out, at)
-    out[at] = COMMA
-    out[at + 1] = QUOTE
-    at = _copy(model, 0, len(model), out, at + 2)
-    out[at] = QUOTE
-    out[at + 1] = CLOSE
-    return at + 2
+    return _copy(tail, 0, len(tail), out, at)
 
 
 @kernel

@@ -18,18 +18,23 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord, RecordMetadata
 
+from models.covisitation import NeighbourRows
 from models.hashing import partition_of
+from stream.app import rules_of
 from stream.compilation import compile_kernels
 from stream.demo.child import Child
 from stream.keys import Keys, Offers, Recommendations, parse_list, parse_offers
+from stream.local import LocalPipeline
 from stream.progress import Progress
 from stream.replay import republish
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
+from stream.store import MemoryStore
 from stream.topics import create, layout
 from tests.records import user_of
 
 PATIENCE_S = 40.0
+ROOM = 255  # neighbours per item: with room for all, lists do not depend on the order in which deltas arrive
 compile_once = functools.cache(compile_kernels)
 
 
@@ -241,6 +246,25 @@ class Installation:
         """A user's offers."""
         (value,) = await self.progress.store.get([self.keys.offers(user)])
         return None if value is None else parse_offers(value)
+
+
+async def local_lists(events: Iterable[Mapping[str, Any]], settings: Settings) -> dict[str, Recommendations]:
+    """What the pipeline in this process leaves of the same events, each recorded at its own time, and a republish."""
+    store = MemoryStore()
+    partitions, targets = settings.events_partitions, settings.covisits_partitions
+    pipeline = LocalPipeline(store, rules_of(settings), partitions=partitions, item_partitions=targets)
+    pipeline.space.rows = NeighbourRows(settings.neighbours, settings.transitions)
+    known = [dict(event) for event in events]
+    await pipeline.feed(
+        (user_of(event).encode(), event["event_timestamp"] // 1000, msgspec.json.encode(event)) for event in known
+    )
+    await pipeline.republish()
+    rows = pipeline.space.rows.arrays
+    # with more, lists would depend on the order in which deltas of different users arrived
+    assert max(rows.size.max(), rows.steps.max()) < min(settings.neighbours, settings.transitions)
+    users = canonical_users(known)
+    values = await store.get([Keys().recs(user) for user in users])
+    return {user: parse_list(value) for user, value in zip(users, values, strict=True) if value is not None}
 
 
 def same_list(mine: Recommendations, theirs: Recommendations, k: int = 20) -> bool:

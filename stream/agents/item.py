@@ -60,8 +60,9 @@ class ItemAgent:
         """Deltas are always welcome."""
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Take up a shard."""
+        """Take up a shard; its last owner may have owned all of them, and published rows to nobody."""
         self.stage.open(partition, arrays)
+        self.stage.touch_all(partition)
 
     def copy(self, partition: int) -> dict[str, NDArray[Any]]:
         """Copies of a shard's state."""

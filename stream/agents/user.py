@@ -73,6 +73,8 @@ class UserAgent:
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.everyone or self.fence.is_fresh(shard)
+        if learned.everyone:  # asked for after all rows were published: none read before may count
+            self.neighbours.drop()
         for start in range(0, len(learned.users), SLICE):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return
@@ -88,8 +90,9 @@ class UserAgent:
                 await self.store.flush(pushes.writes)
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Take up a shard."""
+        """Take up a shard; what Redis holds by now is not known."""
         self.stage.open(partition, arrays)
+        self.stage.shards[partition].doubt()
 
     def copy(self, partition: int) -> dict[str, NDArray[Any]]:
         """Copies of a shard's state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -38,6 +39,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run a command; expected errors are one line on stderr and an exit code."""
+    # a library's own words about an absent broker would come before our one line
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         build()()
     except RivuletError as error:

@@ -82,13 +82,16 @@ class UserStage:
         What the shop decided.
     partitions
         Number of partitions of topic ``events``.
+    topic
+        Its name on the broker, which dead letters tell.
     """
 
-    def __init__(self, space: ItemSpace, keys: Keys, rules: UserRules, partitions: int) -> None:
+    def __init__(self, space: ItemSpace, keys: Keys, rules: UserRules, partitions: int, topic: str = "events") -> None:
         self.space = space
         self.keys = keys
         self.rules = rules
         self.partitions = partitions
+        self.topic = topic
         self.shards: dict[int, UserShard] = {}
         kinds = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)
         self.weights: Weighting = weighting(kinds)
@@ -308,7 +311,7 @@ class UserStage:
         identity = {
             "reason": letter.reason,
             "detail": letter.detail,
-            "topic": "events",
+            "topic": self.topic,
             "partition": str(partition),
             "offset": str(letter.offset),
             "index": str(letter.index),

@@ -86,6 +86,12 @@ class UserShard:
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
 
+    def doubt(self) -> None:
+        """Redis may have lost what was pushed: at the next touch a user's keys are written again, changed or not."""
+        self.pushed_ms[:] = 0
+        self.profiled_ms[self.profiled_ms > 0] = 1
+        self.offers[self.offers != 0] = 1
+
     def facts(self) -> dict[str, Any]:
         """What operators see of the shard in `rv:meta`."""
         return {

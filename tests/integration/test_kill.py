@@ -19,14 +19,13 @@ from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 from stream.wire import MAGIC, unpack_covisits
 from tests.records import cells, close
-from tests.worker_process import Installation, balance, canonical_users, different
+from tests.worker_process import ROOM, Installation, balance, canonical_users, different
 
 EVENTS = 20_000
 CHUNK = 250
 AHEAD = 1_500  # records written ahead of the worker, so that it is busy when it is killed
 AHEAD_SAVED = 4_000  # and ahead of its snapshots, so that there are some when it is killed
 UNSAVED = 100  # events learned since the last snapshots, so that there is something to learn again
-ROOM = 255  # neighbours per item: more than what 250 items can fill, as what is evicted depends on the order of arrival
 BROKEN = b'{"event_name": "view_item", "user_id": '
 
 

@@ -1,0 +1,186 @@
+"""The worker as a process: its end and its next start, its first words when something is wrong, Redis away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.hashing import partition_of
+from stream.app import rules_of
+from stream.demo.shop import Shop
+from stream.stages.space import ItemSpace
+from stream.stages.user_shard import UserShard
+from tests.brokers import RedisServer, free_ports
+from tests.records import event
+from tests.worker_process import Installation, WorkerProcess, balance, canonical_users
+
+GONE_S = 10.0
+
+
+async def stopped(worker: WorkerProcess) -> None:
+    """SIGTERM: gone in time, without a complaint."""
+    began = time.monotonic()
+    assert await worker.terminate(GONE_S) == 0
+    assert time.monotonic() - began < GONE_S
+    assert "Traceback" not in worker.output
+
+
+async def test_sigterm_saves_everything_and_the_next_start_reads_only_what_is_new(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    events = list(Shop(seed=3, users=500).events(13_500))
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, batch_records=100) as shop:
+        worker = shop.start()
+        await shop.publish(events[:3_000])
+        await shop.drained()
+        await stopped(worker)
+        for role in ("events", "covisits", "global"):
+            # popularity may still have been published while the stages stopped
+            ends = {partition: end for partition, end in (await shop.progress.ends(role)).items() if end}
+            assert shop.saved(role) == ends or role == "global"
+
+        second = shop.start()
+        await shop.publish(events[3_000:3_500])
+        await shop.drained()
+        assert await shop.processed_by(second) == 500
+
+        await shop.publish(events[3_500:])  # and now in the middle of work
+        await shop.until(lambda: beyond(shop, 5_000), "no progress")
+        await stopped(second)
+        saved = sum(shop.saved("events").values())
+        assert 5_000 <= saved < 13_500
+        third = shop.start()
+        await shop.drained()
+        assert await shop.processed_by(third) == 13_500 - saved
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == 13_500
+
+
+async def beyond(shop: Installation, events: int) -> bool:
+    return await shop.included() >= events
+
+
+async def test_what_is_wrong_is_said_in_one_line(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    (nobody,) = free_ports(1)
+    (tmp_path / "file").write_text("")
+    with RedisServer(password="right") as locked:
+        wrong = f"redis://:wrong@127.0.0.1:{locked.port}/0"
+        cases: list[tuple[dict[str, str], int, list[str]]] = [
+            ({"kafka": f"127.0.0.1:{nobody}"}, 3, [f"Kafka at 127.0.0.1:{nobody} does not answer"]),
+            (
+                {"topic_prefix": topic_prefix + "no-"},
+                2,
+                [f"topic {topic_prefix}no-events does not exist", "rivulet topics"],
+            ),
+            ({"events_partitions": "3"}, 2, [f"topic {topic_prefix}events has 4 partitions, expected 3"]),
+            ({"redis": f"redis://127.0.0.1:{nobody}/0"}, 3, ["Redis does not answer", str(nobody)]),
+            ({"redis": wrong}, 2, ["Redis refused the login"]),
+            ({"redis": "http://127.0.0.1"}, 2, ["bad Redis address"]),
+            ({"k": "abc"}, 2, ["RIVULET_K", "'abc'", "integer"]),
+            ({"consent_default": "perhaps"}, 2, ["RIVULET_CONSENT_DEFAULT", "'granted' or 'denied'"]),
+            (
+                {"snapshot_folder": str(tmp_path / "file" / "snapshots")},
+                2,
+                ["RIVULET_SNAPSHOT_FOLDER", "Not a directory"],
+            ),
+            ({"snapshot_folder": "/proc"}, 2, ["RIVULET_SNAPSHOT_FOLDER=/proc"]),
+        ]
+        async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+            for half in (cases[::2], cases[1::2]):  # not all at once: each imports for a second or two
+                workers = [shop.start(**changes) for changes, _, _ in half]
+                for worker, (changes, code, words) in zip(workers, half, strict=True):
+                    assert await worker.exit_code(40) == code, (changes, worker.output)
+                    (line,) = worker.output.strip().splitlines()
+                    assert line.startswith("rivulet: ")
+                    assert [word for word in words if word not in line] == [], line
+                    assert "wrong@" not in line
+
+
+@asynccontextmanager
+async def small_shop(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[tuple[Installation, list[dict[str, Any]]]]:
+    """A worker that has drained the events of a small shop."""
+    events = list(Shop(seed=4, users=300).events(2_000))
+    async with Installation(kafka, redis_server.url, tmp_path, topic_prefix) as shop:
+        shop.start()
+        await shop.publish(events)
+        await shop.republish()
+        yield shop, events
+
+
+async def test_an_emptied_redis_is_filled_again(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, events):
+        users = canonical_users(events)
+        before = await shop.lists(users)
+        assert len(before) > 50
+        redis_server.kill()
+        await asyncio.to_thread(redis_server.start)
+        assert not await shop.lists(users)
+
+        # what is not about a user comes back by itself: progress, neighbours, trending
+        await shop.until(lambda: told(shop), "progress is not told again")
+        await shop.until(lambda: trending(shop), "trending does not come back")
+
+        # a user who does the same thing again gets the same list, which is not there any more
+        touched = next(user for user in reversed(users) if user in before)
+        last = next(each for each in reversed(events) if touched in each.values() and each.get("items"))
+        await shop.publish([last | {"event_id": "again"}])
+        await shop.drained()
+        again = await shop.list_of(touched)
+        assert again is not None
+        assert again.items == before[touched].items
+
+        await shop.republish()
+        after = await shop.lists(users)
+        assert after.keys() == before.keys()
+        assert shop.workers[0].running
+
+
+async def told(shop: Installation) -> bool:
+    return await shop.included() == sum((await shop.progress.ends("events")).values())
+
+
+async def trending(shop: Installation) -> bool:
+    (value,) = await shop.progress.store.get([shop.keys.trending()])
+    return value is not None
+
+
+async def test_a_paused_redis_delays_and_loses_nothing(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, events):
+        done = sum((await shop.progress.ends("events")).values())
+        more = list(islice(Shop(seed=4, users=300).events(), 2_000, 4_000))
+        walk = [event("walker", f"step{number}", at=86_400 + number) for number in range(15)]
+        redis_server.pause()
+        try:
+            await shop.publish([*more, *walk])
+            await asyncio.sleep(3)
+        finally:
+            redis_server.resume()
+        await shop.drained()
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == len(events) + len(more) + len(walk)
+        assert sum((await shop.progress.ends("events")).values()) - done == len(more) + len(walk)
+        await stopped(shop.workers[0])
+        assert history(shop, "walker") == [f"step{number}" for number in reversed(range(15))]
+
+
+def history(shop: Installation, user: str) -> list[str]:
+    """Items of a user in the last snapshot, newest first."""
+    partition = partition_of(user.encode(), shop.settings.events_partitions)
+    snapshot = shop.snapshots().latest(f"{shop.settings.topic('events')}-{partition}")
+    assert snapshot is not None
+    space = ItemSpace(shop.settings.covisits_partitions)
+    shard = UserShard.restore(rules_of(shop.settings), space, snapshot.arrays)
+    return [space.ids.text(item) for item in shard.histories.recent(int(shard.users.lookup([user])[0]))]
