@@ -27,6 +27,7 @@ from stream.kafka import ssl_context
 from stream.keys import CONTRACT_VERSION, Keys
 from stream.neighbours import Neighbours
 from stream.publisher import Publisher
+from stream.resp import WriteBatch
 from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
@@ -36,7 +37,7 @@ from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.stats import Stats
-from stream.store import RedisStore, WriteBatch
+from stream.store import RedisStore
 from stream.transport import TP, Fetch, batch_topic, faust_settings
 
 log = structlog.get_logger(__name__)

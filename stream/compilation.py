@@ -9,9 +9,9 @@ import msgspec
 
 from models.offers import load_offers
 from stream.local import LocalPipeline
+from stream.memory_store import MemoryStore
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
-from stream.store import MemoryStore
 
 STEPS = ("user stage", "item stage", "global stage", "ranking", "snapshots")
 

@@ -269,7 +269,8 @@ def _time(event: Event, recorded: int) -> int:
             raise _Rejected("time_absurd", f"event_timestamp: {error}") from None
     if not YEAR_2000_US <= ts < YEAR_2100_US or ts > recorded + HOUR_US:
         raise _Rejected(
-            "time_absurd", f"{stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record"
+            "time_absurd",
+            f"event_timestamp {stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record",
         )
     return ts
 

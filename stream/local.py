@@ -16,13 +16,14 @@ import numpy as np
 from models.hashing import partition_of
 from models.offers import Offer
 from stream.keys import Keys
+from stream.resp import WriteBatch
 from stream.stages.global_ import GlobalStage, decode_model
 from stream.stages.item import ItemStage
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.store import Store, WriteBatch
+from stream.store import Store
 from stream.wire import FLUSH
 
 

@@ -53,7 +53,7 @@ class Stats:
     Attributes
     ----------
     counts
-        ``records`` processed, ``lists`` ranked, ``keys`` written.
+        ``records`` and ``batches`` processed, ``lists`` ranked, ``keys`` written.
     freshness
         Redis' answer minus the event's timestamp, ms, per user and flush.
     """
@@ -70,6 +70,7 @@ class Stats:
     def events(self, ts_ms: NDArray[np.int64], records: int) -> None:
         """Note that a batch is done, written and acknowledged."""
         self.counts["records"] += records
+        self.counts["batches"] += 1
         if len(ts_ms):
             self.freshness.add(self.now_ms() - ts_ms)
 

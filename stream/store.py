@@ -4,19 +4,15 @@ A pipelined ``SET`` through a Redis client costs 12-15 µs of CPU per key, nearl
 Here a :class:`WriteBatch` packs RESP itself, the bytes travel on a connection that redis-py opened (addresses, TLS,
 ACL and passwords stay its business), and ``hiredis.Reader`` parses the replies in bulk. Every reply is looked at.
 
-:class:`MemoryStore` executes the same packed bytes in memory; one contract suite runs over both.
+`stream.memory_store` executes the same packed bytes in memory; one contract suite runs over both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
-import secrets
-from binascii import crc_hqx
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 import hiredis
@@ -25,10 +21,8 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
+from stream.resp import SLOTS, Commands, Reply, StoreError, WriteBatch, key_slot, pack, readable
 
-__all__ = ["MemoryStore", "RedisStore", "Store", "StoreError", "WriteBatch", "key_slot", "split_url"]
-
-Reply: TypeAlias = Any  # what hiredis parses: bytes, int, None, list, hiredis.ReplyError
 Node: TypeAlias = tuple[str, int]
 
 # Two chunks are on their way at most, so neither side can fill both its buffers and wait for the other for ever.
@@ -36,128 +30,16 @@ _CHUNK_BYTES: Final = 256 * 1024
 _SHORTEST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 1.0
 _LOG_EVERY_S: Final = 10.0
-_SLOTS: Final = 16_384
 # The server's state, not the command: the same bytes succeed once it has passed.
 _PASSING: Final = {"LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "OOM"}
 _REFUSED: Final = {"NOAUTH", "WRONGPASS"}
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
-_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(4096))
 
 log = structlog.get_logger(__name__)
 
 
-class StoreError(RivuletError):
-    """Redis refused a command for good (wrong type, no permission); names the key and the server's text."""
-
-
 class _LinkLostError(Exception):
     """The connection broke or stayed silent; nothing is known about what was still unanswered."""
-
-
-def _size(length: int) -> bytes:
-    return _SIZES[length] if length < len(_SIZES) else b"\r\n$%d\r\n" % length
-
-
-@lru_cache(maxsize=4096)
-def _expiry(ttl_s: int) -> bytes:
-    if ttl_s < 1:
-        raise ValueError(f"a lifetime is at least 1 s, not {ttl_s}")
-    return b"\r\n$2\r\nEX\r\n$%d\r\n%d\r\n" % (len(str(ttl_s)), ttl_s)
-
-
-def _pack(*parts: bytes) -> bytes:
-    pieces = [b"*%d" % len(parts)]
-    for part in parts:
-        pieces += (_size(len(part)), part)
-    return b"".join((*pieces, b"\r\n"))
-
-
-def key_slot(key: bytes) -> int:
-    """Slot of a key in a cluster: CRC16 (XMODEM) of its hash tag, else of all of it; about 0.3 µs."""
-    start = key.find(b"{") + 1
-    if start:
-        end = key.find(b"}", start)
-        if end > start:
-            key = key[start:end]
-    return crc_hqx(key, 0) & (_SLOTS - 1)
-
-
-class _Commands:
-    """Packed commands with the key that decides where each goes."""
-
-    __slots__ = ("frames", "keys")
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.keys: list[bytes] = []
-
-    def add(self, key: bytes, *parts: bytes) -> None:
-        self.frames.append(_pack(*parts))
-        self.keys.append(key)
-
-
-class WriteBatch(_Commands):
-    """Collects the writes of one flush as RESP bytes, about 0.4 µs per key.
-
-    Write each key once per batch: the caller conflates. Across a batch nothing is promised about order, because after
-    a moved slot or a lost connection only the commands without an answer are sent again; each of them is idempotent.
-
-    Notes
-    -----
-    Memory: the values plus about 250 bytes per key, until the batch is dropped. A flush does not empty it.
-
-    Examples
-    --------
-    >>> batch = WriteBatch()
-    >>> batch.set(b"rv:{u1}:recs", b"{}", 60)
-    >>> batch.hset(b"rv:{u1}:profile", {b"segment": b"3"}, 60)
-    >>> len(batch)
-    2
-    """
-
-    __slots__ = ("counts", "expiries")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: set[int] = set()  # commands that answer with a number; the others answer OK
-        self.expiries: set[int] = set()  # EXPIRE right after the HSET it belongs to
-
-    def __len__(self) -> int:
-        """Keys written or deleted."""
-        return len(self.frames) - len(self.expiries)
-
-    def set(self, key: bytes, value: bytes, ttl_s: int) -> None:
-        """Set a string that lives ``ttl_s`` seconds (at least 1, else ``ValueError``)."""
-        head = b"*5\r\n$3\r\nSET"
-        self.frames.append(b"".join((head, _size(len(key)), key, _size(len(value)), value, _expiry(ttl_s))))
-        self.keys.append(key)
-
-    def hset(self, key: bytes, fields: Mapping[bytes, bytes], ttl_s: int | None) -> None:
-        """Set fields of a hash, leaving its others; it lives ``ttl_s`` seconds from now (None: as it did)."""
-        if not fields:
-            raise ValueError("a hash needs at least one field")
-        if ttl_s is not None and ttl_s < 1:
-            raise ValueError(f"a lifetime is at least 1 s, not {ttl_s}")
-        self.counts.add(len(self.frames))
-        self.add(key, b"HSET", key, *itertools.chain.from_iterable(fields.items()))
-        if ttl_s is not None:
-            self.counts.add(len(self.frames))
-            self.expiries.add(len(self.frames))
-            self.add(key, b"EXPIRE", key, b"%d" % ttl_s)
-
-    def delete(self, *keys: bytes) -> None:
-        """Delete keys; one command each, because in a cluster they may live on different nodes."""
-        for key in keys:
-            self.counts.add(len(self.frames))
-            self.add(key, b"DEL", key)
-
-    def check(self, replies: Sequence[Reply]) -> None:
-        """Raise :class:`StoreError` unless each reply has the shape its command must get."""
-        if replies.count(b"OK") == len(self.frames):
-            return
-        for index, reply in enumerate(replies):
-            if not (isinstance(reply, int) if index in self.counts else reply == b"OK"):
-                raise StoreError(f"Redis answered {reply!r} to the write of {_readable(self.keys[index])}")
 
 
 class Store(Protocol):
@@ -312,7 +194,7 @@ class RedisStore:
             raise ConfigurationError(f"bad Redis address: {error}") from error
         self._seed: Node = (getattr(probe, "host", ""), getattr(probe, "port", 0))
         self._links: dict[Node, _Link] = {}
-        self._slots: list[Node] = [self._seed] * _SLOTS if self._cluster else []
+        self._slots: list[Node] = [self._seed] * SLOTS if self._cluster else []
         self._silent_until = -math.inf
         self.retries = 0
 
@@ -364,7 +246,7 @@ class RedisStore:
         groups: dict[int, list[int]] = {}
         for index, key in enumerate(keys):
             groups.setdefault(key_slot(key) if self._cluster else 0, []).append(index)
-        commands = _Commands()
+        commands = Commands()
         for group in groups.values():
             commands.add(keys[group[0]], b"MGET", *(keys[index] for index in group))
         found: list[bytes | None] = [None] * len(keys)
@@ -375,7 +257,7 @@ class RedisStore:
 
     async def hgetall(self, key: bytes) -> dict[bytes, bytes]:
         """Read a hash; empty if there is none; waits as ``flush`` does."""
-        commands = _Commands()
+        commands = Commands()
         commands.add(key, b"HGETALL", key)
         (flat,) = await self._settle(commands)
         return dict(zip(flat[::2], flat[1::2], strict=True))
@@ -399,7 +281,7 @@ class RedisStore:
 
     # --- sending until settled ------------------------------------------------------------------------------------
 
-    async def _settle(self, commands: _Commands, expiries: Iterable[int] = ()) -> list[Reply]:
+    async def _settle(self, commands: Commands, expiries: Iterable[int] = ()) -> list[Reply]:
         """Send commands until each has an answer that is not about the server's passing state."""
         replies: list[Reply] = [None] * len(commands.frames)
         todo: Sequence[int] = range(len(replies))
@@ -424,7 +306,7 @@ class RedisStore:
             attempt += 1
 
     async def _send(
-        self, commands: _Commands, todo: Sequence[int], asking: Mapping[int, Node], replies: list[Reply]
+        self, commands: Commands, todo: Sequence[int], asking: Mapping[int, Node], replies: list[Reply]
     ) -> _Round:
         """Send each command once to the node that should have it; file the replies; judge those that are errors."""
         outcome = _Round(set(), {}, {})
@@ -486,7 +368,7 @@ class RedisStore:
         elif code in _REFUSED:
             raise ConfigurationError(f"Redis at {_address(node)} refused the login: {text}")
         else:
-            raise StoreError(f"Redis refused {_readable(key)}: {text}")
+            raise StoreError(f"Redis refused {readable(key)}: {text}")
         outcome.again.add(index)
 
     async def _pause(self, attempt: int, trouble: str) -> None:
@@ -508,7 +390,7 @@ class RedisStore:
 
     async def _ask(self, node: Node, *parts: bytes) -> Reply:
         """One command to one node, once."""
-        (reply,) = await self._link_to(node).exchange([_pack(*parts)])
+        (reply,) = await self._link_to(node).exchange([pack(*parts)])
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).partition(" ")[0] in _PASSING:
                 raise _LinkLostError(str(reply))
@@ -563,101 +445,5 @@ def split_url(url: str) -> tuple[str, bool]:
     return scheme.removesuffix("+cluster") + separator + base + (mark + kept if kept else ""), cluster
 
 
-def _readable(key: bytes) -> str:
-    return key.decode(errors="backslashreplace")
-
-
 def _address(node: Node) -> str:
     return f"{node[0]}:{node[1]}" if node[1] else "its socket"
-
-
-def _monotonic_zero() -> float:
-    return 0.0
-
-
-class MemoryStore:
-    """The same contract in memory, for ``--local`` and for tests; executes the very bytes a server would get.
-
-    Parameters
-    ----------
-    now
-        Clock in seconds that lifetimes are measured with; by default time stands still and nothing expires.
-
-    Notes
-    -----
-    Unbounded, and expired keys are dropped only when they are read: it is for runs that end.
-    """
-
-    def __init__(self, now: Callable[[], float] = _monotonic_zero) -> None:
-        self._now = now
-        self._values: dict[bytes, bytes | dict[bytes, bytes]] = {}
-        self._ends: dict[bytes, float] = {}
-        self._run_id = secrets.token_hex(20)
-
-    async def flush(self, batch: WriteBatch) -> None:
-        """Execute the batch's commands in order."""
-        reader = hiredis.Reader()
-        for frame in batch.frames:
-            reader.feed(frame)
-        batch.check([self._execute(*command) for command in iter(reader.gets, False)])
-
-    def _execute(self, verb: bytes, key: bytes, *rest: bytes) -> Reply:
-        if verb == b"SET":
-            self._values[key] = rest[0]
-            self._ends[key] = self._now() + int(rest[2])
-            return b"OK"
-        current = self._alive(key)
-        if verb == b"DEL":
-            self._drop(key)
-            return int(current is not None)
-        if verb == b"EXPIRE":
-            if current is not None:
-                self._ends[key] = self._now() + int(rest[0])
-            return int(current is not None)
-        fields = self._values.setdefault(key, {}) if current is None else current
-        if isinstance(fields, bytes):
-            raise _wrong_type(key)
-        before = len(fields)
-        fields.update(zip(rest[::2], rest[1::2], strict=True))
-        return len(fields) - before
-
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Read strings."""
-        values = map(self._alive, keys)
-        return [value if isinstance(value, bytes) else None for value in values]
-
-    async def hgetall(self, key: bytes) -> dict[bytes, bytes]:
-        """Read a hash; empty if there is none."""
-        value = self._alive(key) or {}
-        if isinstance(value, bytes):
-            raise _wrong_type(key)
-        return dict(value)
-
-    async def run_id(self) -> str:
-        """Identity of this object."""
-        return self._run_id
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-    def ttl(self, key: bytes) -> float | None:
-        """Seconds a key has left; None when it does not end or does not exist."""
-        return self._ends[key] - self._now() if self._alive(key) is not None and key in self._ends else None
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Keys that are alive, in the order they were first written."""
-        return iter([key for key in list(self._values) if self._alive(key) is not None])
-
-    def _alive(self, key: bytes) -> bytes | dict[bytes, bytes] | None:
-        if self._ends.get(key, math.inf) <= self._now():
-            self._drop(key)
-        return self._values.get(key)
-
-    def _drop(self, key: bytes) -> None:
-        self._values.pop(key, None)
-        self._ends.pop(key, None)
-
-
-def _wrong_type(key: bytes) -> StoreError:
-    text = "WRONGTYPE Operation against a key holding the wrong kind of value"
-    return StoreError(f"Redis refused {_readable(key)}: {text}")

@@ -11,7 +11,8 @@ import pytest
 
 from models.covisitation import NeighbourRows
 from stream.local import LocalPipeline, LocalRecord
-from stream.store import MemoryStore, WriteBatch
+from stream.memory_store import MemoryStore
+from stream.resp import WriteBatch
 from stream.wire import CovisitRecord
 
 T0_US = 1_750_000_000_000_000  # 2025-06-15

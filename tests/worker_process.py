@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.structs import ConsumerRecord, RecordMetadata
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[import-untyped]  # no py.typed
 
 from models.covisitation import NeighbourRows
 from models.hashing import partition_of
@@ -25,11 +26,11 @@ from stream.compilation import compile_kernels
 from stream.demo.child import Child
 from stream.keys import Keys, Offers, Recommendations, parse_list, parse_offers
 from stream.local import LocalPipeline
+from stream.memory_store import MemoryStore
 from stream.progress import Progress
 from stream.replay import republish
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
-from stream.store import MemoryStore
 from stream.topics import create, layout
 from tests.records import user_of
 
@@ -50,6 +51,11 @@ class WorkerProcess(Child):
     def __init__(self, settings: Settings, **changes: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rivulet-worker-"))
         super().__init__([sys.executable, "-m", "stream.cli", "worker"], folder, environment(settings, **changes))
+        self.told = False  # to end
+
+    def send(self, number: signal.Signals) -> None:
+        self.told = True
+        super().send(number)
 
     @property
     def pid(self) -> int:
@@ -114,6 +120,7 @@ class Installation:
     async def __aexit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.end(signal.SIGKILL)
+            shutil.rmtree(worker.folder, ignore_errors=True)
         await self._producer.stop()
         await self.progress.__aexit__(None, None, None)
 
@@ -129,7 +136,7 @@ class Installation:
         running = [worker for worker in self.workers if worker.running]
         end = time.monotonic() + within
         while not await condition():
-            ended = [worker for worker in running if not worker.running]
+            ended = [worker for worker in running if not (worker.running or worker.told)]
             if ended or time.monotonic() > end:
                 why = "a worker ended" if ended else f"not within {within:g} s"
                 raise TimeoutError(f"{what}: {why}\n{await self._state()}")
@@ -137,10 +144,12 @@ class Installation:
 
     async def _state(self) -> str:
         """Where everything stands, for the message of a failure."""
-        state = [f"{self.sent} events written"]
-        for role in ("events", "covisits", "global"):
-            state.append(f"{role}: ends {await self.progress.ends(role)} included {await self.progress.included(role)}")
-        return "\n".join([*state, *(f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers)])
+        stands = [
+            f"{role}: ends {await self.progress.ends(role)} included {await self.progress.included(role)}"
+            for role in ("events", "covisits", "global")
+        ]
+        logs = [f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers]
+        return "\n".join([f"{self.sent} events written", *stands, *logs])
 
     async def drained(self, within: float = PATIENCE_S) -> None:
         """Wait until the workers have included every event, and all that followed from it."""
@@ -150,7 +159,7 @@ class Installation:
         """Drain, then have every list written again."""
         await self.finish(republish(self.settings), "republished")
 
-    async def finish(self, work: Awaitable[None], what: str, within: float = PATIENCE_S) -> None:
+    async def finish(self, work: Awaitable[object], what: str, within: float = PATIENCE_S) -> None:
         """Wait for something that waits for the workers."""
         task = asyncio.ensure_future(work)
 

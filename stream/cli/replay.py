@@ -93,7 +93,7 @@ async def _through_kafka(
 async def _local(settings: Settings, events: Iterator[Mapping[str, Any]], out: Path | None, *, republish: bool) -> None:
     from stream.app import rules_of
     from stream.local import LocalPipeline
-    from stream.store import MemoryStore
+    from stream.memory_store import MemoryStore
 
     store = MemoryStore()
     pipeline = LocalPipeline(

@@ -16,9 +16,9 @@ from models.segments import Segments
 from models.trending import Trending
 from stream.decoding import Record
 from stream.keys import TRENDING_TTL_S, Keys
+from stream.resp import WriteBatch
 from stream.stages.sends import Send
 from stream.stages.space import MAX_CATEGORIES
-from stream.store import WriteBatch
 from stream.wire import Popular, Profiled, decode_global
 
 DIRECT: Final = CHANNELS.index("direct")

@@ -19,9 +19,9 @@ from stream.decoding import Record
 from stream.errors import RivuletError
 from stream.keys import NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
 from stream.rendering import render
+from stream.resp import WriteBatch
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
-from stream.store import WriteBatch
 from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
 
 YEAR_2000_S: Final = 946_684_800

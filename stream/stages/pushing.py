@@ -16,9 +16,9 @@ from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import render
+from stream.resp import WriteBatch
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import YEAR_2000_S, UserShard
-from stream.store import WriteBatch
 
 MODEL: Final = "covisit"
 LAST_SECOND: Final = 253_402_300_799  # end of the year 9999, for offers without one: what every reader's dates can hold

@@ -18,7 +18,7 @@ from models.ranking import Lists, rank_similar
 from stream.demo.shop import Shop
 from stream.keys import parse_offers
 from stream.local import LocalPipeline
-from stream.store import MemoryStore
+from stream.memory_store import MemoryStore
 from tests.benchmarks.harness import arguments, report
 
 FEWEST_EVENTS = 5  # of a user whose segment is compared

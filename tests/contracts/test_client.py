@@ -16,7 +16,8 @@ from stream.cli.get import get
 from stream.client import Client, top_up
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.keys import Keys, Recommendations
-from stream.store import RedisStore, WriteBatch
+from stream.resp import WriteBatch
+from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports
 
 

@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from stream.keys import Keys
-from stream.store import MemoryStore, RedisStore, Store, StoreError, WriteBatch
+from stream.memory_store import MemoryStore
+from stream.resp import StoreError, WriteBatch
+from stream.store import RedisStore, Store
 
 HOSTILE = [
     "é",
@@ -247,6 +249,6 @@ def test_a_reply_of_the_wrong_shape_is_noticed(replies: list[object]) -> None:
 def test_slots_are_those_of_redis(key: bytes) -> None:
     from redis.crc import key_slot as reference
 
-    from stream.store import key_slot
+    from stream.resp import key_slot
 
     assert key_slot(key) == reference(key)

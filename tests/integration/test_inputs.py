@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 
 from models.hashing import partition_of
 from models.offers import Offer
 from stream.cli.offers import publish_offers
 from stream.keys import parse_profile
-from tests.records import T0_US, event
+from tests.records import event
 from tests.worker_process import Installation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -131,14 +130,14 @@ async def test_what_is_not_valid_is_dead_lettered_with_reason_identity_and_its_b
         await shop.publish([event("before", "tent", event_id="before")])
         for value, reason in bad.values():
             written = await shop.write("events", value, b"somebody", place("somebody"))
-            sent[str(written.offset).encode()] = (value, reason.encode())
+            sent[b"%d" % written.offset] = (value, reason.encode())
         await shop.publish([event("somebody", "tent", event_id="after")])
     letters = await dead_letters(shop, seen)
     assert len(letters) == len(bad)
     for letter in letters:
-        headers = dict(letter.headers)
-        value, reason = sent[headers["offset"]]
-        assert (letter.key, letter.value or b"", headers["reason"]) == (b"somebody", value, reason)
+        headers: dict[str, bytes] = dict(letter.headers)
+        value, why = sent[headers["offset"]]
+        assert (letter.key, letter.value or b"", headers["reason"]) == (b"somebody", value, why)
         assert headers["topic"] == shop.settings.topic("events").encode()
         assert (headers["partition"], headers["index"]) == (b"%d" % place("somebody"), b"0")
         assert headers["detail"]

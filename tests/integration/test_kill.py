@@ -57,9 +57,12 @@ def rough_stream() -> list[dict[str, Any] | bytes]:
 async def write_all(shop: Installation, stream: list[dict[str, Any] | bytes]) -> None:
     """Write the stream, never far ahead of the worker."""
     for start in range(0, len(stream), CHUNK):
-        while shop.sent - await shop.included() > AHEAD or shop.sent - saved(shop) > AHEAD_SAVED:
-            await asyncio.sleep(0.02)
+        await shop.until(lambda: not_far_ahead(shop), "the worker does not get on")
         await shop.publish(stream[start : start + CHUNK], key="broken")
+
+
+async def not_far_ahead(shop: Installation) -> bool:
+    return shop.sent - await shop.included() <= AHEAD and shop.sent - saved(shop) <= AHEAD_SAVED
 
 
 def saved(shop: Installation) -> int:

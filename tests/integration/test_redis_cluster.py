@@ -12,7 +12,8 @@ import structlog
 
 from stream.errors import ConfigurationError
 from stream.keys import Keys
-from stream.store import RedisStore, WriteBatch, key_slot
+from stream.resp import WriteBatch, key_slot
+from stream.store import RedisStore
 from tests.brokers import RedisCluster, wait_for
 
 

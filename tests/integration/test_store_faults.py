@@ -10,7 +10,8 @@ import pytest
 import structlog
 
 from stream.errors import ConfigurationError, UnavailableError
-from stream.store import RedisStore, StoreError, WriteBatch
+from stream.resp import StoreError, WriteBatch
+from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports, wait_for
 
 KEYS = [b"rv:{u%d}:recs" % n for n in range(4000)]

@@ -17,8 +17,8 @@ from models.covisitation import NeighbourRows
 from stream.demo.shop import Shop
 from stream.keys import Keys, Recommendations, parse_list
 from stream.local import LocalPipeline
+from stream.memory_store import MemoryStore
 from stream.stages.user_shard import UserRules
-from stream.store import MemoryStore
 from tests.records import publish, read, read_hash, user_of
 
 EVENTS = 20_000
@@ -28,7 +28,7 @@ import msgspec
 from models.offers import Offer
 from stream.demo.shop import Shop
 from stream.local import LocalPipeline
-from stream.store import MemoryStore
+from stream.memory_store import MemoryStore
 
 async def main() -> None:
     store = MemoryStore()

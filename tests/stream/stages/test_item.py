@@ -13,11 +13,12 @@ from models.hashing import partition_of
 from stream.demo.shop import Shop
 from stream.keys import Keys, parse_list
 from stream.local import LocalRecord
+from stream.memory_store import MemoryStore
+from stream.resp import WriteBatch
 from stream.stages.item import SLICE, HoleError, ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.store import MemoryStore, WriteBatch
 from stream.wire import FLUSH, Popular, decode_global, unpack_row
 from tests.records import cells, close, cut, event, read, stream, written
 

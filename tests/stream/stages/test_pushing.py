@@ -11,10 +11,10 @@ from models.offers import Offer
 from models.profiles import ADS, ANALYTICS, DENIED, GRANTED, PERSONALISATION
 from models.ranking import Lists
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys, parse_list, parse_offers
+from stream.memory_store import MemoryStore
 from stream.stages.pushing import PROFILE_EVERY_MS, REFRESH_MS, Pushes, Ranked, denied, push
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
-from stream.store import MemoryStore
 from tests.records import T0_US, read, read_hash, written
 
 KEYS = Keys()

@@ -17,11 +17,11 @@ from models.offers import Offer
 from stream.demo.shop import Shop
 from stream.keys import Keys, parse_list, parse_offers
 from stream.local import LocalPipeline, LocalRecord
+from stream.memory_store import MemoryStore
 from stream.stages.global_ import SegmentModel, decode_model
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.store import MemoryStore
 from stream.wire import Profiled, decode_global, unpack_covisits
 from tests.records import HOUR, cut, dump, event, publish, read, read_hash, record, stream, told
 

@@ -1,0 +1,136 @@
+"""Redis commands as bytes: the writes of one flush, packed here because a client's pipeline costs ten times as much.
+
+Pure: knows the protocol (RESP) and nothing of connections. The stages fill a `WriteBatch`, a store sends it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from binascii import crc_hqx
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from stream.errors import RivuletError
+
+Reply: TypeAlias = Any  # what hiredis parses: bytes, int, None, list, hiredis.ReplyError
+
+SLOTS: Final = 16_384
+_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(4096))
+
+
+class StoreError(RivuletError):
+    """Redis refused a command for good (wrong type, no permission); names the key and the server's text."""
+
+
+def _size(length: int) -> bytes:
+    return _SIZES[length] if length < len(_SIZES) else b"\r\n$%d\r\n" % length
+
+
+@lru_cache(maxsize=4096)
+def _expiry(ttl_s: int) -> bytes:
+    if ttl_s < 1:
+        raise ValueError(f"a lifetime is at least 1 s, not {ttl_s}")
+    return b"\r\n$2\r\nEX\r\n$%d\r\n%d\r\n" % (len(str(ttl_s)), ttl_s)
+
+
+def pack(*parts: bytes) -> bytes:
+    """One command as RESP."""
+    pieces = [b"*%d" % len(parts)]
+    for part in parts:
+        pieces += (_size(len(part)), part)
+    return b"".join((*pieces, b"\r\n"))
+
+
+def key_slot(key: bytes) -> int:
+    """Slot of a key in a cluster: CRC16 (XMODEM) of its hash tag, else of all of it; about 0.3 µs."""
+    start = key.find(b"{") + 1
+    if start:
+        end = key.find(b"}", start)
+        if end > start:
+            key = key[start:end]
+    return crc_hqx(key, 0) & (SLOTS - 1)
+
+
+class Commands:
+    """Packed commands with the key that decides where each goes."""
+
+    __slots__ = ("frames", "keys")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.keys: list[bytes] = []
+
+    def add(self, key: bytes, *parts: bytes) -> None:
+        """Append one command."""
+        self.frames.append(pack(*parts))
+        self.keys.append(key)
+
+
+class WriteBatch(Commands):
+    """Collects the writes of one flush as RESP bytes, about 0.4 µs per key.
+
+    Write each key once per batch: the caller conflates. Across a batch nothing is promised about order, because after
+    a moved slot or a lost connection only the commands without an answer are sent again; each of them is idempotent.
+
+    Notes
+    -----
+    Memory: the values plus about 250 bytes per key, until the batch is dropped. A flush does not empty it.
+
+    Examples
+    --------
+    >>> batch = WriteBatch()
+    >>> batch.set(b"rv:{u1}:recs", b"{}", 60)
+    >>> batch.hset(b"rv:{u1}:profile", {b"segment": b"3"}, 60)
+    >>> len(batch)
+    2
+    """
+
+    __slots__ = ("counts", "expiries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: set[int] = set()  # commands that answer with a number; the others answer OK
+        self.expiries: set[int] = set()  # EXPIRE right after the HSET it belongs to
+
+    def __len__(self) -> int:
+        """Keys written or deleted."""
+        return len(self.frames) - len(self.expiries)
+
+    def set(self, key: bytes, value: bytes, ttl_s: int) -> None:
+        """Set a string that lives ``ttl_s`` seconds (at least 1, else ``ValueError``)."""
+        head = b"*5\r\n$3\r\nSET"
+        self.frames.append(b"".join((head, _size(len(key)), key, _size(len(value)), value, _expiry(ttl_s))))
+        self.keys.append(key)
+
+    def hset(self, key: bytes, fields: Mapping[bytes, bytes], ttl_s: int | None) -> None:
+        """Set fields of a hash, leaving its others; it lives ``ttl_s`` seconds from now (None: as it did)."""
+        if not fields:
+            raise ValueError("a hash needs at least one field")
+        if ttl_s is not None and ttl_s < 1:
+            raise ValueError(f"a lifetime is at least 1 s, not {ttl_s}")
+        self.counts.add(len(self.frames))
+        self.add(key, b"HSET", key, *itertools.chain.from_iterable(fields.items()))
+        if ttl_s is not None:
+            self.counts.add(len(self.frames))
+            self.expiries.add(len(self.frames))
+            self.add(key, b"EXPIRE", key, b"%d" % ttl_s)
+
+    def delete(self, *keys: bytes) -> None:
+        """Delete keys; one command each, because in a cluster they may live on different nodes."""
+        for key in keys:
+            self.counts.add(len(self.frames))
+            self.add(key, b"DEL", key)
+
+    def check(self, replies: Sequence[Reply]) -> None:
+        """Raise :class:`StoreError` unless each reply has the shape its command must get."""
+        if replies.count(b"OK") == len(self.frames):
+            return
+        for index, reply in enumerate(replies):
+            if not (isinstance(reply, int) if index in self.counts else reply == b"OK"):
+                raise StoreError(f"Redis answered {reply!r} to the write of {readable(self.keys[index])}")
+
+
+def readable(key: bytes) -> str:
+    """A key as text for messages."""
+    return key.decode(errors="backslashreplace")
