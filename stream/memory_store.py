@@ -88,6 +88,10 @@ class MemoryStore:
         """Keys that are alive, in the order they were first written."""
         return iter([key for key in list(self._values) if self._alive(key) is not None])
 
+    def items(self) -> Iterator[tuple[bytes, bytes | dict[bytes, bytes]]]:
+        """Keys that are alive with their values, sorted by key."""
+        return iter(sorted((key, self._values[key]) for key in self))
+
     def _alive(self, key: bytes) -> bytes | dict[bytes, bytes] | None:
         if self._ends.get(key, math.inf) <= self._now():
             self._drop(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stream.cli.common import load_settings
 from stream.errors import BadInputError
 from stream.events import timestamp_us
+from stream.memory_store import MemoryStore
 from stream.recordings import open_recording
 from stream.settings import Settings
 
@@ -93,7 +94,6 @@ async def _through_kafka(
 async def _local(settings: Settings, events: Iterator[Mapping[str, Any]], out: Path | None, *, republish: bool) -> None:
     from stream.app import rules_of
     from stream.local import LocalPipeline
-    from stream.memory_store import MemoryStore
 
     store = MemoryStore()
     pipeline = LocalPipeline(
@@ -110,24 +110,22 @@ async def _local(settings: Settings, events: Iterator[Mapping[str, Any]], out: P
         await pipeline.feed(chunk)
     if republish:
         await pipeline.republish()
-    totals = deque(
-        sum((shard.counts for shard in pipeline.users.shards.values()), start=type(pipeline.counts)()).items()
+    counts = sum((shard.counts for shard in pipeline.users.shards.values()), start=Counter())
+    typer.echo(
+        msgspec.json.encode({**counts, "lists": pipeline.counts["lists"], "keys": sum(1 for _ in store)}).decode()
     )
-    typer.echo(msgspec.json.encode({"keys": sum(1 for _ in store), **dict(totals), **pipeline.counts}).decode())
     if out is not None:
-        await _dump(store, out)
+        _dump(store, out)
 
 
-async def _dump(store: Any, out: Path) -> None:
+def _dump(store: MemoryStore, out: Path) -> None:
     """Every key, sorted, with its value: two runs over the same recording give the same bytes."""
     with out.open("wb") as file:
-        for key in sorted(store):
-            fields = await store.hgetall(key) if b":profile" in key or b":segment:" in key[:-1] else None
-            value = fields if fields is not None else (await store.get([key]))[0]
+        for key, value in store.items():
             file.write(msgspec.json.encode({"key": key.decode(), "value": _readable(value)}) + b"\n")
 
 
-def _readable(value: Any) -> Any:
+def _readable(value: bytes | dict[bytes, bytes]) -> str | dict[str, str]:
     if isinstance(value, dict):
         return {name.decode(): content.decode() for name, content in sorted(value.items())}
     return value.decode(errors="backslashreplace")

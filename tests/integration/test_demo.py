@@ -1,0 +1,96 @@
+"""``rivulet demo`` as a newcomer runs it: it works, loses nothing, shows a changed list, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from stream.compilation import compile_kernels
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "stream.cli"]
+PATIENCE_S = 90.0
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
+    compile_kernels()
+    done = subprocess.run(
+        [*COMMAND, "demo", "--duration", "4", "--json"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = msgspec.json.decode(done.stdout)
+    assert summary["lost"] == 0
+    assert summary["events"] > 400
+    assert 0 < summary["users_with_offers"] <= summary["users_with_recs"] <= summary["users"]
+    assert 0 < summary["hit_rate"] < 1
+    assert summary["freshness_p99_ms"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_it_prints_work_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    compile_kernels()
+    process = subprocess.Popen(
+        [*COMMAND, "demo"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    started: list[psutil.Process] = []
+    try:
+        environment = os.environ | addresses(process)
+        started = descendants(process)
+        assert started
+        event = '{"event_name":"view_item","user_id":"newcomer","item_id":"%s"}'
+        first = changed(environment, event % "cedar-tent", set())
+        second = changed(environment, event % "ion-controller", first)
+        assert first != second
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, rest
+    psutil.wait_procs(started, timeout=10)
+    assert [child for child in started if child.is_running()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def addresses(process: subprocess.Popen[str]) -> dict[str, str]:
+    """What the welcome tells to export."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "export" in line:
+            return dict(re.findall(r"(RIVULET_\w+)=(\S+)", line))
+    raise AssertionError("the demo ended without a welcome")
+
+
+def changed(environment: dict[str, str], event: str, before: set[str]) -> set[str]:
+    """Publish an event as the welcome says until the visitor's own list is another one (a young shop knows little)."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        subprocess.run([*COMMAND, "publish", "-"], cwd=ROOT, env=environment, input=event, text=True, check=True)
+        command = [*COMMAND, "get", "newcomer", "--json"]
+        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        recommendations = msgspec.json.decode(shown.stdout)["recommendations"]
+        items = set(recommendations["items"])
+        if recommendations["source"] == "recs" and items != before:
+            return items
+    raise AssertionError("the list did not change")
