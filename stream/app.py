@@ -43,7 +43,7 @@ from stream.transport import TP, Fetch, batch_topic, faust_settings
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.25
-GC_ALLOCATIONS: Final = 50_000  # a fetch of 2,000 records makes ten times Python's default of 700
+GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
 
 def rules_of(settings: Settings) -> UserRules:

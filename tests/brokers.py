@@ -229,7 +229,9 @@ class KafkaBroker(Server):
 
     def start(self, timeout: float = 60.0) -> Self:
         if not (self.folder / "data").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster = (
+                base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+            )  # never "-...": an option
             arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config)]
             subprocess.run(self._java("-XX:TieredStopAtLevel=1", *arguments), check=True, capture_output=True)
         return super().start(timeout)

@@ -13,6 +13,7 @@ from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
 
+NO_SESSION: Final = hash_ids([""])[0]
 AHEAD_US: Final = 300_000_000  # an event moves the watermark at most this far beyond its record's time
 
 
@@ -52,21 +53,30 @@ def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Ad
     shard.counts["learned"] += int(keep.sum())
     shard.counts["without_id"] += batch.without_id
     events = np.flatnonzero(keep)
-    sessions = hash_ids(printable(batch.session)).astype(np.uint32)
-    sessions[[not text for text in batch.session]] = 0
     told = np.flatnonzero(denied & (np.array(batch.consent, dtype=np.uint8) > 0))
-    return Admitted(keep, events, index[events], sessions[events], index, np.flatnonzero(foreign).tolist(), told)
+    sessions = _sessions(batch.session)[events]
+    return Admitted(keep, events, index[events], sessions, index, np.flatnonzero(foreign).tolist(), told)
 
 
 def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Events whose id was seen; those without an id are identified by their offset and cannot repeat."""
-    with_id = np.array([bool(text) for text in batch.event_id], dtype=np.bool_) & candidates
+    with_id = candidates
+    if batch.without_id:
+        with_id = with_id & np.array([bool(text) for text in batch.event_id], dtype=np.bool_)
     found = np.zeros(len(with_id), dtype=np.bool_)
-    positions = np.flatnonzero(with_id)
-    if len(positions):
-        found[positions] = shard.seen.mark(hash_ids([batch.event_id[p] for p in positions]))
+    if with_id.any():
+        found[with_id] = shard.seen.mark(hash_ids(batch.event_id)[with_id])
         shard.counts["duplicates"] += int(found.sum())
     return found
+
+
+def _sessions(texts: list[str]) -> NDArray[np.uint32]:
+    """Hash of each session id, 0 for none."""
+    try:
+        hashes = hash_ids(texts)
+    except ValueError:  # rare enough to look for only then: a NUL inside
+        hashes = hash_ids(printable(texts))
+    return np.where(hashes == NO_SESSION, 0, hashes).astype(np.uint32)
 
 
 def _late(

@@ -78,9 +78,11 @@ class ItemSpace:
 
     def encode_categories(self, names: list[str]) -> NDArray[np.int32]:
         """Indices of categories; `NO_CATEGORY` for the empty name."""
-        names = printable(names)
-        full = len(self.categories) >= MAX_CATEGORIES
-        codes = self.categories.lookup(names) if full else self.categories.encode(names)
+        find = self.categories.lookup if len(self.categories) >= MAX_CATEGORIES else self.categories.encode
+        try:
+            codes = find(names)
+        except ValueError:  # rare enough to look for only then: a NUL inside
+            codes = find(printable(names))
         empty = self.categories.lookup([""])[0]
         return np.where(codes == empty, NO_CATEGORY, codes).astype(np.int32)
 

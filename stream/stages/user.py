@@ -233,12 +233,15 @@ class UserStage:
         kind = np.array(batch.kind, dtype=np.uint8)
         seconds = np.array(batch.ts, dtype=np.int64) // 1_000_000 - YEAR_2000_S
         of_event = np.array(batch.touch_event, dtype=np.int32)
-        touched = np.flatnonzero(admitted.keep[of_event]) if len(of_event) else np.zeros(0, dtype=np.int64)
-        of_event = of_event[touched]
-        items = self.space.encode([batch.touch_item[t] for t in touched])
-        categories = self.space.encode_categories([batch.touch_category[t] for t in touched])
+        names, labels = batch.touch_item, batch.touch_category
+        prices = np.array(batch.touch_price, dtype=np.float32)
+        if len(kept) < len(admitted.keep) and len(of_event):
+            touched = np.flatnonzero(admitted.keep[of_event])
+            of_event, prices = of_event[touched], prices[touched]
+            names, labels = [names[t] for t in touched], [labels[t] for t in touched]
+        items = self.space.encode(names)
+        categories = self.space.encode_categories(labels)
         self.space.file(items, categories)
-        prices = np.array(batch.touch_price, dtype=np.float32)[touched]
         value = np.array(batch.value, dtype=np.float32)
         value = np.where(value == 0, np.bincount(of_event, prices, minlength=len(value)), value).astype(np.float32)
         bounds = np.append(np.searchsorted(of_event, kept), len(of_event)).astype(np.int32)
