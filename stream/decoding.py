@@ -84,6 +84,9 @@ class Batch:
     without_id: int = 0
 
 
+Take = Callable[[Event, Record, int, bytes], None]
+
+
 class _Rejected(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -124,10 +127,10 @@ def decode(records: Sequence[Record]) -> Batch:
 
     Notes
     -----
-    About 2 us per event. Ids are checked for control characters and bytes once per batch, not once per event.
+    About 2 us per event, a third of it msgspec's.
     """
     batch = Batch()
-    take = _Taker(batch)
+    take = _taker(batch)
     for record in records:
         value = record.value
         if not value or len(value) > MAX_RECORD_BYTES:
@@ -137,7 +140,7 @@ def decode(records: Sequence[Record]) -> Batch:
         try:
             event = _decode_event(value)
         except _UNREADABLE:
-            _take_other(record, value, take)
+            _take_other(record, value, batch, take)
             continue
         try:
             take(event, record, 0, value)
@@ -150,13 +153,12 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
     return DeadLetter(reason, detail[:MAX_DETAIL], record.offset, index, record.key, original)
 
 
-def _take_other(record: Record, value: bytes, take: _Taker) -> None:
+def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
     """Judge what is not a single event: a batch, a control record, or a dead letter."""
-    batch = take.batch
     elements = _elements(value)
     if elements is not None:
         for index, element in enumerate(elements):
-            _take_one(record, index, bytes(element), take)
+            _take_one(record, index, bytes(element), batch, take)
         if not elements:
             batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
         return
@@ -164,7 +166,7 @@ def _take_other(record: Record, value: bytes, take: _Taker) -> None:
     if control is not None:
         batch.controls.append((record.offset, control))
     else:
-        _take_one(record, 0, value, take)
+        _take_one(record, 0, value, batch, take)
 
 
 def _elements(value: bytes) -> list[msgspec.Raw] | None:
@@ -182,13 +184,13 @@ def _control(value: bytes) -> Control | None:
         return None
 
 
-def _take_one(record: Record, index: int, value: bytes, take: _Taker) -> None:
+def _take_one(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
         take(_decode_event(value), record, index, value)
     except _Rejected as verdict:
-        take.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+        batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
     except _UNREADABLE as error:
-        take.batch.dead.append(_letter(record, index, *_fault(value, error), value))
+        batch.dead.append(_letter(record, index, *_fault(value, error), value))
 
 
 def _fault(value: bytes, error: Exception) -> tuple[str, str]:
@@ -202,58 +204,59 @@ def _fault(value: bytes, error: Exception) -> tuple[str, str]:
     return "schema" if isinstance(parsed, dict) else "unknown_shape", str(error)
 
 
-class _Taker:
-    """Appends valid events to a batch's columns, with everything looked up once per batch."""
+def _taker(batch: Batch) -> Take:
+    """What appends a valid event to a batch's columns; every list's `append` is looked up once per batch."""
+    offset, index_, user_, event_id_ = batch.offset.append, batch.index.append, batch.user.append, batch.event_id.append
+    ts_, recorded_, kind, value = batch.ts.append, batch.recorded.append, batch.kind.append, batch.value.append
+    channel, consent, session_, raw_ = (
+        batch.channel.append,
+        batch.consent.append,
+        batch.session.append,
+        batch.raw.append,
+    )
+    touch_event, touch_item = batch.touch_event.append, batch.touch_item.append
+    touch_category, touch_price = batch.touch_category.append, batch.touch_price.append
+    positions = batch.offset
 
-    __slots__ = ("batch",)
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def __call__(self, event: Event, record: Record, index: int, raw: bytes) -> None:
+    def take(event: Event, record: Record, index: int, raw: bytes) -> None:
         """Append one event, or raise `_Rejected` before anything was appended."""
         user = event.user_id or event.user_pseudo_id
         if user is None:
             raise _Rejected("missing_user", "neither user_id nor user_pseudo_id")
         event_id = event.event_id or ""
-        items = event.items
         _check_ids(event, user, event_id)
         recorded = min(record.timestamp * 1000, YEAR_2100_US)
         ts = _time(event, recorded)
 
-        batch = self.batch
-        position = len(batch.offset)
-        batch.offset.append(record.offset)
-        batch.index.append(index)
-        batch.user.append(user)
-        batch.event_id.append(event_id)
-        batch.ts.append(ts)
-        batch.recorded.append(recorded)
-        batch.kind.append(KINDS.get(event.event_name, 0))
-        batch.value.append(event.value or 0.0)
+        position = len(positions)
+        offset(record.offset)
+        index_(index)
+        user_(user)
+        event_id_(event_id)
+        ts_(ts)
+        recorded_(recorded)
+        kind(KINDS.get(event.event_name, 0))
+        value(event.value or 0.0)
         source = event.traffic_source
-        batch.channel.append(0 if source is None else _channel_code(source.medium))
-        batch.consent.append(0 if event.consent is None else _consent(event))
+        channel(0 if source is None else _channel_code(source.medium))
+        consent(0 if event.consent is None else _consent(event))
         session = event.session_id
-        batch.session.append("" if session is None else str(session))
-        batch.raw.append(raw)
+        session_("" if session is None else str(session))
+        raw_(raw)
         if not event_id:
             batch.without_id += 1
-        if items:
-            self._take_items(position, items)
-        elif event.item_id:
-            batch.touch_event.append(position)
-            batch.touch_item.append(event.item_id)
-            batch.touch_category.append("")
-            batch.touch_price.append(event.value or 0.0)
+        for item in event.items or _short_form(event):
+            touch_event(position)
+            touch_item(item.item_id)
+            touch_category(item.item_category or "")
+            touch_price((item.price or 0.0) * (item.quantity or 1.0))
 
-    def _take_items(self, position: int, items: list[Item]) -> None:
-        batch = self.batch
-        for item in items:
-            batch.touch_event.append(position)
-            batch.touch_item.append(item.item_id)
-            batch.touch_category.append(item.item_category or "")
-            batch.touch_price.append((item.price or 0.0) * (item.quantity or 1.0))
+    return take
+
+
+def _short_form(event: Event) -> tuple[Item, ...]:
+    """The one item of an event without a list of items."""
+    return () if event.item_id is None else (Item(item_id=event.item_id, price=event.value),)
 
 
 def _time(event: Event, recorded: int) -> int:
