@@ -75,7 +75,7 @@ class Progress:
         """First offset of each partition that no worker has included yet."""
         topic = self._settings.topic(role) + "-"
         return {
-            int(name.removeprefix(topic)): facts["next"]
+            int(name.removeprefix(topic)): max(facts["next"], 0)  # -1: a shard that has seen no record yet
             for name, facts in (await self.facts()).items()
             if name.startswith(topic)
         }

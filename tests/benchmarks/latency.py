@@ -28,6 +28,7 @@ PROBE_EVERY = 100
 POLL_S = 0.0005
 ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
 WARM_S = 5.0
+UNSEEN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -119,7 +120,12 @@ async def measure(bench_: Bench, rates: list[int], seconds: float) -> list[dict[
             watching = asyncio.create_task(_watch(progress, probes, Keys(bench_.settings.prefix), stop))
             await _send(bench_, rate, seconds, probes, record=True)
             stop.set()
-            await asyncio.wait_for(watching, 30)
+            try:
+                await asyncio.wait_for(watching, UNSEEN_S)
+            except TimeoutError:
+                user, (item, _) = next(iter(probes.waiting.items()))
+                shown = await progress.store.get([Keys(bench_.settings.prefix).recs(user)])
+                raise RuntimeError(f"{len(probes.waiting)} lists never changed; {user} is on {item}: {shown}") from None
             worker.check()
             p50, p99 = np.quantile(probes.ms, [0.5, 0.99]).tolist()
             results.append(
