@@ -46,8 +46,8 @@ def query(kinds: NDArray[np.float32] | None = None) -> Query:
 class Scratch(NamedTuple):
     """Working memory of one ranking thread.
 
-    By item index: `score`, all zero between users; `touched`, the candidates; `place`, 1 + its position in the list, else
-    `UNLISTED`.
+    By item index: `score`, all zero between users; `touched`, the candidates; `place`, 1 + the position in the list,
+    else `UNLISTED`.
     By voter (a recent item that has a row): `row`, `seed`, `vote`, and `step`, the vote of its transitions.
     """
 
