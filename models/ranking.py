@@ -230,7 +230,10 @@ def rank_rows(
 @kernel
 def current_item(histories: HistoryArrays, user: int) -> int:
     """The item a user is on, -1 for none."""
-    return histories.item[user, histories.head[user]] if histories.count[user] > 0 else np.int32(-1)
+    current: int = -1
+    if histories.count[user] > 0:
+        current = histories.item[user, histories.head[user]]
+    return current
 
 
 @kernel

@@ -43,6 +43,7 @@ from stream.transport import TP, Fetch, batch_topic, faust_settings
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.25
+IN_FLIGHT: Final = 8  # fetches of one topic under way; those of one partition wait for each other
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
 
@@ -183,8 +184,20 @@ class Worker:
 
     def _consume(self, topic: str) -> None:
         async def consume(stream: faust.Stream[Fetch]) -> None:
+            # Partitions wait for acknowledgements and for Redis side by side. Tasks start in the order in which they
+            # were made and queue at their shard's lock, so each partition stays in order.
+            slots = asyncio.Semaphore(IN_FLIGHT)
+            under_way: set[asyncio.Task[None]] = set()  # the event loop itself holds tasks only weakly
+
+            def done(handling: asyncio.Task[None]) -> None:
+                under_way.discard(handling)
+                slots.release()
+
             async for fetch in stream.noack():
-                await self.host.handle(fetch)
+                await slots.acquire()
+                handling = asyncio.create_task(self.host.handle(fetch))
+                under_way.add(handling)
+                handling.add_done_callback(done)
 
         self.app.agent(batch_topic(self.app, topic), name=topic)(consume)  # type: ignore[arg-type]  # Faust's own stream type
 

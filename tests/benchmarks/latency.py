@@ -10,6 +10,7 @@ a reader polls their keys and takes the time at which the list names the item as
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, fir
 
 PROBES = 200  # probe visitors, each used again only after its last list was seen
 PROBE_EVERY = 100
-POLL_S = 0.0005
+POLL_S = 0.001
 ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
 WARM_S = 5.0
 UNSEEN_S = 10.0
@@ -40,6 +41,11 @@ class Probes:
     turn: dict[str, int] = field(default_factory=dict)
     ms: list[float] = field(default_factory=list)
     skipped: int = 0
+
+
+class _User(msgspec.Struct):
+    user_id: str = ""
+    user_pseudo_id: str = ""
 
 
 def _event(user: str, item: str) -> bytes:
@@ -70,7 +76,12 @@ async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, *, rec
     producer = AIOKafkaProducer(bootstrap_servers=bench_.settings.kafka, acks=1, linger_ms=0)
     await producer.start()
     source = Shop(seed=2, users=20_000, concurrent=2_000, rate=rate, start_ts_us=time.time_ns() // 1000).json_events()
-    start, total = time.monotonic(), int(rate * seconds)
+    total = int(rate * seconds)
+    encoded = list(itertools.islice(source, total))
+    users = [msgspec.json.decode(value, type=_User) for value in encoded]
+    keys = [(user.user_id or user.user_pseudo_id).encode() for user in users]
+    background = list(zip(encoded, keys, strict=True))  # made before the clock starts: it costs what the worker needs
+    start = time.monotonic()
     for n in range(total):
         due = start + n / rate
         ahead = due - time.monotonic()
@@ -86,9 +97,7 @@ async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, *, rec
             probes.waiting[user] = (item, due)
             value, key = _event(user, item), user.encode()
         else:
-            value = next(source)
-            fields = msgspec.json.decode(value)
-            key = (fields.get("user_id") or fields["user_pseudo_id"]).encode()
+            value, key = background[n]
         await producer.send("events", value, key=key, partition=partition_of(key, partitions))
     await producer.stop()
 
