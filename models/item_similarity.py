@@ -13,7 +13,18 @@ from models.covisitation import Deltas, NeighbourRows, RowArrays, Weighting, app
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches
 from models.kernel import kernel
-from models.ranking import Lists, Query, Scratch, query, rank_rows, scratch
+from models.ranking import (
+    Lists,
+    Query,
+    Scratch,
+    current_item,
+    find_voters,
+    gather,
+    query,
+    rank_rows,
+    scratch,
+    select,
+)
 from models.vocabulary import Vocabulary
 
 
@@ -163,7 +174,6 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
         items.blob,
         items.ends,
         scratch(len(items)),
-        Lists.empty(1, k),
         out,
     )
     return out
@@ -181,10 +191,10 @@ def _run(
     blob: NDArray[np.uint8],
     ends: NDArray[np.int64],
     work: Scratch,
-    lists: Lists,
     out: NDArray[np.int32],
 ) -> None:
     items = len(rows.row)
+    micros = np.zeros(out.shape[1], dtype=np.int64)
     partition = np.zeros(items, dtype=np.int32)
     hidden = np.zeros(items, dtype=np.bool_)
     size = histories.item.shape[1]
@@ -203,9 +213,10 @@ def _run(
     for n in range(len(touches.user)):
         user = touches.user[n : n + 1]
         if scored[n]:
-            lists.item[0, :] = -1
-            rank_rows(histories, user, rows, votes, hidden, blob, ends, work, lists)
-            out[queries] = lists.item[0]
+            voters = find_voters(histories, user[0], rows, votes, work)  # as `rank_rows`, without reasons
+            found = gather(rows, voters, work)
+            current = current_item(histories, user[0])
+            select(found, current, hidden, blob, ends, work, out[queries], micros)
             queries += 1
         one = Touches(
             user, touches.item[n : n + 1], touches.kind[n : n + 1], touches.ts[n : n + 1], touches.starts[n : n + 1]
