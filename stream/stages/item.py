@@ -27,7 +27,8 @@ from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows,
 YEAR_2000_S: Final = 946_684_800
 TRENDING_HALF_LIFE_S: Final = 6 * 3600.0
 MODEL: Final = "covisit"
-SLICE: Final = 256  # items published at a time, so that the event loop is not held
+SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
+STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
 
 class HoleError(RivuletError):
@@ -210,9 +211,9 @@ class ItemStage:
         items = items[space.trend[items] > 0]
         if len(items) == 0:
             return []
-        if len(items) > 4 * SLICE:  # the strongest are enough: a trending list is short
+        if len(items) > STRONGEST:
             strength = np.log2(space.trend[items]) + space.trend_epoch[items]
-            items = np.sort(items[np.argpartition(-strength, 4 * SLICE)[: 4 * SLICE]])
+            items = np.sort(items[np.argpartition(-strength, STRONGEST)[:STRONGEST]])
         record = Popular(
             partition,
             shard.applied,
