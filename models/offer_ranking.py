@@ -131,39 +131,33 @@ def score_offers(
     for c in range(found):
         item = work.touched[c]
         p = work.score[item] / total
-        start, end = 0, 0
+        start, named = 0, 0
         if item + 1 < len(offers.item_start):
-            start, end = offers.item_start[item], offers.item_start[item + 1]
-        for o in range(start, end):
-            earn(offers.item_offers[o], item, p, offers, items, score, best, why)
+            start = offers.item_start[item]
+            named = offers.item_start[item + 1] - start
+        first, more = 0, 0
         category = items.category[item]
         if category >= 0 and category + 1 < len(offers.category_start):
-            for o in range(offers.category_start[category], offers.category_start[category + 1]):
-                offer = offers.category_offers[o]
-                named = False
-                for i in range(start, end):
-                    named |= offers.item_offers[i] == offer
-                if not named:
-                    earn(offer, item, p, offers, items, score, best, why)
-
-
-@kernel
-def earn(
-    offer: int,
-    item: int,
-    p: float,
-    offers: OfferColumns,
-    items: ItemFacts,
-    score: NDArray[np.float64],
-    best: NDArray[np.float64],
-    why: NDArray[np.int32],
-) -> None:
-    """Add one item's part to an offer's score."""
-    part = p * offers.value[offer]
-    score[offer] += part
-    if part > best[offer] or (part == best[offer] and part > 0 and id_less(items.blob, items.ends, item, why[offer])):
-        best[offer] = part
-        why[offer] = item
+            first = offers.category_start[category]
+            more = offers.category_start[category + 1] - first
+        for o in range(named + more):
+            if o < named:
+                offer = offers.item_offers[start + o]
+            else:
+                offer = offers.category_offers[first + o - named]
+                again = False  # an offer that names the item and its category counts once
+                for i in range(start, start + named):
+                    again |= offers.item_offers[i] == offer
+                if again:
+                    continue
+            # In place, not in a kernel of its own: handing over this many arrays costs more than the sum.
+            part = p * offers.value[offer]
+            score[offer] += part
+            if part > best[offer] or (
+                part == best[offer] and part > 0 and id_less(items.blob, items.ends, item, why[offer])
+            ):
+                best[offer] = part
+                why[offer] = item
 
 
 @kernel

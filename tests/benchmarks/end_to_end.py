@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 
+from models.offers import load_offers
+from stream.cli.offers import publish_offers
 from stream.demo.shop import Shop
 from stream.progress import Progress
 from tests.benchmarks.harness import (
@@ -86,6 +89,8 @@ def main() -> None:
     with bench() as bench_:
         partitions = bench_.settings.events_partitions
         asyncio.run(preload(bench_.settings, stream(options.stream, options.events), partitions))
+        text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
+        asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
         few = min(options.events, options.baseline_events)
         stock = baseline("faust", bench_, few)
         plain = baseline("aiokafka", bench_, few)
