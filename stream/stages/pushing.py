@@ -97,22 +97,29 @@ def _push_offers(
     shard.offers[users] = signature
     for n in np.flatnonzero((signature == 0) & (before != 0)):
         writes.delete(keys.offers(shard.users.text(users[n])))
-    for n in np.flatnonzero((signature != 0) & ((signature != before) | force)):
-        rows = picked.offer[n][picked.offer[n] >= 0]
-        ts_ms = int(ranked.ts_ms[n])
-        found = [
-            {
-                "id": offers.ids[row],
-                "score": round(float(picked.score[n, i]), 6),
-                "until": min(int(offers.until_s[row]), LAST_SECOND) * 1000,
-                "why": space.ids.text(picked.why[n, i]),
-            }
-            for i, row in enumerate(rows)
-        ]
-        last = max(int(offers.until_s[row]) for row in rows)
-        ttl = max(1, min(OFFERS_TTL_S, last - ts_ms // 1000))
-        value = msgspec.json.encode({"v": 1, "ts": ts_ms, "offers": found})
-        writes.set(keys.offers(shard.users.text(users[n])), value, ttl)
+    chosen = np.flatnonzero((signature != 0) & ((signature != before) | force))
+    some = picked.offer[chosen]
+    ends = np.minimum(offers.until_s, LAST_SECOND)
+    last = ends[some].max(axis=1, where=some >= 0, initial=0)
+    ttls = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
+    heads = [b'{"id":%b,"score":' % msgspec.json.encode(name) for name in offers.ids]
+    tails = [b',"until":%d,"why":' % (end * 1000) for end in ends.tolist()]
+    whys = iter(space.ids.texts(picked.why[chosen][some >= 0]))
+    columns = zip(
+        shard.users.texts(users[chosen]),
+        some.tolist(),
+        picked.score[chosen].tolist(),
+        ranked.ts_ms[chosen].tolist(),
+        ttls.tolist(),
+        strict=True,
+    )
+    for user, rows, scores, ts_ms, ttl in columns:
+        found = b"},".join(
+            heads[row] + b"%.6f" % score + tails[row] + msgspec.json.encode(next(whys))
+            for row, score in zip(rows, scores, strict=True)
+            if row >= 0
+        )
+        writes.set(keys.offers(user), b'{"v":1,"ts":%d,"offers":[%b}]}' % (ts_ms, found), ttl)
 
 
 def _signatures(picked: NDArray[np.int32], offers: OfferTable, ts_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
