@@ -85,12 +85,14 @@ def main() -> None:
     parser.add_argument("--stream", choices=("shop", "taobao"), default="shop")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--baseline-events", type=int, default=100_000, help="records the slow readers take")
+    parser.add_argument("--no-offers", action="store_true", help="leave topic offers empty")
     options = parser.parse_args()
     with bench() as bench_:
         partitions = bench_.settings.events_partitions
         asyncio.run(preload(bench_.settings, stream(options.stream, options.events), partitions))
         text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
-        asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
+        if not options.no_offers:
+            asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
         few = min(options.events, options.baseline_events)
         stock = baseline("faust", bench_, few)
         plain = baseline("aiokafka", bench_, few)
