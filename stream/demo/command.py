@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import Annotated
 
 import msgspec
@@ -41,7 +42,7 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with stage:
-        console.print(_welcome(stage))
+        console.print(_welcome(stage), soft_wrap=True)  # lines to copy must not be broken
         running = asyncio.create_task(stage.run(stop, duration))
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             while not running.done():
@@ -53,14 +54,15 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
 
 def _welcome(stage: DemoStage) -> str:
     item = stage.shop.rules[0][0]
+    rivulet = sys.argv[0] if sys.argv[0].endswith("/rivulet") else "rivulet"  # as this one was started
     return f"""[bold]Rivulet is running.[/] Kafka {stage.kafka}, Redis {stage.redis}
 
 In another terminal, look at a visitor's list, send one event, look again:
 
   export RIVULET_KAFKA={stage.kafka} RIVULET_REDIS={stage.redis}
-  rivulet get emma
-  echo '{{"event_name":"view_item","user_id":"emma","item_id":"{item}"}}' | rivulet publish -
-  rivulet get emma
+  {rivulet} get emma
+  echo '{{"event_name":"view_item","user_id":"emma","item_id":"{item}"}}' | {rivulet} publish -
+  {rivulet} get emma
 
 Personas: anna (camper), ben, chloe, dev, emma, frank. Ctrl-C ends everything.
 """
