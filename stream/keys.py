@@ -7,7 +7,7 @@ The README's table is the same contract in prose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -42,6 +42,13 @@ def quote(text: str) -> bytes:
     return text.encode()
 
 
+class KeyForm(NamedTuple):
+    """A kind of key: what stands before and after the percent-encoded id."""
+
+    before: bytes
+    after: bytes
+
+
 class Keys:
     """Builds every key of the contract under one prefix.
 
@@ -67,7 +74,7 @@ class Keys:
     (b'rv:{u1}:recs', b'rv:{u1}:recs:cart', b'rv:trending:segment:3')
     """
 
-    __slots__ = ("_prefix", "_user", "meta", "prefix")
+    __slots__ = ("_prefix", "_user", "meta", "offers_form", "prefix", "recs_form", "similar_form")
 
     def __init__(self, prefix: str = "rv") -> None:
         if not prefix or "{" in prefix or "}" in prefix:
@@ -76,6 +83,9 @@ class Keys:
         self._prefix = prefix.encode() + b":"
         self._user = self._prefix + b"{"
         self.meta: Final = self._prefix + b"meta"
+        self.recs_form: Final = KeyForm(self._user, b"}:recs")
+        self.offers_form: Final = KeyForm(self._user, b"}:offers")
+        self.similar_form: Final = KeyForm(self._prefix + b"similar:", b"")
 
     def _of(self, user: str) -> bytes:
         if not user:  # {} is no hash tag to Redis: the keys would scatter over a cluster

@@ -1,23 +1,23 @@
-"""Ranked lists as the JSON of the Redis contract, written by a kernel from pre-encoded id fragments.
+"""Lists and offers as the JSON of the Redis contract, written by kernels from pre-encoded id fragments.
 
 ``json.dumps`` of a 20-item list with reasons costs about 10 us, more than everything else an event needs; copying the
-fragments costs well under 1 us.
+fragments costs about 1 us. `stream.framing` puts the commands around the values.
 """
 
 from __future__ import annotations
-
-import itertools
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.kernel import kernel
-from models.ranking import Lists
+from models.offer_ranking import Picked
+from models.ranking import HIGHEST, MICRO, Lists
 from models.vocabulary import grown
+from stream.text import SLACK, comma, constant, copy, decimal, integer, phrase
 
 SCORE_BYTES = 24
-LIST_BYTES = 128
+NULL = constant(b"null")
 
 
 class Fragments:
@@ -46,7 +46,7 @@ class Fragments:
         texts = [msgspec.json.encode(text) for text in ids]
         used = int(self.ends[self.size])
         data = b"".join(texts)
-        self.blob = grown(self.blob, used + len(data))
+        self.blob = grown(self.blob, used + len(data) + SLACK)
         self.ends = grown(self.ends, self.size + len(ids) + 1)
         self.blob[used : used + len(data)] = np.frombuffer(data, dtype=np.uint8)
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
@@ -55,145 +55,105 @@ class Fragments:
         self.size += len(ids)
 
 
-def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragments) -> list[bytes]:
-    """One contract value per list.
-
-    Parameters
-    ----------
-    lists
-        Ranked items with scores in 1e-6 and reasons.
-    ts_ms
-        Per list the time of the newest event included, ms since 1970.
-    model
-        Name of the model, without characters that JSON escapes.
-    fragments
-        JSON strings of the item ids.
-
-    Returns
-    -------
-    list[bytes]
-        UTF-8 JSON, in order.
-
-    Notes
-    -----
-    About 1 us per list of 20.
-    """
-    k = lists.item.shape[1]
-    room = len(lists.item) * (LIST_BYTES + len(model) + k * (2 * fragments.longest + len(model) + SCORE_BYTES + 8))
-    buffer = np.empty(room, dtype=np.uint8)
-    ends = np.zeros(len(lists.item) + 1, dtype=np.int64)
-    name = np.frombuffer(model.encode(), dtype=np.uint8)
-    tail = np.frombuffer(b',"%s"]' % model.encode(), dtype=np.uint8)
-    _render(lists, ts_ms, name, tail, fragments.blob, fragments.ends, buffer, ends)
-    data = buffer[: ends[-1]].tobytes()
-    bounds = ends.tolist()
-    return [data[a:b] for a, b in itertools.pairwise(bounds)]
+_LIST_HEAD = constant(b'{"v":1,"ts":')
+_LIST_MODEL = constant(b',"model":"')
+_LIST_ITEMS = constant(b'","exp":null,"items":[')
+_LIST_SCORES = constant(b'],"scores":[')
+_LIST_WHY = constant(b'],"why":[')
+_LIST_TAIL = constant(b"]}")
+_LIST_BYTES = 128
+_REASON = constant(b"[")
+_REASON_MODEL = constant(b',"')
+_REASON_TAIL = constant(b'"]')
 
 
-_HEAD = np.frombuffer(b'{"v":1,"ts":', dtype=np.uint8)
-_MODEL = np.frombuffer(b',"model":"', dtype=np.uint8)
-_ITEMS = np.frombuffer(b'","exp":null,"items":[', dtype=np.uint8)
-_SCORES = np.frombuffer(b'],"scores":[', dtype=np.uint8)
-_WHY = np.frombuffer(b'],"why":[', dtype=np.uint8)
-_TAIL = np.frombuffer(b"]}", dtype=np.uint8)
-_NULL = np.frombuffer(b"null", dtype=np.uint8)
-COMMA, OPEN, DOT, ZERO = 44, 91, 46, 48
+def list_room(k: int, model: bytes, fragments: Fragments) -> int:
+    """Most bytes that `write_list` can need."""
+    return _LIST_BYTES + len(model) + k * (2 * fragments.longest + len(model) + SCORE_BYTES + 8)
 
 
 @kernel
-def _render(
+def write_list(
     lists: Lists,
-    ts_ms: NDArray[np.int64],
+    row: int,
+    ts_ms: int,
     model: NDArray[np.uint8],
-    tail: NDArray[np.uint8],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-    out: NDArray[np.uint8],
-    bounds: NDArray[np.int64],
-) -> None:
-    at = 0
-    k = lists.item.shape[1]
-    for u in range(len(lists.item)):
-        at = _copy(_HEAD, 0, len(_HEAD), out, at)
-        at = _integer(ts_ms[u], out, at)
-        at = _copy(_MODEL, 0, len(_MODEL), out, at)
-        at = _copy(model, 0, len(model), out, at)
-        at = _copy(_ITEMS, 0, len(_ITEMS), out, at)
-        size = 0
-        while size < k and lists.item[u, size] >= 0:
-            at = _comma(size, out, at)
-            item = lists.item[u, size]
-            at = _copy(blob, ends[item], ends[item + 1], out, at)
-            size += 1
-        at = _copy(_SCORES, 0, len(_SCORES), out, at)
-        for i in range(size):
-            at = _comma(i, out, at)
-            at = _decimal(lists.micro[u, i], out, at)
-        at = _copy(_WHY, 0, len(_WHY), out, at)
-        for i in range(size):
-            at = _comma(i, out, at)
-            at = _reason(lists.why[u, i], tail, blob, ends, out, at)
-        at = _copy(_TAIL, 0, len(_TAIL), out, at)
-        bounds[u + 1] = at
-
-
-@kernel
-def _reason(
-    why: int,
-    tail: NDArray[np.uint8],
     blob: NDArray[np.uint8],
     ends: NDArray[np.int64],
     out: NDArray[np.uint8],
     at: int,
 ) -> int:
-    out[at] = OPEN
-    at += 1
-    at = _copy(_NULL, 0, 4, out, at) if why < 0 else _copy(blob, ends[why], ends[why + 1], out, at)
-    return _copy(tail, 0, len(tail), out, at)
+    """Write one list: ``{"v":1,"ts":ms,"model":"...","exp":null,"items":[...],"scores":[...],"why":[...]}``."""
+    items, scores, whys = lists.item[row], lists.micro[row], lists.why[row]
+    at = integer(ts_ms, out, phrase(_LIST_HEAD, out, at))
+    at = phrase(model, out, phrase(_LIST_MODEL, out, at))
+    at = phrase(_LIST_ITEMS, out, at)
+    size = 0
+    while size < len(items) and items[size] >= 0:
+        at = comma(size, out, at)
+        at = copy(blob, ends[items[size]], ends[items[size] + 1], out, at)
+        size += 1
+    at = phrase(_LIST_SCORES, out, at)
+    for i in range(size):
+        at = decimal(scores[i], out, comma(i, out, at))
+    at = phrase(_LIST_WHY, out, at)
+    for i in range(size):
+        at = phrase(_REASON, out, comma(i, out, at))
+        at = write_id(whys[i], blob, ends, out, at)
+        at = phrase(model, out, phrase(_REASON_MODEL, out, at))
+        at = phrase(_REASON_TAIL, out, at)
+    return phrase(_LIST_TAIL, out, at)
 
 
 @kernel
-def _copy(source: NDArray[np.uint8], start: int, end: int, out: NDArray[np.uint8], at: int) -> int:
-    for i in range(start, end):
-        out[at] = source[i]
-        at += 1
-    return at
+def write_id(index: int, blob: NDArray[np.uint8], ends: NDArray[np.int64], out: NDArray[np.uint8], at: int) -> int:
+    """Write an id's fragment, ``null`` for none."""
+    if index < 0:
+        return phrase(NULL, out, at)
+    return copy(blob, ends[index], ends[index + 1], out, at)
+
+
+_OFFERS_HEAD = constant(b'{"v":1,"ts":')
+_OFFERS_OPEN = constant(b',"offers":[')
+_OFFER_ID = constant(b'{"id":')
+_OFFER_SCORE = constant(b',"score":')
+_OFFER_UNTIL = constant(b',"until":')
+_OFFER_WHY = constant(b',"why":')
+_OFFER_TAIL = constant(b"}")
+_OFFERS_TAIL = constant(b"]}")
+_OFFER_BYTES = 96
+
+
+def offers_room(top: int, offers: Fragments, items: Fragments) -> int:
+    """Most bytes that `write_offers` can need."""
+    return _LIST_BYTES + top * (offers.longest + items.longest + _OFFER_BYTES)
 
 
 @kernel
-def _comma(position: int, out: NDArray[np.uint8], at: int) -> int:
-    if position == 0:
-        return at
-    out[at] = COMMA
-    return at + 1
-
-
-@kernel
-def _integer(value: int, out: NDArray[np.uint8], at: int) -> int:
-    digits = 1
-    rest = value // 10
-    while rest > 0:
-        digits += 1
-        rest //= 10
-    for i in range(digits - 1, -1, -1):
-        out[at + i] = ZERO + value % 10
-        value //= 10
-    return at + digits
-
-
-@kernel
-def _decimal(micro: int, out: NDArray[np.uint8], at: int) -> int:
-    """Write ``micro / 1e6`` with at most six decimals and no trailing zeros."""
-    at = _integer(micro // 1_000_000, out, at)
-    rest = micro % 1_000_000
-    if rest == 0:
-        return at
-    out[at] = DOT
-    at += 1
-    unit = 100_000
-    while rest > 0:
-        out[at] = ZERO + rest // unit
-        at += 1
-        rest %= unit
-        unit //= 10
-    return at
+def write_offers(
+    picked: Picked,
+    row: int,
+    ts_ms: int,
+    until_ms: NDArray[np.int64],
+    offer_blob: NDArray[np.uint8],
+    offer_ends: NDArray[np.int64],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    at: int,
+) -> int:
+    """Write a user's offers: ``{"v":1,"ts":ms,"offers":[{"id":..,"score":..,"until":ms,"why":..}]}``."""
+    at = integer(ts_ms, out, phrase(_OFFERS_HEAD, out, at))
+    at = phrase(_OFFERS_OPEN, out, at)
+    for i in range(picked.offer.shape[1]):
+        offer = picked.offer[row, i]
+        if offer < 0:
+            break
+        at = phrase(_OFFER_ID, out, comma(i, out, at))
+        at = write_id(offer, offer_blob, offer_ends, out, at)
+        micro = int(np.floor(min(picked.score[row, i] * MICRO, HIGHEST) + 0.5))
+        at = decimal(micro, out, phrase(_OFFER_SCORE, out, at))
+        at = integer(until_ms[offer], out, phrase(_OFFER_UNTIL, out, at))
+        at = write_id(picked.why[row, i], blob, ends, out, phrase(_OFFER_WHY, out, at))
+        at = phrase(_OFFER_TAIL, out, at)
+    return phrase(_OFFERS_TAIL, out, at)

@@ -21,7 +21,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
-from stream.resp import SLOTS, Commands, Reply, StoreError, WriteBatch, key_slot, pack, readable
+from stream.resp import SLOTS, Commands, Reply, StoreError, WriteBatch, key_of, key_slot, pack, readable
 
 Node: TypeAlias = tuple[str, int]
 
@@ -248,7 +248,7 @@ class RedisStore:
             groups.setdefault(key_slot(key) if self._cluster else 0, []).append(index)
         commands = Commands()
         for group in groups.values():
-            commands.add(keys[group[0]], b"MGET", *(keys[index] for index in group))
+            commands.add(b"MGET", *(keys[index] for index in group))
         found: list[bytes | None] = [None] * len(keys)
         for group, values in zip(groups.values(), await self._settle(commands), strict=True):
             for index, value in zip(group, values, strict=True):
@@ -258,7 +258,7 @@ class RedisStore:
     async def hgetall(self, key: bytes) -> dict[bytes, bytes]:
         """Read a hash; empty if there is none; waits as ``flush`` does."""
         commands = Commands()
-        commands.add(key, b"HGETALL", key)
+        commands.add(b"HGETALL", key)
         (flat,) = await self._settle(commands)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -310,7 +310,7 @@ class RedisStore:
     ) -> _Round:
         """Send each command once to the node that should have it; file the replies; judge those that are errors."""
         outcome = _Round(set(), {}, {})
-        parcels = self._parcels(commands.keys, todo, asking)
+        parcels = self._parcels(commands.frames, todo, asking)
         sent = (self._deliver(node, asks, commands.frames, indexes) for (node, asks), indexes in parcels.items())
         answers = await asyncio.gather(*sent, return_exceptions=True)
         for ((node, _), indexes), answer in zip(parcels.items(), answers, strict=True):
@@ -323,18 +323,18 @@ class RedisStore:
                 for index, reply in zip(indexes, answer, strict=True):
                     replies[index] = reply
                     if isinstance(reply, hiredis.ReplyError):
-                        self._judge(outcome, index, commands.keys[index], str(reply), node)
+                        self._judge(outcome, index, commands.frames[index], str(reply), node)
         return outcome
 
     def _parcels(
-        self, keys: Sequence[bytes], todo: Sequence[int], asking: Mapping[int, Node]
+        self, frames: Sequence[bytes], todo: Sequence[int], asking: Mapping[int, Node]
     ) -> dict[tuple[Node, bool], Sequence[int]]:
         if not self._cluster:
             return {(self._seed, False): todo} if todo else {}
         parcels: dict[tuple[Node, bool], list[int]] = {}
         slots = self._slots
         for index in todo:
-            aim = (asking[index], True) if index in asking else (slots[key_slot(keys[index])], False)
+            aim = (asking[index], True) if index in asking else (slots[key_slot(key_of(frames[index]))], False)
             if aim in parcels:
                 parcels[aim].append(index)
             else:
@@ -347,7 +347,7 @@ class RedisStore:
             return (await link.exchange([_ASKING + frames[index] for index in indexes], each=2))[1::2]
         return await link.exchange([frames[index] for index in indexes])
 
-    def _judge(self, outcome: _Round, index: int, key: bytes, text: str, node: Node) -> None:
+    def _judge(self, outcome: _Round, index: int, frame: bytes, text: str, node: Node) -> None:
         """Sort a reply error: elsewhere, later, or never."""
         code, _, rest = text.partition(" ")
         if code in {"MOVED", "ASK"}:
@@ -368,7 +368,7 @@ class RedisStore:
         elif code in _REFUSED:
             raise ConfigurationError(f"Redis at {_address(node)} refused the login: {text}")
         else:
-            raise StoreError(f"Redis refused {readable(key)}: {text}")
+            raise StoreError(f"Redis refused {readable(key_of(frame))}: {text}")
         outcome.again.add(index)
 
     async def _pause(self, attempt: int, trouble: str) -> None:

@@ -17,8 +17,8 @@ from models.ranking import Lists, rank_similar
 from models.vocabulary import Vocabulary
 from stream.decoding import Record
 from stream.errors import RivuletError
+from stream.framing import Names, set_lists
 from stream.keys import NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
-from stream.rendering import render
 from stream.resp import WriteBatch
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
@@ -26,7 +26,7 @@ from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows,
 
 YEAR_2000_S: Final = 946_684_800
 TRENDING_HALF_LIFE_S: Final = 6 * 3600.0
-MODEL: Final = "covisit"
+MODEL: Final = b"covisit"
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
@@ -190,12 +190,12 @@ class ItemStage:
         ids = space.ids
         rank_similar(items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.ends, space.scratch, lists)
         space.unpublished[items] = False
-        texts = ids.texts(items)
         shared = len(space.owned) < space.partitions
-        values = render(lists, np.full(len(items), ts_ms, dtype=np.int64), MODEL, space.fragments)
-        for n, (text, value) in enumerate(zip(texts, values, strict=True)):
-            if lists.item[n, 0] >= 0:
-                writes.set(self.keys.similar(text), value, SIMILAR_TTL_S)
+        known = np.flatnonzero(lists.item[:, 0] >= 0)
+        lists = Lists(*(column[known] for column in lists))
+        names = Names.of(self.keys.similar_form, ids, items[known])
+        times = np.full(len(known), ts_ms, dtype=np.int64)
+        writes.set_all(set_lists(names, lists, times, SIMILAR_TTL_S, MODEL, space.fragments))
         if shared:
             with_row = items[space.rows.arrays.row[items] != NO_ROW]
             for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):

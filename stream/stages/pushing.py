@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,16 +13,36 @@ from models.offer_ranking import Picked
 from models.offer_table import OfferTable
 from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
+from stream.framing import Names, set_lists, set_offers
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
-from stream.rendering import render
+from stream.rendering import Fragments
 from stream.resp import WriteBatch
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import YEAR_2000_S, UserShard
 
-MODEL: Final = "covisit"
+MODEL: Final = b"covisit"
 LAST_SECOND: Final = 253_402_300_799  # end of the year 9999, for offers without one: what every reader's dates can hold
 REFRESH_MS: Final = RECS_TTL_S * 500  # an unchanged list is written again after half its life
 PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved
+
+
+class Shelf(NamedTuple):
+    """Offers as they are pushed, by row of the offer table: JSON of the id, end, and a hash of both.
+
+    Rows are no identity, because offers come and go. `mark` has one more entry, 0, for row -1.
+    """
+
+    fragments: Fragments
+    until_s: NDArray[np.int64]
+    mark: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, table: OfferTable) -> Shelf:
+        """What is pushed of a table's offers."""
+        fragments = Fragments()
+        fragments.extend(list(table.ids))
+        marks = hash_ids([f"{name} {end}" for name, end in zip(table.ids, table.until_s, strict=True)])
+        return cls(fragments, np.minimum(table.until_s, LAST_SECOND), np.append(marks, np.uint64(0)))
 
 
 class Ranked(NamedTuple):
@@ -44,11 +63,11 @@ class Pushes:
     lists: int
 
 
-def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, offers: OfferTable, *, force: bool) -> Pushes:
+def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, shelf: Shelf, *, force: bool) -> Pushes:
     """Write what changed for the ranked users and remember what was written."""
     writes = WriteBatch()
     _push_lists(shard, space, keys, ranked, writes, force=force)
-    _push_offers(shard, space, keys, ranked, offers, writes, force=force)
+    _push_offers(shard, space, keys, ranked, shelf, writes, force=force)
     _push_profiles(shard, keys, ranked, writes)
     return Pushes(writes, len(ranked.users))
 
@@ -73,9 +92,8 @@ def _push_lists(
     changed = (lists.item != before).any(axis=1) | (ts_ms - shard.pushed_ms[users] >= REFRESH_MS) | force
     chosen = np.flatnonzero(changed & ~empty & ~refused)
     some = Lists(lists.item[chosen], lists.micro[chosen], lists.why[chosen])
-    values = render(some, ts_ms[chosen], MODEL, space.fragments)
-    for user, value in zip(shard.users.texts(users[chosen]), values, strict=True):
-        writes.set(keys.recs(user), value, RECS_TTL_S)
+    names = Names.of(keys.recs_form, shard.users, users[chosen])
+    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, MODEL, space.fragments))
     shard.last[users[chosen]] = some.item
     shard.pushed_ms[users[chosen]] = ts_ms[chosen]
 
@@ -85,57 +103,35 @@ def _push_offers(
     space: ItemSpace,
     keys: Keys,
     ranked: Ranked,
-    offers: OfferTable,
+    shelf: Shelf,
     writes: WriteBatch,
     *,
     force: bool,
 ) -> None:
     users, picked = ranked.users, ranked.picked
     picked.offer[denied(shard, users, ADS)] = -1
-    signature = _signatures(picked.offer, offers, ranked.ts_ms)
+    signature = _signatures(picked.offer, shelf, ranked.ts_ms)
     before = shard.offers[users]
     shard.offers[users] = signature
     for n in np.flatnonzero((signature == 0) & (before != 0)):
         writes.delete(keys.offers(shard.users.text(users[n])))
     chosen = np.flatnonzero((signature != 0) & ((signature != before) | force))
-    some = picked.offer[chosen]
-    ends = np.minimum(offers.until_s, LAST_SECOND)
-    last = ends[some].max(axis=1, where=some >= 0, initial=0)
-    ttls = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
-    heads = [b'{"id":%b,"score":' % msgspec.json.encode(name) for name in offers.ids]
-    tails = [b',"until":%d,"why":' % (end * 1000) for end in ends.tolist()]
-    whys = iter(space.ids.texts(picked.why[chosen][some >= 0]))
-    columns = zip(
-        shard.users.texts(users[chosen]),
-        some.tolist(),
-        picked.score[chosen].tolist(),
-        ranked.ts_ms[chosen].tolist(),
-        ttls.tolist(),
-        strict=True,
-    )
-    for user, rows, scores, ts_ms, ttl in columns:
-        found = b"},".join(
-            heads[row] + b"%.6f" % score + tails[row] + msgspec.json.encode(next(whys))
-            for row, score in zip(rows, scores, strict=True)
-            if row >= 0
-        )
-        writes.set(keys.offers(user), b'{"v":1,"ts":%d,"offers":[%b}]}' % (ts_ms, found), ttl)
+    some = Picked(*(column[chosen] for column in picked))
+    last = shelf.until_s[some.offer].max(axis=1, where=some.offer >= 0, initial=0)
+    ttl_s = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
+    names = Names.of(keys.offers_form, shard.users, users[chosen])
+    until_ms = shelf.until_s * 1000
+    writes.set_all(set_offers(names, some, ranked.ts_ms[chosen], ttl_s, until_ms, shelf.fragments, space.fragments))
 
 
-def _signatures(picked: NDArray[np.int32], offers: OfferTable, ts_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _signatures(picked: NDArray[np.int32], shelf: Shelf, ts_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
     """What tells one pushed value from another, 0 for no offers: which offers, their ends, and the half of a lifetime.
 
-    Rows of the table are no identity, because offers come and go; without the time, a key would end before its offers.
+    Without the time, a key would end before its offers.
     """
-    if not offers.ids:
-        return np.zeros(len(picked), dtype=np.uint64)
-    marks = np.zeros(len(offers.ids) + 1, dtype=np.uint64)  # the last one is that of row -1
-    rows = np.unique(picked)
-    rows = rows[rows >= 0]
-    marks[rows] = hash_ids([f"{offers.ids[row]} {offers.until_s[row]}" for row in rows])
     signature = np.zeros(len(picked), dtype=np.uint64)
     for column in picked.T:
-        signature = signature * np.uint64(1_000_003) + marks[column]
+        signature = signature * np.uint64(1_000_003) + shelf.mark[column]
     period = (ts_ms // (OFFERS_TTL_S * 500)).astype(np.uint64)
     return np.where(picked[:, 0] < 0, np.uint64(0), signature + period)
 

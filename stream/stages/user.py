@@ -26,7 +26,7 @@ from stream.events import KIND_WEIGHTS, KINDS
 from stream.keys import Keys
 from stream.stages.admission import Admitted, admit
 from stream.stages.global_ import SegmentModel
-from stream.stages.pushing import Pushes, Ranked, push
+from stream.stages.pushing import Pushes, Ranked, Shelf, push
 from stream.stages.segmenting import Segmenting
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
@@ -151,13 +151,14 @@ class UserStage:
         """Replace the offers that may be pushed; again whenever segments got other labels."""
         self._offers = list(offers)
         space = self.space
-        self.offers = build_table(
+        table = build_table(
             self._offers,
             lambda item: int(space.encode([item])[0]),
             lambda category: int(space.encode_categories([category])[0]),
             self.segmenting.labels,
         )
-        self._columns = OfferColumns.of(self.offers)
+        self._columns = OfferColumns.of(table)
+        self._shelf = Shelf.of(table)
 
     def set_model(self, model: SegmentModel) -> None:
         """Take over the segments that the global stage has learned."""
@@ -215,7 +216,7 @@ class UserStage:
             picked,
         )
         ranked = Ranked(users, ts_ms, lists, picked, moved)
-        return push(shard, space, self.keys, ranked, self.offers, force=force)
+        return push(shard, space, self.keys, ranked, self._shelf, force=force)
 
     def seeds(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int32]:
         """Recent items of some users whose rows another worker owns; none while this process owns them all."""

@@ -12,7 +12,8 @@ from models.profiles import ADS, ANALYTICS, DENIED, GRANTED, PERSONALISATION
 from models.ranking import Lists
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys, parse_list, parse_offers
 from stream.memory_store import MemoryStore
-from stream.stages.pushing import PROFILE_EVERY_MS, REFRESH_MS, Pushes, Ranked, denied, push
+from stream.resp import key_of
+from stream.stages.pushing import PROFILE_EVERY_MS, REFRESH_MS, Pushes, Ranked, Shelf, denied, push
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
 from tests.records import T0_US, read, read_hash, written
@@ -64,7 +65,7 @@ class Desk:
         users = np.array([user], dtype=np.int32)
         times = np.array([ms], dtype=np.int64)
         ranked = Ranked(users, times, lists, picked, np.array([moved]))
-        pushes = push(self.shard, self.space, KEYS, ranked, self.offers, force=force)
+        pushes = push(self.shard, self.space, KEYS, ranked, Shelf.of(self.offers), force=force)
         written(pushes.writes, into=self.store)
         return pushes
 
@@ -72,7 +73,7 @@ class Desk:
         self.shard.profiles.arrays.flags[0] |= np.uint8(answer << grant)
 
     def keys(self, pushes: Pushes) -> set[str]:
-        return {key.decode().rpartition(":")[2] for key in pushes.writes.keys}
+        return {key.decode().rpartition(":")[2] for key in map(key_of, pushes.writes.frames)}
 
 
 def test_one_flush_writes_list_offers_and_profile() -> None:
@@ -174,5 +175,5 @@ def test_nobody_to_push_to() -> None:
         Picked.empty(0),
         np.zeros(0, dtype=np.bool_),
     )
-    pushes = push(desk.shard, desk.space, KEYS, nobody, desk.offers, force=True)
+    pushes = push(desk.shard, desk.space, KEYS, nobody, Shelf.of(desk.offers), force=True)
     assert (pushes.lists, len(pushes.writes)) == (0, 0)

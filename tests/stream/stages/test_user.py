@@ -18,6 +18,7 @@ from stream.demo.shop import Shop
 from stream.keys import Keys, parse_list, parse_offers
 from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
+from stream.resp import key_of
 from stream.stages.global_ import SegmentModel, decode_model
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
@@ -349,4 +350,6 @@ def test_rank_all_pushes_to_everyone_who_was_learned_and_nobody_else() -> None:
     last = [record(0, b"", at=at).timestamp for at in (2, 5, 50)]
     assert learned.ts_ms.tolist() == last
     pushes = pipeline.users.rank(0, learned.users, learned.ts_ms, force=True)
-    assert {key for key in pushes.writes.keys if key.endswith(b":recs")} == {KEYS.recs(user) for user in "abu"}
+    assert {key for key in map(key_of, pushes.writes.frames) if key.endswith(b":recs")} == {
+        KEYS.recs(user) for user in "abu"
+    }

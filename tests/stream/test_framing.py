@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import json
 
+import hiredis
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.ranking import Lists
-from stream.keys import parse_list
-from stream.rendering import Fragments, render
+from models.offer_ranking import Picked
+from models.vocabulary import Vocabulary
+from stream.framing import Names, set_lists, set_offers
+from stream.keys import Keys, parse_list
+from stream.rendering import Fragments
 
 IDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 HOSTILE = [
@@ -25,7 +30,27 @@ HOSTILE = [
     "null",
     "x" * 256,
 ]
+TTL_S = 259_200
+KEYS = Keys()
 MICROS = st.integers(1, 10**9) | st.sampled_from([1, 10, 999_999, 1_000_000, 1_000_001, 120_000_000, 2**53])
+
+
+def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragments) -> list[bytes]:
+    """The values of the commands, for as many users."""
+    users = Vocabulary()
+    index = users.encode([f"u{n}" for n in range(len(ts_ms))])
+    frames = set_lists(Names.of(KEYS.recs_form, users, index), lists, ts_ms, TTL_S, model.encode(), fragments)
+    return [parsed(frame)[2] for frame in frames]
+
+
+def parsed(frame: bytes) -> list[bytes]:
+    """A command as a server reads it: exactly one."""
+    reader = hiredis.Reader()
+    reader.feed(frame)
+    parts: list[bytes] = reader.gets()
+    assert reader.gets() is False
+    assert (parts[0], len(parts), parts[3]) == (b"SET", 5, b"EX")
+    return parts
 
 
 @st.composite
@@ -91,3 +116,46 @@ def test_many_ids_grow_the_fragments() -> None:
 
 def test_nothing_to_render() -> None:
     assert render(Lists.empty(0, 20), np.zeros(0, dtype=np.int64), "covisit", Fragments()) == []
+
+
+@settings(deadline=None)
+@given(st.lists(IDS, min_size=1, max_size=6, unique=True), st.data())
+def test_commands_name_the_key_and_lifetime_of_each_user(users: list[str], data: st.DataObject) -> None:
+    """Keys as `Keys` spells them, sizes of one to many digits, every user with offers of his own."""
+    ids, names, items, offers = Vocabulary(), ["spring", 'a"b'], Fragments(), Fragments()
+    index = ids.encode(users)
+    items.extend(HOSTILE)
+    offers.extend(names)
+    until_ms = np.array([5, 2**52], dtype=np.int64)
+    picked = Picked.empty(len(users))
+    for row in range(len(users)):
+        for place in range(data.draw(st.integers(0, 3))):
+            picked.offer[row, place] = data.draw(st.integers(0, 1))
+            picked.score[row, place] = data.draw(st.floats(0, 1e9))
+            picked.why[row, place] = data.draw(st.integers(-1, len(HOSTILE) - 1))
+    times = np.arange(len(users), dtype=np.int64) * 10**12
+    ttls = np.array([data.draw(st.integers(1, 10**9)) for _ in users], dtype=np.int64)
+    frames = set_offers(Names.of(KEYS.offers_form, ids, index), picked, times, ttls, until_ms, offers, items)
+    for row, frame in enumerate(frames):
+        _, key, value, _, ttl = parsed(frame)
+        assert (key, int(ttl)) == (KEYS.offers(users[row]), ttls[row])
+        found = json.loads(value)
+        assert (found["v"], found["ts"], len(found["offers"])) == (1, times[row], (picked.offer[row] >= 0).sum())
+        for place, offer in enumerate(found["offers"]):
+            why = picked.why[row, place]
+            assert offer["id"] == names[picked.offer[row, place]]
+            assert offer["until"] == until_ms[picked.offer[row, place]]
+            assert offer["why"] == (None if why < 0 else HOSTILE[why])
+            assert abs(offer["score"] - picked.score[row, place]) <= 0.51e-6 + 1e-12 * picked.score[row, place]
+
+
+def test_lists_of_items_have_keys_of_items() -> None:
+    ids, fragments = Vocabulary(), Fragments()
+    ids.encode(HOSTILE)
+    fragments.extend(HOSTILE)
+    index = np.arange(len(HOSTILE), dtype=np.int32)
+    lists = Lists.empty(len(HOSTILE), 2)
+    lists.item[:, 0], lists.micro[:, 0] = index, 10**6
+    times = np.zeros(len(HOSTILE), dtype=np.int64)
+    frames = set_lists(Names.of(KEYS.similar_form, ids, index), lists, times, TTL_S, b"covisit", fragments)
+    assert [parsed(frame)[1] for frame in frames] == [KEYS.similar(item) for item in HOSTILE]
