@@ -16,7 +16,7 @@ from models.ranking import Lists
 from models.vocabulary import Vocabulary
 from stream.keys import KeyForm
 from stream.rendering import Fragments, list_room, offers_room, write_list, write_offers
-from stream.text import SLACK, constant, digits, exactly, integer, phrase, put
+from stream.text import SLACK, Texts, constant, digits, exactly, integer, phrase, put
 
 _SET = constant(b"*5\r\n$3\r\nSET\r\n$")
 _SIZE = constant(b"\r\n$")
@@ -96,7 +96,7 @@ def set_lists(
     """
     rows, k = lists.item.shape
     frames = Frames.room(rows, names.room() + rows * list_room(k, model, fragments))
-    _set_lists(names, lists, ts_ms, ttl_s, constant(model), fragments.blob, fragments.ends, frames)
+    _set_lists(names, lists, ts_ms, ttl_s, constant(model), Texts.of(fragments), frames)
     return frames.commands()
 
 
@@ -117,7 +117,7 @@ def set_offers(
     """
     rows, top = picked.offer.shape
     frames = Frames.room(rows, names.room() + rows * offers_room(top, offers, items))
-    _set_offers(names, picked, ts_ms, ttl_s, until_ms, offers.blob, offers.ends, items.blob, items.ends, frames)
+    _set_offers(names, picked, ts_ms, ttl_s, until_ms, Texts.of(offers), Texts.of(items), frames)
     return frames.commands()
 
 
@@ -128,14 +128,13 @@ def _set_lists(
     ts_ms: NDArray[np.int64],
     ttl_s: int,
     model: NDArray[np.uint8],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    ids: Texts,
     frames: Frames,
 ) -> None:
     at = 0
     for row in range(len(ts_ms)):
         value = at + _head_room(names, row)
-        end = write_list(lists, row, ts_ms[row], model, blob, ends, frames.out, value)
+        end = write_list(lists, row, ts_ms[row], model, ids, frames.out, value)
         frames.start[row] = _open(names, row, value, end, frames.out)
         at = _close(ttl_s, frames.out, end)
         frames.end[row] = at
@@ -148,16 +147,14 @@ def _set_offers(
     ts_ms: NDArray[np.int64],
     ttl_s: NDArray[np.int64],
     until_ms: NDArray[np.int64],
-    offer_blob: NDArray[np.uint8],
-    offer_ends: NDArray[np.int64],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    offers: Texts,
+    items: Texts,
     frames: Frames,
 ) -> None:
     at = 0
     for row in range(len(ts_ms)):
         value = at + _head_room(names, row)
-        end = write_offers(picked, row, ts_ms[row], until_ms, offer_blob, offer_ends, blob, ends, frames.out, value)
+        end = write_offers(picked, row, ts_ms[row], until_ms, offers, items, frames.out, value)
         frames.start[row] = _open(names, row, value, end, frames.out)
         at = _close(ttl_s[row], frames.out, end)
         frames.end[row] = at
@@ -167,7 +164,8 @@ def _set_offers(
 def _head_room(names: Names, row: int) -> int:
     """Most bytes before the value: all of the head, with every byte of the id escaped."""
     index = names.index[row]
-    return _HEAD_BYTES + len(names.before) + len(names.after) + 3 * (names.ends[index + 1] - names.ends[index])
+    length = int(names.ends[index + 1] - names.ends[index])
+    return _HEAD_BYTES + len(names.before) + len(names.after) + 3 * length
 
 
 @kernel
@@ -194,12 +192,12 @@ def _close(ttl_s: int, out: NDArray[np.uint8], at: int) -> int:
 
 @kernel
 def _escaped(byte: int) -> bool:
-    return bool(byte == PERCENT or byte == COLON or byte == OPEN or byte == CLOSE)
+    return byte in (PERCENT, COLON, OPEN, CLOSE)
 
 
 @kernel
 def _quoted_size(blob: NDArray[np.uint8], first: int, last: int) -> int:
-    size = last - first
+    size: int = last - first
     for i in range(first, last):
         if _escaped(blob[i]):
             size += 2

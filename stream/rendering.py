@@ -14,7 +14,7 @@ from models.kernel import kernel
 from models.offer_ranking import Picked
 from models.ranking import HIGHEST, MICRO, Lists
 from models.vocabulary import grown
-from stream.text import SLACK, comma, constant, copy, decimal, integer, phrase
+from stream.text import SLACK, Texts, comma, constant, copy, decimal, integer, phrase
 
 SCORE_BYTES = 24
 NULL = constant(b"null")
@@ -78,8 +78,7 @@ def write_list(
     row: int,
     ts_ms: int,
     model: NDArray[np.uint8],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    ids: Texts,
     out: NDArray[np.uint8],
     at: int,
 ) -> int:
@@ -91,7 +90,7 @@ def write_list(
     size = 0
     while size < len(items) and items[size] >= 0:
         at = comma(size, out, at)
-        at = copy(blob, ends[items[size]], ends[items[size] + 1], out, at)
+        at = write_id(items[size], ids, out, at)
         size += 1
     at = phrase(_LIST_SCORES, out, at)
     for i in range(size):
@@ -99,18 +98,18 @@ def write_list(
     at = phrase(_LIST_WHY, out, at)
     for i in range(size):
         at = phrase(_REASON, out, comma(i, out, at))
-        at = write_id(whys[i], blob, ends, out, at)
+        at = write_id(whys[i], ids, out, at)
         at = phrase(model, out, phrase(_REASON_MODEL, out, at))
         at = phrase(_REASON_TAIL, out, at)
     return phrase(_LIST_TAIL, out, at)
 
 
 @kernel
-def write_id(index: int, blob: NDArray[np.uint8], ends: NDArray[np.int64], out: NDArray[np.uint8], at: int) -> int:
+def write_id(index: int, ids: Texts, out: NDArray[np.uint8], at: int) -> int:
     """Write an id's fragment, ``null`` for none."""
     if index < 0:
         return phrase(NULL, out, at)
-    return copy(blob, ends[index], ends[index + 1], out, at)
+    return copy(ids.blob, ids.ends[index], ids.ends[index + 1], out, at)
 
 
 _OFFERS_HEAD = constant(b'{"v":1,"ts":')
@@ -135,10 +134,8 @@ def write_offers(
     row: int,
     ts_ms: int,
     until_ms: NDArray[np.int64],
-    offer_blob: NDArray[np.uint8],
-    offer_ends: NDArray[np.int64],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    offers: Texts,
+    items: Texts,
     out: NDArray[np.uint8],
     at: int,
 ) -> int:
@@ -150,10 +147,10 @@ def write_offers(
         if offer < 0:
             break
         at = phrase(_OFFER_ID, out, comma(i, out, at))
-        at = write_id(offer, offer_blob, offer_ends, out, at)
+        at = write_id(offer, offers, out, at)
         micro = int(np.floor(min(picked.score[row, i] * MICRO, HIGHEST) + 0.5))
         at = decimal(micro, out, phrase(_OFFER_SCORE, out, at))
         at = integer(until_ms[offer], out, phrase(_OFFER_UNTIL, out, at))
-        at = write_id(picked.why[row, i], blob, ends, out, phrase(_OFFER_WHY, out, at))
+        at = write_id(picked.why[row, i], items, out, phrase(_OFFER_WHY, out, at))
         at = phrase(_OFFER_TAIL, out, at)
     return phrase(_OFFERS_TAIL, out, at)

@@ -6,9 +6,9 @@ Each takes the buffer and the place to write at, and returns the place behind wh
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
-import llvmlite.ir as ir
+import llvmlite.ir as ir  # type: ignore[import-untyped]  # no py.typed
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
@@ -21,7 +21,26 @@ COMMA, DOT, ZERO = 44, 46, 48
 MILLION = 1_000_000
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+class _Ids(Protocol):
+    """A vocabulary, or the fragments of one."""
+
+    blob: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+
+class Texts(NamedTuple):
+    """Ids as a kernel takes them: all their bytes, and where each one's end."""
+
+    blob: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: _Ids) -> Texts:
+        """The arrays of a vocabulary or of fragments."""
+        return cls(ids.blob, ids.ends)
+
+
+@intrinsic
 def _move16(typing: Any, source: Any, start: Any, out: Any, at: Any) -> Any:
     """Move 16 bytes with one load and one store, as C's ``memcpy(out + at, source + start, 16)``."""
 
@@ -42,7 +61,7 @@ def _move16(typing: Any, source: Any, start: Any, out: Any, at: Any) -> Any:
 def copy(source: NDArray[np.uint8], start: int, end: int, out: NDArray[np.uint8], at: int) -> int:
     """Copy ``source[start:end]``, 16 bytes at a time: byte by byte, fragments were most of a list's cost."""
     for done in range(0, end - start, SLACK):
-        _move16(source, start + done, out, at + done)
+        _move16(source, start + done, out, at + done)  # type: ignore[call-arg]  # numba adds the typing context
     return at + end - start
 
 

@@ -192,7 +192,7 @@ class ItemStage:
         space.unpublished[items] = False
         shared = len(space.owned) < space.partitions
         known = np.flatnonzero(lists.item[:, 0] >= 0)
-        lists = Lists(*(column[known] for column in lists))
+        lists = Lists(lists.item[known], lists.micro[known], lists.why[known])
         names = Names.of(self.keys.similar_form, ids, items[known])
         times = np.full(len(known), ts_ms, dtype=np.int64)
         writes.set_all(set_lists(names, lists, times, SIMILAR_TTL_S, MODEL, space.fragments))

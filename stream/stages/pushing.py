@@ -116,7 +116,7 @@ def _push_offers(
     for n in np.flatnonzero((signature == 0) & (before != 0)):
         writes.delete(keys.offers(shard.users.text(users[n])))
     chosen = np.flatnonzero((signature != 0) & ((signature != before) | force))
-    some = Picked(*(column[chosen] for column in picked))
+    some = Picked(picked.offer[chosen], picked.score[chosen], picked.why[chosen])
     last = shelf.until_s[some.offer].max(axis=1, where=some.offer >= 0, initial=0)
     ttl_s = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
     names = Names.of(keys.offers_form, shard.users, users[chosen])

@@ -24,6 +24,7 @@ from models.ranking import Lists, Query, query, score_lists
 from stream.decoding import Batch, DeadLetter, Record, decode
 from stream.events import KIND_WEIGHTS, KINDS
 from stream.keys import Keys
+from stream.packing import Origin
 from stream.stages.admission import Admitted, admit
 from stream.stages.global_ import SegmentModel
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
@@ -31,7 +32,7 @@ from stream.stages.segmenting import Segmenting
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import YEAR_2000_S, UserRules, UserShard
-from stream.wire import Outgoing, Profiled, encode_global, pack_covisits
+from stream.wire import Profiled, encode_global, pack_covisits
 
 _CART_EFFECT: Final = np.zeros(len(KINDS), dtype=np.uint8)
 _CART_EFFECT[KINDS["purchase"]] = PURCHASE
@@ -266,18 +267,17 @@ class UserStage:
     def _deltas(self, partition: int, shard: UserShard, batch: Batch, lesson: Lesson, high: int) -> list[Send]:
         """One record per item partition that needs something of this batch."""
         event = lesson.event[lesson.deltas.source]
-        outgoing = Outgoing(
-            lesson.deltas,
+        origin = Origin(
             np.array(batch.offset, dtype=np.int64)[event],
             np.array(batch.index, dtype=np.int64)[event],
             lesson.columns.touch_category[lesson.deltas.source],
         )
+        space = self.space
+        packed = pack_covisits(
+            lesson.deltas, origin, partition, shard.sent, high, space.partition, space.ids, space.categories
+        )
         sends = []
-        for target in range(self.space.partitions):
-            bounds = (int(shard.sent[target]), high)
-            value = pack_covisits(
-                outgoing, partition, bounds, target, self.space.partition, self.space.ids, self.space.categories
-            )
+        for target, value in enumerate(packed):
             if value is not None:
                 shard.sent[target] = high
                 sends.append(Send("covisits", value, partition=target))

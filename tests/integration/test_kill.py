@@ -14,10 +14,11 @@ import pytest
 
 from stream.app import rules_of
 from stream.demo.shop import Shop
+from stream.packing import MAGIC
 from stream.stages.item import ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
-from stream.wire import MAGIC, unpack_covisits
+from stream.wire import unpack_covisits
 from tests.records import cells, close
 from tests.worker_process import ROOM, Installation, balance, canonical_users, different
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.ranking import Lists
 from models.offer_ranking import Picked
+from models.ranking import Lists
 from models.vocabulary import Vocabulary
 from stream.framing import Names, set_lists, set_offers
 from stream.keys import Keys, parse_list

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from models.covisitation import Deltas, NeighbourRows
 from models.vocabulary import Vocabulary
+from stream.packing import Origin
 from stream.stages.space import ItemSpace
 from stream.wire import (
     FLUSH,
-    Outgoing,
     Popular,
     Profiled,
     WireError,
@@ -42,9 +42,11 @@ class Sender:
         self.partition = np.array([partition[n] for n in order], dtype=np.int32)
 
     def pack(self, visits: list[dict[str, Any]], target: int, bounds: tuple[int, int] = (-1, 99)) -> bytes | None:
-        return pack_covisits(self.outgoing(visits), 3, bounds, target, self.partition, self.items, self.categories)
+        low, high = bounds
+        lows = np.full(3, low, dtype=np.int64)
+        return pack_covisits(*self.outgoing(visits), 3, lows, high, self.partition, self.items, self.categories)[target]
 
-    def outgoing(self, visits: list[dict[str, Any]]) -> Outgoing:
+    def outgoing(self, visits: list[dict[str, Any]]) -> tuple[Deltas, Origin]:
         pairs = [pair for visit in visits for pair in visit["pairs"]]
         deltas = Deltas(
             self.items.encode([IDS[visit["item"]] for visit in visits]),
@@ -59,8 +61,7 @@ class Sender:
         codes = [
             -1 if visit["category"] is None else self.categories.encode([visit["category"]])[0] for visit in visits
         ]
-        return Outgoing(
-            deltas,
+        return deltas, Origin(
             np.array([visit["offset"] for visit in visits], dtype=np.int64),
             np.array([visit["index"] for visit in visits], dtype=np.int64),
             np.array(codes, dtype=np.int32),
@@ -147,7 +148,7 @@ def test_targets_together_learn_what_one_process_would(
 ) -> None:
     sender = Sender(order, partition)
     whole = NeighbourRows(neighbours=16, transitions=8)
-    whole.learn(sender.outgoing(visits).deltas, np.zeros(len(IDS), dtype=np.int32))
+    whole.learn(sender.outgoing(visits)[0], np.zeros(len(IDS), dtype=np.int32))
     together: dict[str, Any] = {}
     for target in range(3):
         value = sender.pack(visits, target)
@@ -213,7 +214,7 @@ def test_rows_travel_to_another_process() -> None:
         {"item": 3, "weight": 2.0, "ts": 99, "offset": 1, "index": 0, "category": None, "pairs": [(0, 0.5, True)]},
     ]
     theirs.encode(IDS)
-    theirs.rows.learn(sender.outgoing(visits).deltas, theirs.partition)
+    theirs.rows.learn(sender.outgoing(visits)[0], theirs.partition)
     value = pack_rows(theirs.rows, np.array([0], dtype=np.int32), theirs.ids)[0]
     (item,) = ours.encode(["tent"])
     ours.encode(["unrelated"])
