@@ -10,10 +10,14 @@ Cormode, Shkapenyuk, Srivastava, Xu (2009), "Forward decay: a practical time dec
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from models.kernel import kernel
+
+YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
 
 
 @kernel

@@ -10,20 +10,20 @@ Cormode, Shkapenyuk, Srivastava, Xu (2009), "Forward decay: a practical time dec
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Final
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.decay import decay_add_many
+from models.decay import YEAR_2000_S, decay_add_many
 from models.evaluation import Stream
 from models.kernel import kernel
 from models.toplist import NOTHING, ScoreRanker, place, rounded
-from models.vocabulary import Vocabulary, grown
+from models.vocabulary import Vocabulary, grown, id_less
 
+Ranked: TypeAlias = tuple[list[str], list[float]]
 HALF_LIFE_S: Final = 86_400.0
-YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
 
 
 class Popularity(ScoreRanker):
@@ -47,15 +47,14 @@ class Popularity(ScoreRanker):
 
     Notes
     -----
-    `learn_one` costs about 3 us, `top` about 0.5 us per item counted. Memory: 12 bytes per item plus its id's (about
-    24 and its text).
+    `learn_one` costs about 3 us. Memory: 16 bytes per item plus its id's (about 24 and its text).
 
     Examples
     --------
     >>> model = Popularity(half_life_s=3600)
     >>> for hour, item in enumerate(["tent", "tent", "mat"]):
     ...     model.learn_one("ann", item, 1, {"ts": hour * 3600})
-    >>> model.top(5)
+    >>> model.recommend(None)
     [('mat', 1.0), ('tent', 0.75)]
     """
 
@@ -66,9 +65,14 @@ class Popularity(ScoreRanker):
         self.half_life_s = half_life_s
         self.max_items = max_items
         self.latest_s = 0
-        self._items = Vocabulary()
+        self._ids = Vocabulary()
         self._values = np.zeros(0, dtype=np.float64)
         self._epochs = np.zeros(0, dtype=np.int32)
+        self._groups = np.zeros(0, dtype=np.int32)
+
+    def __len__(self) -> int:
+        """Items counted."""
+        return len(self._ids)
 
     def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
         """Count a touch.
@@ -88,93 +92,114 @@ class Popularity(ScoreRanker):
 
     def add(self, item: str, weight: float, ts_s: int) -> None:
         """Count a touch of an item, of a weight, at an event time in seconds (0 to 2**32 - 1)."""
+        index = self._encode([item])
         ts = np.array([ts_s], dtype=np.uint32)
-        index = self._items.encode([item])
-        self._values = grown(self._values, len(self._items))
-        self._epochs = grown(self._epochs, len(self._items))
         decay_add_many(self._values, self._epochs, index, np.array([weight], np.float32), ts, self.half_life_s)
         self.latest_s = max(self.latest_s, ts_s)
-        if len(self._items) > self.max_items:
-            self._keep(self._order()[: max(self.max_items * 9 // 10, 1)])
+        self._bound()
+
+    def replace(self, items: list[str], values: list[float], epochs: list[int], groups: list[int]) -> None:
+        """Take over the cells of items counted elsewhere with the same half-life; repeating it changes nothing.
+
+        Parameters
+        ----------
+        items
+            Ids.
+        values, epochs
+            Their cells, as `models.decay` keeps them.
+        groups
+            The group, from 0, that each item is listed in by `leaders`; -1 for none.
+        """
+        index = self._encode(items)
+        self._values[index], self._epochs[index], self._groups[index] = values, epochs, groups
+        self._bound()
 
     def scores(self, user: Hashable = None, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Decayed count of every item, at ``x["ts"]`` or else at the newest event time; the same for every user."""
-        now = float((x or {}).get("ts", self.latest_s)) / self.half_life_s
-        n = len(self._items)
-        values = self._values[:n] * np.exp2(self._epochs[:n] - now)
-        return {item: value for item, value in zip(self._items.texts(range(n)), values.tolist(), strict=True) if value}
+        n = range(len(self))
+        counts = self._counts(np.arange(len(self), dtype=np.int32), x)
+        return {item: count for item, count in zip(self._ids.texts(n), counts.tolist(), strict=True) if count}
 
     def predict_one(  # type: ignore[override]  # River says Number, which to mypy no float is
         self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None
     ) -> float:
         """Decayed count of an item, at ``x["ts"]`` or else at the newest event time; 0 if never counted."""
-        index = int(self._items.lookup([str(item)])[0])
+        index = self._ids.lookup([str(item)])
+        return float(self._counts(index, x)[0]) if index[0] >= 0 else 0.0
+
+    def leaders(self, k: int, groups: int | None = None, hidden: Collection[str] = ()) -> list[Ranked]:
+        """The strongest items as they compare now, whatever the time.
+
+        Parameters
+        ----------
+        k
+            Length of the lists.
+        groups
+            None for one list of all items; else the number of groups, each with a list of its own.
+        hidden
+            Items to leave out.
+
+        Returns
+        -------
+        list
+            Per list at most k items, best first, ties by id, and their counts relative to the first one's.
+
+        Notes
+        -----
+        One pass over the items, about 10 ns each.
+        """
+        group = np.zeros(len(self), dtype=np.int32) if groups is None else self._groups[: len(self)].copy()
+        found = self._ids.lookup(list(hidden))
+        group[found[found >= 0]] = -1
+        best = np.full((groups if groups is not None else 1, k), -1, dtype=np.int32)
+        _strongest(self._values, self._epochs, group, self._ids.blob, self._ids.ends, best)
+        return [self._relative(row[row >= 0]) for row in best]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        return {
+            **self._ids.arrays(),
+            "values": self._values[: len(self)].copy(),
+            "epochs": self._epochs[: len(self)].copy(),
+            "groups": self._groups[: len(self)].copy(),
+            "latest": np.array([self.latest_s]),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described."""
+        self._ids = Vocabulary.from_arrays(arrays)
+        self._values, self._epochs, self._groups = (np.array(arrays[name]) for name in ("values", "epochs", "groups"))
+        self.latest_s = int(arrays["latest"][0])
+
+    def _encode(self, items: list[str]) -> NDArray[np.int32]:
+        index = self._ids.encode(items)
+        self._values = grown(self._values, len(self))
+        self._epochs = grown(self._epochs, len(self))
+        had = len(self._groups)
+        self._groups = grown(self._groups, len(self))
+        self._groups[had:] = -1
+        return index
+
+    def _counts(self, index: NDArray[np.int32], x: dict[str, Any] | None) -> NDArray[np.float64]:
         now = float((x or {}).get("ts", self.latest_s)) / self.half_life_s
-        return float(self._values[index] * np.exp2(self._epochs[index] - now)) if index >= 0 else 0.0
+        counts: NDArray[np.float64] = self._values[index] * np.exp2(self._epochs[index] - now)
+        return counts
 
-    def top(self, k: int = 20) -> list[tuple[str, float]]:
-        """At most k (item, decayed count at the newest event time) pairs, best first, ties by item id."""
-        return self.recommend(None, k)
+    def _relative(self, index: NDArray[np.int32]) -> Ranked:
+        first = index[:1]
+        scores = np.ldexp(self._values[index] / self._values[first], self._epochs[index] - self._epochs[first])
+        return self._ids.texts(index), scores.tolist()
 
-    def _order(self) -> list[int]:
-        n = range(len(self._items))
-        texts = self._items.texts(n)
-        return sorted(n, key=lambda i: (-_strength(float(self._values[i]), int(self._epochs[i])), texts[i]))
-
-    def _keep(self, indices: list[int]) -> None:
-        kept = np.array(sorted(indices), dtype=np.int32)
-        texts = self._items.texts(kept)
-        self._items = Vocabulary()
-        self._items.encode(texts)
-        self._values, self._epochs = self._values[kept], self._epochs[kept]
-
-
-class GroupedPopularity:
-    """One `Popularity` per group (category, segment); the group silent for longest is dropped above `max_groups`.
-
-    Parameters
-    ----------
-    half_life_s, max_items
-        Of each group's model.
-    max_groups
-        Groups kept, > 0.
-
-    Notes
-    -----
-    Memory: that of `Popularity`, at most `max_groups` times.
-
-    Examples
-    --------
-    >>> models = GroupedPopularity(half_life_s=3600)
-    >>> models.add("camping", "tent", 1.0, 0)
-    >>> models.top("camping"), models.top("books")
-    ([('tent', 1.0)], [])
-    """
-
-    def __init__(self, half_life_s: float = HALF_LIFE_S, max_items: int = 10_000, max_groups: int = 1_000) -> None:
-        self.half_life_s = half_life_s
-        self.max_items = max_items
-        self.max_groups = max_groups
-        self._groups: dict[Hashable, Popularity] = {}
-
-    def __len__(self) -> int:
-        """Groups kept now."""
-        return len(self._groups)
-
-    def add(self, group: Hashable, item: str, weight: float, ts_s: int) -> None:
-        """Count a touch of an item in a group."""
-        model = self._groups.pop(group, None)
-        if model is None:
-            model = Popularity(self.half_life_s, self.max_items)
-            if len(self._groups) >= self.max_groups:
-                del self._groups[next(iter(self._groups))]
-        model.add(item, weight, ts_s)
-        self._groups[group] = model  # last in the dictionary's order = latest touched
-
-    def top(self, group: Hashable, k: int = 20) -> list[tuple[str, float]]:
-        """At most k (item, decayed count) pairs of a group, best first, ties by item id; empty for an unknown one."""
-        model = self._groups.get(group)
-        return model.top(k) if model else []
+    def _bound(self) -> None:
+        """Drop the weakest tenth once there are too many; of equals the one met last."""
+        if len(self) <= self.max_items:
+            return
+        order = np.argsort(-_strengths(self._values[: len(self)], self._epochs), kind="stable")
+        kept = np.sort(order[: max(self.max_items * 9 // 10, 1)]).astype(np.int32)
+        texts = self._ids.texts(kept)
+        self._ids = Vocabulary()
+        self._ids.encode(texts)
+        self._values, self._epochs, self._groups = self._values[kept], self._epochs[kept], self._groups[kept]
 
 
 @kernel
@@ -182,6 +207,47 @@ def _strength(value: float, epoch: int) -> int:
     """Rounded order of decayed cells: raising the epoch moves the value's exponent by as much, and changes nothing."""
     strength = rounded(value)
     return strength + (epoch << 19) if strength != NOTHING else strength
+
+
+@kernel
+def _strengths(values: NDArray[np.float64], epochs: NDArray[np.int32]) -> NDArray[np.int64]:
+    out = np.empty(len(values), dtype=np.int64)
+    for item in range(len(values)):
+        out[item] = _strength(values[item], epochs[item])
+    return out
+
+
+@kernel
+def _strongest(
+    values: NDArray[np.float64],
+    epochs: NDArray[np.int32],
+    group: NDArray[np.int32],
+    blob: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    best: NDArray[np.int32],
+) -> None:
+    """Write each group's strongest items into its row, ties by id; what is not above 0 is nobody's."""
+    k = best.shape[1]
+    strengths = np.empty(best.shape, dtype=np.int64)
+    filled = np.zeros(len(best), dtype=np.int64)
+    for item in range(len(group)):
+        g = group[item]
+        strength = _strength(values[item], epochs[item])
+        if g < 0 or strength == NOTHING:
+            continue
+        at = filled[g]
+        while at > 0 and (
+            strength > strengths[g, at - 1]
+            or (strength == strengths[g, at - 1] and id_less(blob, ends, item, best[g, at - 1]))
+        ):
+            at -= 1
+            if at + 1 < k:
+                best[g, at + 1] = best[g, at]
+                strengths[g, at + 1] = strengths[g, at]
+        if at < k:
+            best[g, at] = item
+            strengths[g, at] = strength
+            filled[g] = min(filled[g] + 1, k)
 
 
 def run(stream: Stream, k: int, half_life_s: float = HALF_LIFE_S) -> NDArray[np.int32]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features import CHANNELS, Profile, Vectoriser
+from models.nesting import part, prefixed
 from models.segments import Segments
 from models.trending import Trending
 from stream.decoding import Record
@@ -87,8 +88,8 @@ class GlobalStage:
         if arrays is None:
             return
         facts = msgspec.json.decode(arrays["facts"].tobytes())
-        self.segments = Segments.from_arrays(_part(arrays, "segments."))
-        self.trending = Trending.from_arrays(_part(arrays, "trending."))
+        self.segments = Segments.from_arrays(part(arrays, "segments"))
+        self.trending = Trending.from_arrays(part(arrays, "trending"))
         self.vectoriser = Vectoriser(facts["categories"])
         self.category_weight = defaultdict(float, facts["category_weight"])
         self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
@@ -109,8 +110,8 @@ class GlobalStage:
         }
         return {
             "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
-            **{f"segments.{name}": array for name, array in self.segments.to_arrays().items()},
-            **{f"trending.{name}": array for name, array in self.trending.arrays().items()},
+            **prefixed("segments", self.segments.to_arrays()),
+            **prefixed("trending", self.trending.arrays()),
         }
 
     def learn(self, partition: int, records: Sequence[Record]) -> None:
@@ -200,7 +201,3 @@ def _list(items: list[str], scores: list[float], ts_ms: int) -> bytes:
             "why": [(None, "trending")] * len(items),
         }
     )
-
-
-def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

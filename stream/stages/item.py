@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.covisitation import NO_ROW
 from models.decay import decay_add_many
 from models.ranking import Lists, rank_similar
+from models.trending import HALF_LIFE_S
 from models.vocabulary import Vocabulary
 from stream.decoding import Record
 from stream.errors import RivuletError
@@ -25,7 +26,6 @@ from stream.stages.space import NO_CATEGORY, ItemSpace
 from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
 
 YEAR_2000_S: Final = 946_684_800
-TRENDING_HALF_LIFE_S: Final = 6 * 3600.0
 MODEL: Final = b"covisit"
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
@@ -156,7 +156,7 @@ class ItemStage:
             deltas.item[mine],
             deltas.weight[mine],
             deltas.ts[mine],
-            TRENDING_HALF_LIFE_S,
+            HALF_LIFE_S,
         )
         space.unpublished[codes[space.partition[codes] == partition]] = True
         space.untold[deltas.item[mine]] = True

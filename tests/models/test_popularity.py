@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.popularity import YEAR_2000_S, GroupedPopularity, Popularity, run
+from models.decay import YEAR_2000_S
+from models.popularity import Popularity, run
+from tests.plain import bounded
 from tests.streams import ITEM_IDS, TOUCHES, Touch, queries, shown, stream_of
 
 HALF_LIFE_S = 8.0
@@ -80,14 +82,15 @@ def test_an_infinite_half_life_counts() -> None:
     model = Popularity(half_life_s=math.inf)
     for ts in (0, 10**9):
         model.add("tent", 1.0, ts)
-    assert model.top() == [("tent", 2.0)]
+    assert model.recommend(None) == [("tent", 2.0)]
 
 
 def test_equal_scores_rank_by_text() -> None:
     model = Popularity()
     for item in ("b", "a", "c", "a", "b", "c"):
         model.add(item, 0.1, 5)
-    assert [item for item, _ in model.top(2)] == ["a", "b"]
+    assert [item for item, _ in model.recommend(None, 2)] == ["a", "b"]
+    assert model.leaders(2) == [(["a", "b"], [1.0, 1.0])]
 
 
 def test_drops_the_weakest_above_its_bound() -> None:
@@ -95,16 +98,42 @@ def test_drops_the_weakest_above_its_bound() -> None:
     for n in range(10):
         model.add(f"i{n}", 2.0 + n, 0)
     model.add("new", 100.0, 0)
-    assert [item for item, _ in model.top(20)] == ["new", *(f"i{n}" for n in range(9, 1, -1))]
+    assert [item for item, _ in model.recommend(None)] == ["new", *(f"i{n}" for n in range(9, 1, -1))]
 
 
-def test_groups_are_apart_and_bounded() -> None:
-    models = GroupedPopularity(half_life_s=60, max_groups=2)
-    for ts, (group, item) in enumerate([("camping", "tent"), ("books", "novel"), ("camping", "mat"), ("food", "jam")]):
-        models.add(group, item, 1.0, ts)
-    assert len(models) == 2
-    assert [item for item, _ in models.top("camping")] == ["mat", "tent"]
-    assert models.top("books") == []  # silent for longest when food came
+@bounded
+@given(
+    touches=counts,
+    told=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.integers(0, 60))),
+    groups=st.lists(st.integers(-1, 2), min_size=6, max_size=6),
+    hidden=st.sets(st.sampled_from("abcdefgh")),
+    k=st.integers(1, 4),
+)
+def test_leaders_are_the_best_of_every_group(
+    touches: list[tuple[str, int, int]],
+    told: list[tuple[str, float, int]],
+    groups: list[int],
+    hidden: set[str],
+    k: int,
+) -> None:
+    group_of = dict(zip("abcdef", groups, strict=True))
+    model = Popularity(HALF_LIFE_S)
+    for item, weight, ts in touches:
+        model.add(item, weight, ts)
+        group_of[item] = -1  # counted here, until someone says where it is listed
+    for item, value, epoch in told:
+        model.replace([item], [value], [epoch], [groups["abcdef".index(item)]])
+        group_of[item] = groups["abcdef".index(item)]
+    scores = plain_scores([(i, float(w), t) for i, w, t in touches], 0, HALF_LIFE_S)
+    scores |= {item: value * 2.0**epoch for item, value, epoch in told}
+    for number, (items, shares) in enumerate(model.leaders(k, 3, hidden)):
+        shown = {i: s for i, s in scores.items() if s > 0 and group_of[i] == number and i not in hidden}
+        best = sorted(shown, key=lambda item: (-plain_rounded(shown[item], 0), item))[:k]
+        assert items == best
+        assert shares == pytest.approx([shown[item] / shown[best[0]] for item in best], rel=1e-9)
+    everyone = {i: s for i, s in scores.items() if s > 0 and i not in hidden}
+    ((items, _),) = model.leaders(k, None, hidden)
+    assert items == sorted(everyone, key=lambda item: (-plain_rounded(everyone[item], 0), item))[:k]
 
 
 @pytest.mark.parametrize(("half_life_s", "max_items"), [(0.0, 1), (-1.0, 1), (math.nan, 1), (1.0, 0)])

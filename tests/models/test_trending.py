@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import pickle
 from random import Random
 
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.decay import decay_add_many
-from models.trending import HALF_LIFE_S, Trending, strength
+from models.trending import HALF_LIFE_S, Trending
 from tests.plain import bounded, equal_arrays
 
 ITEMS = ["i10", "i9", "b", "a", "ä", "Z"]
@@ -144,7 +143,7 @@ def test_reading_leaves_the_state_equal(made: list[Cell], touches: list[tuple[in
 def test_equal_scores_rank_by_id_as_text() -> None:
     trending = told(Trending(), [(item, 1.0, 5, "") for item in ITEMS])
     for item in ITEMS:
-        trending.add_to_segment(0, item, 1.0, 0.0)
+        trending.add_to_segment(0, item, 1.0, 0)
     assert trending.top(9)["all", ""][0] == sorted(ITEMS)
     assert trending.top(9)["segment", "0"][0] == sorted(ITEMS)
 
@@ -155,18 +154,18 @@ def test_bounds_keep_the_strongest() -> None:
     Random(1).shuffle(order)
     for n in order:
         trending.replace([f"i{n}"], [float(n + 1)], [0], [""])
-        trending.add_to_segment(0, f"i{n}", float(n + 1), 0.0)
-        assert len(trending.items) <= 100
+        trending.add_to_segment(0, f"i{n}", float(n + 1), 0)
+        assert len(trending.overall) <= 100
         assert len(trending.segments[0]) <= 50
     best = [f"i{n}" for n in range(499, 489, -1)]
     assert trending.top(10)["all", ""][0] == best
     assert trending.top(10)["segment", "0"][0] == best
 
 
-def test_the_strength_is_that_of_decays_cells() -> None:
+def test_counts_of_items_are_those_of_decays_cells() -> None:
     values, epochs = np.zeros(2), np.zeros(2, dtype=np.int32)
     indices, weights = np.array([0, 1, 1], dtype=np.int32), np.array([1, 1, 2], dtype=np.float32)
     decay_add_many(values, epochs, indices, weights, np.array([0, 0, 43_200], dtype=np.uint32), HALF_LIFE_S)
-    assert strength(values[0], epochs[0]) == 0.0
-    assert strength(values[1], epochs[1]) == pytest.approx(math.log2(1 + 2 * 4))
-    assert strength(0.0, 7) == -math.inf
+    trending = Trending()
+    trending.replace(["mat", "tent"], values.tolist(), epochs.tolist(), ["", ""])
+    assert trending.top(2)["all", ""] == (["tent", "mat"], [1.0, pytest.approx(1 / (1 + 2 * 4))])
