@@ -154,19 +154,12 @@ class Worker:
         self._wire(hard_exit)
 
     def _wire(self, hard_exit: Callable[[int], None] | None) -> None:
-        settings, stats = self.settings, self.stats
-        self.user_agent = UserAgent(
-            settings.topic("events"),
-            self.users,
-            self.publisher,
-            self.store,
-            self.neighbours,
-            stats,
-            Fence(lambda: self.host, settings.session_s),
-            self._ready,
-        )
-        self.item_agent = ItemAgent(settings.topic("covisits"), self.items, self.publisher, self.store, stats)
-        self.global_agent = GlobalAgent(settings.topic("global"), self.globe, self.publisher, self.store, stats)
+        settings = self.settings
+        outputs = self.publisher, self.store, self.stats
+        fence = Fence(lambda: self.host, settings.session_s)
+        self.user_agent = UserAgent(settings.topic("events"), self.users, *outputs, self.neighbours, fence, self._ready)
+        self.item_agent = ItemAgent(settings.topic("covisits"), self.items, *outputs)
+        self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs)
         agents: tuple[Stage, ...] = (self.user_agent, self.item_agent, self.global_agent)
         self.host = ShardHost(
             agents,

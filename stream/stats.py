@@ -74,11 +74,10 @@ class Stats:
         if len(ts_ms):
             self.freshness.add(self.now_ms() - ts_ms)
 
-    def lists(self, ranked: int, written: int) -> None:
-        """Note a flush of lists."""
+    def lists(self, ranked: int) -> None:
+        """Note lists ranked."""
         self.counts["lists"] += ranked
-        self.counts["keys"] += written
 
     def keys(self, written: int) -> None:
-        """Note other keys written."""
+        """Note keys written."""
         self.counts["keys"] += written

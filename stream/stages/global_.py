@@ -67,6 +67,7 @@ class GlobalStage:
     def __init__(self, keys: Keys, *, segments: int = 8, k: int = 20, seed: int = 1) -> None:
         self.keys = keys
         self.k = k
+        self.owned = False
         self._fresh = (segments, seed)
         self._start()
 
@@ -85,6 +86,7 @@ class GlobalStage:
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start the shard: empty, or from a snapshot."""
         self._start()
+        self.owned = True
         if arrays is None:
             return
         facts = msgspec.json.decode(arrays["facts"].tobytes())
@@ -96,6 +98,10 @@ class GlobalStage:
         self.marks = facts["marks"]
         self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
         self.changed = True
+
+    def close(self, partition: int) -> None:
+        """Stop publishing; the state stays until the shard is opened again."""
+        self.owned = False
 
     def copy(self, partition: int) -> dict[str, NDArray[Any]]:
         """Copies of the whole state."""

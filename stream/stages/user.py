@@ -108,6 +108,14 @@ class UserStage:
             else UserShard.restore(self.rules, self.space, arrays)
         )
 
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Copies of a shard's state."""
+        return self.shards[partition].copy(self.space)
+
+    def close(self, partition: int) -> None:
+        """Forget a shard."""
+        self.shards.pop(partition, None)
+
     def learn(self, partition: int, records: Sequence[Record]) -> Learned:
         """Learn from one fetch.
 

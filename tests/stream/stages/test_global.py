@@ -176,6 +176,15 @@ def test_opening_forgets_what_was_there() -> None:
     assert state(stage) == state(fresh())
 
 
+def test_owns_its_shard_from_opening_to_closing() -> None:
+    stage = GlobalStage(KEYS)
+    assert not stage.owned
+    stage.open(0, None)
+    assert stage.owned
+    stage.close(0)
+    assert not stage.owned
+
+
 def test_publishing_says_that_nothing_is_left_to_say() -> None:
     stage = learn(fresh(), POPULAR)
     assert stage.changed

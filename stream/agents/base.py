@@ -1,0 +1,74 @@
+"""What the three agents share: where they write, and a stage that keeps the state of their shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from stream.publisher import Publisher
+from stream.resp import WriteBatch
+from stream.stats import Stats
+from stream.store import Store
+
+
+class Steps(Protocol):
+    """The pure side of an agent: decides everything, performs nothing."""
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Start a shard: empty, or from a snapshot."""
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Copies of a shard's state."""
+
+    def close(self, partition: int) -> None:
+        """Forget a shard; harmless if it is not open."""
+
+
+S = TypeVar("S", bound=Steps)
+
+
+@dataclass(eq=False)
+class Agent(Generic[S]):
+    """Carries out what a stage decides. With `process`, which each agent has of its own, a `stream.shard.Stage`.
+
+    Parameters
+    ----------
+    topic
+        Name of the topic it reads.
+    stage
+        The pure steps, which keep the state of the shards.
+    publisher, store
+        Where records and Redis writes go.
+    stats
+        Counts and times.
+    """
+
+    topic: str
+    stage: S
+    publisher: Publisher
+    store: Store
+    stats: Stats
+
+    async def ready(self) -> None:
+        """More is always welcome."""
+
+    async def write(self, writes: WriteBatch) -> None:
+        """Write to Redis; returns when every answer has come."""
+        self.stats.keys(len(writes))
+        if len(writes):
+            await self.store.flush(writes)
+
+    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+        """Take up a shard from a snapshot's arrays, or empty."""
+        self.stage.open(partition, arrays)
+
+    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
+        """Copies of a shard's state."""
+        return self.stage.copy(partition)
+
+    def close(self, partition: int) -> None:
+        """Forget a shard."""
+        self.stage.close(partition)
