@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from river import reco
 
 from models.covisitation import Deltas, NeighbourRows, RowArrays, Weighting, apply_deltas, emit, emit_into, weighting
+from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches
 from models.kernel import kernel
@@ -160,7 +161,7 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
     n = len(stream.key)
-    ts = np.clip(stream.ts - 946_684_800, 0, 2**32 - 1).astype(np.uint32)
+    ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
     touches = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     _run(

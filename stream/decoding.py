@@ -13,18 +13,17 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from models.decay import YEAR_2000_S
 from models.features import channel_of
+from models.profiles import DENIED, GRANTED
 from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Item, timestamp_us
 
-YEAR_2000_US: Final = 946_684_800_000_000
+YEAR_2000_US: Final = YEAR_2000_S * 1_000_000
 YEAR_2100_US: Final = 4_102_444_800_000_000  # models keep seconds since 2000 in 32 bits, until 2136
 HOUR_US: Final = 3_600_000_000
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
 
 _channel_code: Final = functools.lru_cache(1024)(lambda medium: channel_of(medium) + 1)  # 0 = not said
-
-GRANTED: Final = 1
-DENIED: Final = 2
 
 
 class Record(Protocol):

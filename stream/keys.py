@@ -7,7 +7,7 @@ The README's table is the same contract in prose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ PROFILE_TTL_S: Final = 90 * 86_400
 SIMILAR_TTL_S: Final = 7 * 86_400
 TRENDING_TTL_S: Final = 7 * 86_400
 NEIGHBOURS_TTL_S: Final = 7 * 86_400
+COVISIT: Final = b"covisit"  # name of the model behind lists
 
 _ESCAPES: Final = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
 
@@ -206,6 +207,19 @@ def _reject(what: str, reason: object) -> NoReturn:
     raise BadInputError(f"{what} is not of contract version {CONTRACT_VERSION}: {reason}")
 
 
+T = TypeVar("T", Recommendations, Offers)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], value: bytes, what: str) -> T:
+    try:
+        found = decoder.decode(value)
+    except msgspec.DecodeError as error:
+        _reject(what, error)
+    if found.v != CONTRACT_VERSION:
+        _reject(what, f"its version is {found.v}")
+    return found
+
+
 def parse_list(value: bytes) -> Recommendations:
     """Parse a ``recs``, ``similar`` or ``trending`` value; about 3 µs for 20 items.
 
@@ -219,12 +233,7 @@ def parse_list(value: bytes) -> Recommendations:
     >>> parse_list(b'{"v":1,"ts":5,"model":"covisit","exp":null,"items":["i1"],"scores":[0.5],"why":[["i9","x"]]}').why
     [('i9', 'x')]
     """
-    try:
-        found = _LIST.decode(value)
-    except msgspec.DecodeError as error:
-        _reject("a list", error)
-    if found.v != CONTRACT_VERSION:
-        _reject("a list", f"its version is {found.v}")
+    found = _decoded(_LIST, value, "a list")
     if len(found.scores) != len(found.items) or len(found.why) not in (0, len(found.items)):
         _reject("a list", "items, scores and why differ in length")
     return found
@@ -243,13 +252,7 @@ def parse_offers(value: bytes) -> Offers:
     >>> parse_offers(b'{"v":1,"ts":5,"offers":[{"id":"o1","score":2,"until":9,"why":"i9"}]}').live(now_ms=9)
     []
     """
-    try:
-        found = _OFFERS.decode(value)
-    except msgspec.DecodeError as error:
-        _reject("offers", error)
-    if found.v != CONTRACT_VERSION:
-        _reject("offers", f"their version is {found.v}")
-    return found
+    return _decoded(_OFFERS, value, "offers")
 
 
 def parse_profile(fields: Mapping[bytes, bytes]) -> dict[str, str]:

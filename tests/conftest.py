@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -32,6 +33,20 @@ def _missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
+
+
+@contextmanager
+def _own(kind: Callable[[], Server]) -> Iterator[Server]:
+    """A server that runs for as long as its fixture, or a skip where its parts are missing."""
+    try:
+        server = kind()
+    except MissingPartError as error:
+        _missing(str(error))
+    with server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
     """Bootstrap address of a real Apache Kafka that all tests share: use ``topic_prefix`` for every name."""
@@ -40,22 +55,14 @@ def kafka() -> Iterator[str]:
             pytest.fail(f"RIVULET_TEST_KAFKA={address} does not answer", pytrace=False)
         yield address
         return
-    try:
-        broker = KafkaBroker()
-    except MissingPartError as error:
-        _missing(str(error))
-    with broker:
+    with _own(KafkaBroker) as broker:
         yield broker.bootstrap
 
 
 @pytest.fixture
 def kafka_broker() -> Iterator[KafkaBroker]:
     """A private broker that the test may kill, pause and restart."""
-    try:
-        broker = KafkaBroker()
-    except MissingPartError as error:
-        _missing(str(error))
-    with broker:
+    with _own(KafkaBroker) as broker:
         yield broker
 
 
@@ -65,33 +72,21 @@ def redis_url() -> Iterator[str]:
     if address := os.environ.get("RIVULET_TEST_REDIS"):
         yield address
         return
-    try:
-        server = RedisServer()
-    except MissingPartError as error:
-        _missing(str(error))
-    with server:
+    with _own(RedisServer) as server:
         yield server.url
 
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
     """A private Redis that the test may kill, pause and restart."""
-    try:
-        server = RedisServer()
-    except MissingPartError as error:
-        _missing(str(error))
-    with server:
+    with _own(RedisServer) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[RedisCluster]:
     """Three real masters; tests that move slots move them back or do not care where they are."""
-    try:
-        cluster = RedisCluster()
-    except MissingPartError as error:
-        _missing(str(error))
-    with cluster:
+    with _own(RedisCluster) as cluster:
         yield cluster
 
 

@@ -12,21 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import NO_ROW
-from models.decay import decay_add_many
+from models.decay import YEAR_2000_S, decay_add_many
+from models.nesting import part, prefixed
 from models.ranking import Lists, rank_similar
 from models.trending import HALF_LIFE_S
 from models.vocabulary import Vocabulary
 from stream.decoding import Record
 from stream.errors import RivuletError
 from stream.framing import Names, set_lists
-from stream.keys import NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
+from stream.keys import COVISIT, NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
 from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
 
-YEAR_2000_S: Final = 946_684_800
-MODEL: Final = b"covisit"
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
@@ -195,7 +194,7 @@ class ItemStage:
         lists = Lists(lists.item[known], lists.micro[known], lists.why[known])
         names = Names.of(self.keys.similar_form, ids, items[known])
         times = np.full(len(known), ts_ms, dtype=np.int64)
-        writes.set_all(set_lists(names, lists, times, SIMILAR_TTL_S, MODEL, space.fragments))
+        writes.set_all(set_lists(names, lists, times, SIMILAR_TTL_S, COVISIT, space.fragments))
         if shared:
             with_row = items[space.rows.arrays.row[items] != NO_ROW]
             for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):
@@ -233,9 +232,9 @@ class ItemStage:
         with_row = mine[space.rows.arrays.row[mine] != NO_ROW]
         facts = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
         return {
-            **{f"ids.{name}": array for name, array in space.ids.arrays().items()},
-            **{f"categories.{name}": array for name, array in space.categories.arrays().items()},
-            **{f"rows.{name}": array for name, array in space.rows.extract(with_row).items()},
+            **prefixed("ids", space.ids.arrays()),
+            **prefixed("categories", space.categories.arrays()),
+            **prefixed("rows", space.rows.extract(with_row)),
             "with_row": with_row,
             "mine": mine,
             "trend": space.trend[mine],
@@ -249,11 +248,11 @@ class ItemStage:
 
     def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
         space = self.space
-        theirs = Vocabulary.from_arrays({"blob": arrays["ids.blob"], "ends": arrays["ids.ends"]})
+        theirs = Vocabulary.from_arrays(part(arrays, "ids"))
         codes = np.append(space.encode(theirs.texts(range(len(theirs)))), np.int32(-1)).astype(np.int32)
-        names = Vocabulary.from_arrays({"blob": arrays["categories.blob"], "ends": arrays["categories.ends"]})
+        names = Vocabulary.from_arrays(part(arrays, "categories"))
         categories = np.append(space.encode_categories(names.texts(range(len(names)))), NO_CATEGORY)
-        rows = {key.removeprefix("rows."): array for key, array in arrays.items() if key.startswith("rows.")}
+        rows = part(arrays, "rows")
         rows["item"], rows["step_item"] = codes[rows["item"]], codes[rows["step_item"]]
         space.rows.insert(codes[arrays["with_row"]], rows)
         mine = codes[arrays["mine"]]

@@ -8,19 +8,19 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.decay import YEAR_2000_S
 from models.hashing import hash_ids
 from models.offer_ranking import Picked
 from models.offer_table import OfferTable
 from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
 from stream.framing import Names, set_lists, set_offers
-from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
+from stream.keys import COVISIT, OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import Fragments
 from stream.resp import WriteBatch
 from stream.stages.space import ItemSpace
-from stream.stages.user_shard import YEAR_2000_S, UserShard
+from stream.stages.user_shard import UserShard
 
-MODEL: Final = b"covisit"
 LAST_SECOND: Final = 253_402_300_799  # end of the year 9999, for offers without one: what every reader's dates can hold
 REFRESH_MS: Final = RECS_TTL_S * 500  # an unchanged list is written again after half its life
 PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved
@@ -93,7 +93,7 @@ def _push_lists(
     chosen = np.flatnonzero(changed & ~empty & ~refused)
     some = Lists(lists.item[chosen], lists.micro[chosen], lists.why[chosen])
     names = Names.of(keys.recs_form, shard.users, users[chosen])
-    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, MODEL, space.fragments))
+    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, COVISIT, space.fragments))
     shard.last[users[chosen]] = some.item
     shard.pushed_ms[users[chosen]] = ts_ms[chosen]
 

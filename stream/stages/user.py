@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit, weighting
+from models.decay import YEAR_2000_S
 from models.histories import Touches
 from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
 from models.offer_table import build_table
@@ -31,7 +32,7 @@ from stream.stages.pushing import Pushes, Ranked, Shelf, push
 from stream.stages.segmenting import Segmenting
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
-from stream.stages.user_shard import YEAR_2000_S, UserRules, UserShard
+from stream.stages.user_shard import UserRules, UserShard
 from stream.wire import Profiled, encode_global, pack_covisits
 
 _CART_EFFECT: Final = np.zeros(len(KINDS), dtype=np.uint8)

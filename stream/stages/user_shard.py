@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from models.dedup import SeenWindow
 from models.histories import Histories
+from models.nesting import part, prefixed
 from models.profiles import Profiles
 from models.vocabulary import Vocabulary, grown
 from stream.stages.space import ItemSpace
-
-YEAR_2000_S: Final = 946_684_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +108,12 @@ class UserShard:
         self.reserve()
         facts = {"watermark": self.watermark, "counts": dict(self.counts)}
         return {
-            **_prefixed("users", self.users.arrays()),
-            **_prefixed("histories", self.histories.snapshot(n)),
-            **_prefixed("profiles", self.profiles.snapshot(n)),
-            **_prefixed("seen", self.seen.arrays()),
-            **_prefixed("items", space.ids.arrays()),
-            **_prefixed("categories", space.categories.arrays()),
+            **prefixed("users", self.users.arrays()),
+            **prefixed("histories", self.histories.snapshot(n)),
+            **prefixed("profiles", self.profiles.snapshot(n)),
+            **prefixed("seen", self.seen.arrays()),
+            **prefixed("items", space.ids.arrays()),
+            **prefixed("categories", space.categories.arrays()),
             "sent": self.sent.copy(),
             "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
             "last": self.last[:n].copy(),
@@ -129,16 +128,16 @@ class UserShard:
     def restore(cls, rules: UserRules, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
         """A shard from the arrays of `copy`, translated to this process's indices."""
         shard = cls(rules, len(arrays["sent"]))
-        shard.users = Vocabulary.from_arrays(_part(arrays, "users"))
-        items = _translation(space.encode, _part(arrays, "items"))
-        categories = _translation(space.encode_categories, _part(arrays, "categories"))
-        histories = dict(_part(arrays, "histories"))
+        shard.users = Vocabulary.from_arrays(part(arrays, "users"))
+        items = _translation(space.encode, part(arrays, "items"))
+        categories = _translation(space.encode_categories, part(arrays, "categories"))
+        histories = dict(part(arrays, "histories"))
         histories["item"] = _translated(histories["item"], items)
         shard.histories = Histories.restore(histories)
-        profiles = dict(_part(arrays, "profiles"))
+        profiles = dict(part(arrays, "profiles"))
         profiles["category"] = _translated(profiles["category"], categories)
         shard.profiles = Profiles.restore(profiles)
-        shard.seen = SeenWindow.from_arrays(_part(arrays, "seen"))
+        shard.seen = SeenWindow.from_arrays(part(arrays, "seen"))
         shard.sent = np.array(arrays["sent"])
         facts = msgspec.json.decode(arrays["facts"].tobytes())
         shard.watermark = facts["watermark"]
@@ -150,14 +149,6 @@ class UserShard:
         shard.offers = np.array(arrays["offers"])
         shard.hits = np.array(arrays["hits"])
         return shard
-
-
-def _prefixed(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {f"{name}.{key}": array for key, array in arrays.items()}
-
-
-def _part(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
 
 
 def _translation(encode: Any, ids: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:

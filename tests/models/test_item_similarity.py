@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from river import reco
 
 from models.covisitation import weighting
+from models.decay import YEAR_2000_S
 from models.evaluation import Stream, prepare
 from models.item_similarity import ItemSimilarity, run
 from models.ranking import query
@@ -26,7 +27,6 @@ from tests.plain import (
 USERS = ["ann", "bob", "cy", "dee"]
 ITEMS = ["i10", "i9", "b", "a", "ä", "Z", "日本"]
 HALF_LIFE_S = 30 * 86_400
-YEAR_2000_S = 946_684_800
 Step = tuple[str, str, int]  # user, item, second
 steps = st.lists(st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 10**8)), max_size=40)
 
