@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, RedisClusterException, RedisEr
 
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.keys import Keys, Offer, Reason, Recommendations, parse_list, parse_offers, parse_profile
-from stream.store import split_url
+from stream.nodes import split_url
 
 __all__ = ["Client", "Plan", "plan_list", "plan_offers", "plan_profile", "plan_recommendations", "top_up"]
 

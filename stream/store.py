@@ -13,33 +13,23 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self
 
 import hiredis
 import structlog
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
-from stream.resp import SLOTS, Commands, Reply, StoreError, WriteBatch, key_of, key_slot, pack, readable
+from stream.link import LinkLostError
+from stream.nodes import PASSING, Node, Nodes, address
+from stream.resp import Commands, Reply, StoreError, WriteBatch, key_of, readable
 
-Node: TypeAlias = tuple[str, int]
-
-# Two chunks are on their way at most, so neither side can fill both its buffers and wait for the other for ever.
-_CHUNK_BYTES: Final = 256 * 1024
 _SHORTEST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 1.0
 _LOG_EVERY_S: Final = 10.0
-# The server's state, not the command: the same bytes succeed once it has passed.
-_PASSING: Final = {"LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "OOM"}
 _REFUSED: Final = {"NOAUTH", "WRONGPASS"}
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 
 log = structlog.get_logger(__name__)
-
-
-class _LinkLostError(Exception):
-    """The connection broke or stayed silent; nothing is known about what was still unanswered."""
 
 
 class Store(Protocol):
@@ -63,95 +53,6 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of connections; harmless when done already."""
-
-
-class _Link:
-    """One connection: opened by redis-py (address, TLS, login, database), spoken on by us.
-
-    redis-py's parser reads nothing after the handshake, so our reader sees every byte; RESP2 sends nothing unasked.
-    """
-
-    def __init__(self, connection: AbstractConnection) -> None:
-        self._connection = connection
-        self._parser = hiredis.Reader()
-        self._turn = asyncio.Lock()
-        self._closed = False
-
-    async def exchange(self, frames: Sequence[bytes], each: int = 1) -> list[Reply]:
-        """Send all frames and return ``each`` replies per frame.
-
-        Raises ``_LinkLostError`` on a broken or silent connection, ``ConfigurationError`` on a refused login. After
-        any other way out (cancellation) the connection is dropped too: its replies would belong to nobody.
-        """
-        async with self._turn:
-            try:
-                await self._open()
-                replies = await self._converse(frames, each)
-            except BaseException as error:
-                await self._connection.disconnect(nowait=True)
-                if isinstance(error, OSError | hiredis.ProtocolError):
-                    raise _LinkLostError(str(error) or "no answer in time") from error
-                raise
-        return replies
-
-    async def _converse(self, frames: Sequence[bytes], each: int) -> list[Reply]:
-        replies: list[Reply] = []
-        step = max(1, _CHUNK_BYTES * len(frames) // (sum(map(len, frames)) or 1))
-        for start in range(0, len(frames), step):
-            await self._write(b"".join(frames[start : start + step]))
-            await self._read(replies, start * each)  # all chunks but the one just written
-        await self._read(replies, len(frames) * each)
-        if len(replies) > len(frames) * each:
-            raise OSError("more replies than commands")
-        return replies
-
-    async def _open(self) -> None:
-        if self._closed:
-            raise OSError("the store is closed")
-        if self._connection.is_connected:
-            return
-        try:
-            await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py annotates it only in part
-        except (RedisError, OSError) as error:
-            # over a unix socket redis-py logs in while connecting and wraps what went wrong
-            cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-            if isinstance(cause, AuthenticationError | AuthorizationError | ResponseError):
-                raise ConfigurationError(f"Redis refused the login or database: {cause}") from error
-            raise OSError(str(error)) from error
-        self._parser = hiredis.Reader()
-
-    async def _write(self, data: bytes) -> None:
-        writer = self._connection._writer
-        if writer is None:
-            raise OSError("connection closed")
-        async with asyncio.timeout(self._connection.socket_timeout):
-            writer.write(data)
-            await writer.drain()
-
-    async def _read(self, replies: list[Reply], until: int) -> None:
-        gets = self._parser.gets
-        while len(replies) < until:
-            reader = self._connection._reader
-            if reader is None:
-                raise OSError("connection closed")
-            async with asyncio.timeout(self._connection.socket_timeout):
-                data = await reader.read(65_536)
-            if not data:
-                raise OSError("connection closed by the server")
-            self._parser.feed(data)
-            reply = gets()
-            while reply is not False:  # hiredis' word for "not complete yet"
-                replies.append(reply)
-                reply = gets()
-
-    async def drop(self) -> None:
-        """Dial anew at the next exchange."""
-        async with self._turn:
-            await self._connection.disconnect(nowait=True)
-
-    async def close(self) -> None:
-        self._closed = True
-        await self._connection.disconnect()
 
 
 @dataclass
@@ -184,17 +85,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str) -> None:
-        plain, self._cluster = split_url(url)
-        try:
-            options: dict[str, Any] = dict(parse_url(plain))
-            self._kind: type[AbstractConnection] = options.pop("connection_class", Connection)
-            self._options = options | {"protocol": 2}
-            probe = self._kind(**self._options)
-        except (ValueError, TypeError, RedisError) as error:
-            raise ConfigurationError(f"bad Redis address: {error}") from error
-        self._seed: Node = (getattr(probe, "host", ""), getattr(probe, "port", 0))
-        self._links: dict[Node, _Link] = {}
-        self._slots: list[Node] = [self._seed] * SLOTS if self._cluster else []
+        self._nodes = Nodes(url)
         self._silent_until = -math.inf
         self.retries = 0
 
@@ -217,11 +108,8 @@ class RedisStore:
         """
         store = cls(url)
         try:
-            if store._cluster:
-                await store._learn_slots(store._seed)
-            else:
-                await store._ask_run_id(store._seed)
-        except _LinkLostError as error:
+            await store._nodes.greet()
+        except LinkLostError as error:
             await store.close()
             raise UnavailableError(f"Redis does not answer: {error}") from error
         except RivuletError:
@@ -245,7 +133,7 @@ class RedisStore:
         """Read strings by ``MGET``, one per slot in a cluster; waits as ``flush`` does."""
         groups: dict[int, list[int]] = {}
         for index, key in enumerate(keys):
-            groups.setdefault(key_slot(key) if self._cluster else 0, []).append(index)
+            groups.setdefault(self._nodes.slot(key), []).append(index)
         commands = Commands()
         for group in groups.values():
             commands.add(b"MGET", *(keys[index] for index in group))
@@ -267,17 +155,15 @@ class RedisStore:
         attempt = 0
         while True:
             try:
-                nodes = set(self._slots) or {self._seed}
-                return ",".join(sorted([await self._ask_run_id(node) for node in nodes]))
-            except _LinkLostError as error:
-                await self._refresh(attempt)
+                return ",".join(await self._nodes.run_ids())
+            except LinkLostError as error:
+                await self._nodes.refresh(attempt)
                 await self._pause(attempt, str(error))
                 attempt += 1
 
     async def close(self) -> None:
         """Close all connections; a flush under way on another task keeps failing until it is cancelled."""
-        for link in self._links.values():
-            await link.close()
+        await self._nodes.close()
 
     # --- sending until settled ------------------------------------------------------------------------------------
 
@@ -296,9 +182,9 @@ class RedisStore:
                 return replies
             todo, asking = sorted(again), outcome.asking
             if outcome.reconnect or outcome.moved:
-                await self._refresh(attempt)
+                await self._nodes.refresh(attempt)
             for slot, node in outcome.moved.items():  # the owner knows better than a node that heard of it
-                self._slots[slot] = node
+                self._nodes.move(slot, node)
             if outcome.trouble or attempt > 1:
                 await self._pause(attempt, outcome.trouble or "slots keep moving")
             else:
@@ -314,9 +200,9 @@ class RedisStore:
         sent = (self._deliver(node, asks, commands.frames, indexes) for (node, asks), indexes in parcels.items())
         answers = await asyncio.gather(*sent, return_exceptions=True)
         for ((node, _), indexes), answer in zip(parcels.items(), answers, strict=True):
-            if isinstance(answer, _LinkLostError):
+            if isinstance(answer, LinkLostError):
                 outcome.again.update(indexes)
-                outcome.trouble, outcome.reconnect = f"{_address(node)}: {answer}", True
+                outcome.trouble, outcome.reconnect = f"{address(node)}: {answer}", True
             elif isinstance(answer, BaseException):
                 raise answer
             else:
@@ -329,12 +215,12 @@ class RedisStore:
     def _parcels(
         self, frames: Sequence[bytes], todo: Sequence[int], asking: Mapping[int, Node]
     ) -> dict[tuple[Node, bool], Sequence[int]]:
-        if not self._cluster:
-            return {(self._seed, False): todo} if todo else {}
+        nodes = self._nodes
+        if not nodes.cluster:
+            return {(nodes.seed, False): todo} if todo else {}
         parcels: dict[tuple[Node, bool], list[int]] = {}
-        slots = self._slots
         for index in todo:
-            aim = (asking[index], True) if index in asking else (slots[key_slot(key_of(frames[index]))], False)
+            aim = (asking[index], True) if index in asking else (nodes.owner(key_of(frames[index])), False)
             if aim in parcels:
                 parcels[aim].append(index)
             else:
@@ -342,7 +228,7 @@ class RedisStore:
         return dict(parcels)
 
     async def _deliver(self, node: Node, asks: bool, frames: Sequence[bytes], indexes: Sequence[int]) -> list[Reply]:
-        link = self._link_to(node)
+        link = self._nodes.link(node)
         if asks:  # each command needs its own ASKING, whose reply is of no interest
             return (await link.exchange([_ASKING + frames[index] for index in indexes], each=2))[1::2]
         return await link.exchange([frames[index] for index in indexes])
@@ -351,10 +237,8 @@ class RedisStore:
         """Sort a reply error: elsewhere, later, or never."""
         code, _, rest = text.partition(" ")
         if code in {"MOVED", "ASK"}:
-            if not self._cluster:
-                raise ConfigurationError(
-                    f"Redis at {_address(node)} is part of a cluster: add ?cluster=true to its URL"
-                )
+            if not self._nodes.cluster:
+                raise ConfigurationError(f"Redis at {address(node)} is part of a cluster: add ?cluster=true to its URL")
             slot, _, where = rest.partition(" ")
             host, _, port = where.rpartition(":")
             target = (host or node[0], int(port))
@@ -362,11 +246,11 @@ class RedisStore:
                 outcome.asking[index] = target
             else:
                 outcome.moved[int(slot)] = target
-        elif code in _PASSING:
+        elif code in PASSING:
             outcome.trouble = text
             outcome.reconnect |= code not in {"OOM", "LOADING", "TRYAGAIN"}
         elif code in _REFUSED:
-            raise ConfigurationError(f"Redis at {_address(node)} refused the login: {text}")
+            raise ConfigurationError(f"Redis at {address(node)} refused the login: {text}")
         else:
             raise StoreError(f"Redis refused {readable(key_of(frame))}: {text}")
         outcome.again.add(index)
@@ -378,72 +262,3 @@ class RedisStore:
             self._silent_until = now + _LOG_EVERY_S
             log.warning("redis_retry", trouble=trouble, attempt=attempt + 1, retries=self.retries)
         await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(attempt, 10)))
-
-    # --- nodes ----------------------------------------------------------------------------------------------------
-
-    def _link_to(self, node: Node) -> _Link:
-        link = self._links.get(node)
-        if link is None:
-            place = {"host": node[0], "port": node[1]} if self._cluster else {}
-            link = self._links[node] = _Link(self._kind(**(self._options | place)))
-        return link
-
-    async def _ask(self, node: Node, *parts: bytes) -> Reply:
-        """One command to one node, once."""
-        (reply,) = await self._link_to(node).exchange([pack(*parts)])
-        if isinstance(reply, hiredis.ReplyError):
-            if str(reply).partition(" ")[0] in _PASSING:
-                raise _LinkLostError(str(reply))
-            raise ConfigurationError(f"Redis at {_address(node)} refused {parts[0].decode()}: {reply}")
-        return reply
-
-    async def _ask_run_id(self, node: Node) -> str:
-        info: bytes = await self._ask(node, b"INFO", b"server")
-        return next(line[7:].decode() for line in info.splitlines() if line.startswith(b"run_id:"))
-
-    async def _refresh(self, attempt: int) -> None:
-        """Make the next round see the world anew: fresh connections, or a fresh map of the cluster."""
-        if not self._cluster:  # the name may lead to another server by now
-            await self._link_to(self._seed).drop()
-            return
-        known = sorted({*self._slots, self._seed})
-        turn = attempt % len(known)  # another node first each time: one that was cut off may know nothing new
-        for node in known[turn:] + known[:turn]:
-            try:
-                await self._learn_slots(node)
-            except _LinkLostError:
-                continue
-            return
-
-    async def _learn_slots(self, node: Node) -> None:
-        """Ask a node who owns which slot; forget the connections to nodes that own none."""
-        ranges = await self._ask(node, b"CLUSTER", b"SLOTS")
-        slots = list(self._slots)
-        for first, last, master, *_ in ranges:
-            host = (master[0] or b"").decode()
-            owner = (host if host not in {"", "?"} else node[0], int(master[1]))
-            slots[first : last + 1] = [owner] * (last + 1 - first)
-        self._slots = slots
-        for gone in self._links.keys() - {*slots, node}:
-            await self._links.pop(gone).close()
-
-
-def split_url(url: str) -> tuple[str, bool]:
-    """Split a Redis address into what redis-py understands and whether it means a cluster.
-
-    Examples
-    --------
-    >>> split_url("redis+cluster://h:1/"), split_url("redis://h:1/?cluster=true"), split_url("redis://h:1/0")
-    (('redis://h:1/', True), ('redis://h:1/', True), ('redis://h:1/0', False))
-    """
-    scheme, separator, rest = url.partition("://")
-    base, mark, query = rest.partition("?")
-    arguments = query.split("&") if query else []
-    switches = [argument for argument in arguments if argument.startswith("cluster=")]
-    kept = "&".join(argument for argument in arguments if argument not in switches)
-    cluster = scheme.endswith("+cluster") or any(switch[8:].lower() in {"true", "1", "yes"} for switch in switches)
-    return scheme.removesuffix("+cluster") + separator + base + (mark + kept if kept else ""), cluster
-
-
-def _address(node: Node) -> str:
-    return f"{node[0]}:{node[1]}" if node[1] else "its socket"
