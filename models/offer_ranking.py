@@ -122,14 +122,14 @@ def score_offers(
     best: NDArray[np.float64],
     why: NDArray[np.int32],
 ) -> None:
-    """Score every offer from the candidates in the scratch; rows of p sum to 1."""
+    """Score every offer from the candidates in the scratch that may be shown; rows of p sum to 1."""
     score[:] = 0.0
     best[:] = 0.0
-    total = 0.0
-    for c in range(found):
-        total += work.score[work.touched[c]]
+    total = shown_score(found, items.hidden, work)
     for c in range(found):
         item = work.touched[c]
+        if items.hidden[item]:
+            continue
         p = work.score[item] / total
         start, named = 0, 0
         if item + 1 < len(offers.item_start):
@@ -158,6 +158,17 @@ def score_offers(
             ):
                 best[offer] = part
                 why[offer] = item
+
+
+@kernel
+def shown_score(found: int, hidden: NDArray[np.bool_], work: Scratch) -> float:
+    """Sum of the scores of the candidates that may be shown."""
+    total = 0.0
+    for c in range(found):
+        item = work.touched[c]
+        if not hidden[item]:
+            total += work.score[item]
+    return total
 
 
 @kernel

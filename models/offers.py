@@ -239,7 +239,8 @@ def score_offers(
     Parameters
     ----------
     neighbour_scores
-        Candidate items with scores of 0 or more, any scale: divided by their sum they are p(j | i, t).
+        Candidate items that may be shown, with scores of 0 or more, any scale: divided by their sum they are
+        p(j | i, t).
     offers
         All known offers.
     shopper

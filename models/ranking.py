@@ -335,3 +335,16 @@ def rank_similar(
         found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, work, found)
         filled = select(found, seed, hidden, blob, ends, work, out.item[n], out.micro[n])
         out.why[n, :filled] = seed
+
+
+@kernel
+def find_rows(seeds: NDArray[np.int32], rows: RowArrays, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of some items, each with a row, have a wanted item (by item index) among their neighbours."""
+    found = np.zeros(len(seeds), dtype=np.bool_)
+    for n in range(len(seeds)):
+        row = rows.row[seeds[n]]
+        for c in range(rows.size[row]):
+            found[n] |= wanted[rows.item[row, c]]
+        for c in range(rows.steps[row]):
+            found[n] |= wanted[rows.step_item[row, c]]
+    return found

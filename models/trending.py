@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -57,20 +57,27 @@ class Trending:
         """Count a touch of an item by someone of a segment at an event time (seconds)."""
         self._segment(segment).add(item, weight, ts_s)
 
-    def top(self, k: int) -> dict[tuple[str, str], Ranked]:
+    def top(self, k: int, hidden: Collection[str] = ()) -> dict[tuple[str, str], Ranked]:
         """Best k items by list name, with scores relative to the leader's, best first, ties by id.
+
+        Parameters
+        ----------
+        k
+            Length of the lists.
+        hidden
+            Items to leave out.
 
         Returns
         -------
         dict
-            Lists under ``("all", "")``, ``("category", name)`` and ``("segment", number)``.
+            Lists that have items, under ``("all", "")``, ``("category", name)`` and ``("segment", number)``.
         """
         names = self.categories.texts(range(len(self.categories)))
-        lists = {("all", ""): self.overall.leaders(k)[0]}
-        for name, ranked in zip(names, self.overall.leaders(k, len(names)), strict=True):
+        lists = {("all", ""): self.overall.leaders(k, None, hidden)[0]}
+        for name, ranked in zip(names, self.overall.leaders(k, len(names), hidden), strict=True):
             lists["category", name] = ranked
         for segment, popularity in sorted(self.segments.items()):
-            lists["segment", str(segment)] = popularity.leaders(k)[0]
+            lists["segment", str(segment)] = popularity.leaders(k, None, hidden)[0]
         return {name: ranked for name, ranked in lists.items() if ranked[0]}
 
     def arrays(self) -> dict[str, NDArray[Any]]:

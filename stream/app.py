@@ -234,10 +234,12 @@ class Worker:
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
         item = None if value is None else decode_item(value)
-        codes = self.space.encode([key.decode() if item is None else item.item_id])
-        self.space.hidden[codes] = item is None or item.stock == 0
+        name = key.decode() if item is None else item.item_id
+        withdrawn = item is None or item.stock == 0
+        self.items.withdraw(name, withdrawn)
+        self.globe.withdraw(name, withdrawn)
         if item is not None and item.category:
-            self.space.file(codes, self.space.encode_categories([item.category]))
+            self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         if value is None:
@@ -253,6 +255,7 @@ class Worker:
     # -- background --------------------------------------------------------------------------------------------------
 
     async def _publish_forever(self) -> None:
+        await self.broadcast.caught_up.wait()  # else what the catalogue has withdrawn would be shown again
         while True:
             await asyncio.sleep(self.settings.publish_every_s)
             for partition in sorted(self.items.shards):

@@ -68,6 +68,7 @@ class GlobalStage:
         self.keys = keys
         self.k = k
         self.owned = False
+        self.withdrawn: set[str] = set()  # as the catalogue says, whoever owns the shard
         self._fresh = (segments, seed)
         self._start()
 
@@ -81,6 +82,7 @@ class GlobalStage:
         self.samples = 0
         self.newest = 0
         self.version = 0
+        self.listed: set[tuple[str, str]] = set()  # trending lists that readers may find
         self.changed = False
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
@@ -97,6 +99,7 @@ class GlobalStage:
         self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
         self.marks = facts["marks"]
         self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
+        self.listed = {(kind, name) for kind, name in facts["listed"]}
         self.changed = True
 
     def close(self, partition: int) -> None:
@@ -113,6 +116,7 @@ class GlobalStage:
             "samples": self.samples,
             "newest": self.newest,
             "version": self.version,
+            "listed": sorted(self.listed),
         }
         return {
             "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
@@ -160,13 +164,22 @@ class GlobalStage:
                 if message.items[n] and message.weights[n] > 0:
                     self.trending.add_to_segment(segment, message.items[n], message.weights[n], message.ts[n])
 
+    def withdraw(self, item: str, withdrawn: bool = True) -> None:
+        """Take an item out of all trending lists from the next publication on, or let it in again."""
+        if (item in self.withdrawn) != withdrawn:
+            (self.withdrawn.add if withdrawn else self.withdrawn.discard)(item)
+            self.changed = True
+
     def publish(self) -> Broadcast:
         """Write trending lists and segments, and broadcast the segment model."""
         writes = WriteBatch()
         self.changed = False
         ts_ms = self.newest * 1000
-        for name, (items, scores) in self.trending.top(self.k).items():
+        lists = self.trending.top(self.k, self.withdrawn)
+        for name, (items, scores) in lists.items():
             writes.set(self._trending_key(name), _list(items, scores, ts_ms), TRENDING_TTL_S)
+        writes.delete(*(self._trending_key(name) for name in sorted(self.listed - lists.keys())))
+        self.listed = set(lists)
         if not self.segments.trained:
             return Broadcast(writes, [])
         self.version += 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.covisitation import NO_ROW
 from models.decay import YEAR_2000_S, decay_add_many
 from models.nesting import part, prefixed
-from models.ranking import Lists, rank_similar
+from models.ranking import Lists, find_rows, rank_similar
 from models.trending import HALF_LIFE_S
 from models.vocabulary import Vocabulary
 from stream.decoding import Record
@@ -51,6 +51,7 @@ class ItemShard:
         self.newest = 0
         self.applied = -1
         self.counts: Counter[str] = Counter()
+        self.turned: set[int] = set()  # items withdrawn or brought back since the last publication
 
 
 class ItemStage:
@@ -169,6 +170,23 @@ class ItemStage:
         self.space.unpublished[:size] |= mine
         self.space.untold[:size] |= mine
 
+    def withdraw(self, item: str, withdrawn: bool = True) -> None:
+        """Take an item out of all lists from the next publication on, or let it in again."""
+        (index,) = self.space.encode([item])
+        if self.space.hidden[index] != withdrawn:
+            self.space.hidden[index] = withdrawn
+            for shard in self.shards.values():
+                shard.turned.add(int(index))
+
+    def _touch_around(self, partition: int, turned: set[int]) -> None:
+        """Mark the rows of a shard that name one of some items for publication; about 0.1 us per row of 100."""
+        size = len(self.space.ids)
+        wanted = np.zeros(size, dtype=np.bool_)
+        wanted[list(turned)] = True
+        arrays = self.space.rows.arrays
+        mine = np.flatnonzero((self.space.partition[:size] == partition) & (arrays.row[:size] != NO_ROW))
+        self.space.unpublished[mine[find_rows(mine.astype(np.int32), arrays, wanted)]] = True
+
     def publish(self, partition: int, now_ms: int) -> Published:
         """Write up to a slice of changed neighbour lists and tell the global stage of changed popularity.
 
@@ -180,6 +198,9 @@ class ItemStage:
             Not the clock but the time shown in the lists when the shard has seen no event yet.
         """
         space, shard = self.space, self.shards[partition]
+        if shard.turned:
+            self._touch_around(partition, shard.turned)
+            shard.turned.clear()
         size = len(space.ids)
         mine = space.partition[:size] == partition
         items = np.flatnonzero(space.unpublished[:size] & mine)[:SLICE].astype(np.int32)
@@ -191,6 +212,7 @@ class ItemStage:
         space.unpublished[items] = False
         shared = len(space.owned) < space.partitions
         known = np.flatnonzero(lists.item[:, 0] >= 0)
+        writes.delete(*map(self.keys.similar, ids.texts(self._emptied(items, lists))))
         lists = Lists(lists.item[known], lists.micro[known], lists.why[known])
         names = Names.of(self.keys.similar_form, ids, items[known])
         times = np.full(len(known), ts_ms, dtype=np.int64)
@@ -200,6 +222,13 @@ class ItemStage:
             for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):
                 writes.set(self.keys.neighbours(text), row, NEIGHBOURS_TTL_S)
         return Published(writes, self._popular(partition, shard), bool((space.unpublished[:size] & mine).any()))
+
+    def _emptied(self, items: NDArray[np.int32], lists: Lists) -> NDArray[np.int32]:
+        """Items that have neighbours, none of which may be shown: an older list may stand in Redis."""
+        arrays = self.space.rows.arrays
+        bare: NDArray[np.int32] = items[(lists.item[:, 0] < 0) & (arrays.row[items] != NO_ROW)]
+        filled: NDArray[np.bool_] = arrays.size[arrays.row[bare]] > 0
+        return bare[filled]
 
     def _popular(self, partition: int, shard: ItemShard) -> list[Send]:
         """Popularity of items touched since the last record: absolute values, so that a repeat does no harm."""

@@ -16,7 +16,7 @@ from aiokafka.structs import ConsumerRecord  # type: ignore[import-untyped]  # n
 from models.hashing import partition_of
 from models.offers import Offer
 from stream.cli.offers import publish_offers
-from stream.keys import parse_profile
+from stream.keys import parse_list, parse_profile
 from tests.records import event
 from tests.worker_process import Installation
 
@@ -222,16 +222,24 @@ async def test_consent_is_obeyed(shop: Installation) -> None:
     assert "lid" not in found.items
 
 
-async def test_a_withdrawn_item_disappears_from_lists(shop: Installation) -> None:
+async def test_a_withdrawn_item_disappears_from_every_list(shop: Installation) -> None:
+    keys = [
+        shop.keys.recs("camper"),
+        shop.keys.similar("tent"),
+        shop.keys.trending(),
+        shop.keys.trending(category="cat-b"),
+    ]
+
+    async def listed() -> list[bool]:
+        return [value is not None and "bag" in parse_list(value).items for value in await shop.progress.store.get(keys)]
+
     async def shown() -> bool:
-        found = await shop.list_of("camper")
-        return found is not None and "bag" in found.items
+        return all(await listed())
 
     async def hidden() -> bool:
-        return not await shown()
+        return not any(await listed())
 
-    await visit(shop, "camper", "tent")
-    assert await shown()
+    await keep_visiting(shop, "camper", "tent", shown, "nothing is said yet")
     article = {"item_id": "bag", "title": "Sleeping bag", "stock": 0}
     for value, condition in (
         (article, hidden),

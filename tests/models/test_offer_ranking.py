@@ -109,11 +109,16 @@ def fast(
 
 
 def plain(
-    world: World, offers: list[Offer], customer: Customer, category: list[str | None], user: int, top: int
+    world: World,
+    offers: list[Offer],
+    customer: Customer,
+    category: list[str | None],
+    user: int,
+    hidden: set[int],
 ) -> list[ScoredOffer]:
     seeds = world.plain_histories.distances(user, VOTES.gap)
     votes = plain_votes(seeds, world.plain_rows, VOTES)
-    scores = {IDS[item]: sum(vote for _, vote in got) for item, got in votes.items()}
+    scores = {IDS[item]: sum(vote for _, vote in got) for item, got in votes.items() if item not in hidden}
     total = sum(customer.likes.values())
     shopper = Shopper(
         customer.segment,
@@ -122,18 +127,18 @@ def plain(
         customer.cart,
     )
     of = dict(zip(IDS, category, strict=True))
-    return score_offers(scores, offers, shopper, NOW, category_of=of.get, top=top)
+    return score_offers(scores, offers, shopper, NOW, category_of=of.get, top=len(offers))
 
 
 @bounded
-@given(few, offers_, crowds, categories_)
+@given(few, offers_, crowds, categories_, st.sets(st.integers(0, ITEMS - 1), max_size=3))
 def test_picked_offers_equal_those_of_the_reference(
-    stream: list[Touch], offers: list[Offer], crowd: list[Customer], category: list[str | None]
+    stream: list[Touch], offers: list[Offer], crowd: list[Customer], category: list[str | None], hidden: set[int]
 ) -> None:
     world = World(stream)
-    outcome = fast(world, offers, crowd, category)
+    outcome = fast(world, offers, crowd, category, hidden)
     for user, customer in enumerate(crowd):
-        everything = {o.offer_id: o for o in plain(world, offers, customer, category, user, top=len(offers))}
+        everything = {o.offer_id: o for o in plain(world, offers, customer, category, user, hidden)}
         found = outcome.picked[user]
         assert len(found) == min(MAX_PICKED, len(everything))
         best = [o.score for o in list(everything.values())[:MAX_PICKED]]
@@ -188,6 +193,12 @@ def picked(offers: list[Offer], customer: Customer = NOBODY) -> list[str]:
 
 def test_equal_offers_rank_by_id_and_at_most_three_are_picked() -> None:
     assert picked([Offer(id=name, items=(IDS[1],), value=1.0) for name in ("d", "b", "c", "a")]) == ["a", "b", "c"]
+
+
+def test_a_withdrawn_item_earns_no_offer() -> None:
+    offer = Offer(id="x", items=(IDS[1],), value=1.0)
+    shown, hidden = (fast(World(CAMPERS), [offer], [NOBODY] * USERS, [None] * ITEMS, some) for some in (set(), {1}))
+    assert [len(outcome.picked[1]) for outcome in (shown, hidden)] == [1, 0]
 
 
 def test_an_item_found_by_id_and_category_counts_once() -> None:

@@ -15,6 +15,7 @@ from models.features import FEATURES
 from models.profiles import Profiles
 from stream.keys import Keys, parse_list, parse_profile
 from stream.local import LocalRecord
+from stream.memory_store import MemoryStore
 from stream.stages.global_ import MODEL_KEY, Broadcast, GlobalStage, SegmentModel, decode_model
 from stream.stages.segmenting import Segmenting
 from stream.stages.space import ItemSpace
@@ -133,6 +134,38 @@ def test_popularity_is_replaced_not_added() -> None:
     less = msgspec.structs.replace(POPULAR, values=[0.5, 1.0, 0.0])
     value = dump(written(learn(fresh(), POPULAR, less).publish().writes))[KEYS.trending()]
     assert parse_list(value).items == ["mug", "tent"]
+
+
+def trending(store: MemoryStore) -> dict[str, list[str]]:
+    lists = {key.decode(): value for key, value in dump(store).items() if b":trending:" in key}
+    return {key.partition("rv:trending:")[2]: parse_list(value).items for key, value in lists.items()}
+
+
+def test_a_withdrawn_item_leaves_every_list_and_comes_back() -> None:
+    stage = learn(trained(), POPULAR)
+    store = written(stage.publish().writes)
+    before = trending(store)
+    stage.withdraw("tent")
+    assert stage.changed
+    after = trending(written(stage.publish().writes, into=store))
+    assert after == {
+        name: rest for name, items in before.items() if (rest := [item for item in items if item != "tent"])
+    }
+    assert len(after) < len(before)
+    stage.withdraw("tent")
+    assert not stage.changed
+    stage.withdraw("tent", withdrawn=False)
+    assert stage.changed
+    assert trending(written(stage.publish().writes, into=store)) == before
+
+
+def test_a_successor_deletes_the_list_that_its_predecessor_wrote() -> None:
+    stage = learn(fresh(), POPULAR)
+    store = written(stage.publish().writes)
+    successor = fresh(arrays=stage.copy(0))
+    for item in POPULAR.items:
+        successor.withdraw(item)
+    assert trending(written(successor.publish().writes, into=store)) == {}
 
 
 def state(stage: GlobalStage) -> dict[str, Any]:

@@ -302,3 +302,41 @@ def test_an_empty_stage_publishes_nothing() -> None:
     assert isinstance(flush.writes, WriteBatch)
     assert (len(flush.writes), flush.sends, flush.more) == (0, [], False)
     assert items_of().copy(0)["mine"].dtype == np.int32
+
+
+def every_similar(store: MemoryStore) -> dict[str, list[str]]:
+    found = {key.decode(): read(store, key) for key in store if b":similar:" in key}
+    return {key.partition(":similar:")[2]: parse_list(value).items for key, value in found.items() if value}
+
+
+def test_a_withdrawn_item_leaves_every_neighbour_list_and_comes_back() -> None:
+    stage = feed(items_of(), deltas())
+    store = published(stage)
+    before = every_similar(store)
+    item = max(before, key=lambda name: sum(name in items for items in before.values()))
+    stage.withdraw(item)
+    after = every_similar(published(stage, into=store))
+    assert not any(item in items for items in after.values())
+    untouched = [name for name, items in before.items() if item not in items]
+    assert untouched
+    assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
+    stage.withdraw(item, withdrawn=False)
+    assert every_similar(published(stage, into=store)) == before
+
+
+def test_only_lists_that_could_name_a_withdrawn_item_are_written_again() -> None:
+    stage = feed(items_of(), deltas())
+    before = every_similar(published(stage))
+    stage.withdraw("never seen")
+    assert before
+    assert every_similar(published(stage)) == {}
+
+
+def test_a_list_is_deleted_when_all_of_it_is_withdrawn() -> None:
+    stage = feed(items_of(), deltas())
+    store = published(stage)
+    name, items = min(every_similar(store).items(), key=lambda cell: len(rows(stage)[cell[0]]["near"]))
+    for item in rows(stage)[name]["near"]:
+        stage.withdraw(item)
+    assert items
+    assert name not in every_similar(published(stage, into=store))
