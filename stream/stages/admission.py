@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.consent import hear
 from models.hashing import hash_ids
-from models.profiles import ANALYTICS, DENIED, FOREIGN
+from models.profiles import DENIED, FOREIGN
 from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
@@ -97,27 +98,8 @@ def _denied(
     shard: UserShard, batch: Batch, index: NDArray[np.int32], candidates: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Events of users who do not let us learn, as consent stood at each event."""
-    flags = shard.profiles.arrays.flags
     default = 0 if shard.rules.consent else DENIED
-    consent = np.array(batch.consent, dtype=np.uint8)
-    denied = np.zeros(len(index), dtype=np.bool_)
-    if not consent.any():
-        said = (flags[index] >> ANALYTICS) & 3
-        denied |= np.where(said == 0, default, said) == DENIED
-    else:
-        for event in np.flatnonzero(candidates):
-            user = index[event]
-            flags[user] = _consented(int(flags[user]), int(consent[event]))
-            denied[event] = (((int(flags[user]) >> ANALYTICS) & 3) or default) == DENIED
-    denied &= candidates
+    said = np.array(batch.consent, dtype=np.uint8)
+    denied = hear(shard.profiles.arrays.flags, index, said, candidates, default)
     shard.counts["denied"] += int(denied.sum())
     return denied
-
-
-def _consented(flags: int, said: int) -> int:
-    """A user's flags after an event said something about each grant (0 = nothing, keep what was said before)."""
-    for place in (0, 2, 4):
-        grant = (said >> place) & 3
-        if grant:
-            flags = (flags & ~(3 << place)) | (grant << place)
-    return flags
