@@ -1,10 +1,11 @@
 """From an event's scheduled send time to its list visible in Redis, open loop, seen from outside.
 
-``python -m tests.benchmarks.latency [--rate 5000] [--low 500] [--seconds 20] [--json]``
+``python -m tests.benchmarks.latency [--rate 5000] [--low 500] [--seconds 20] [--samples 1000] [--quiet] [--json]``
 
 The shop's events are sent by a fixed schedule whatever the answers do (no coordinated omission). Probe visitors, 1 % of
-the events, view alternately two items that share no neighbour, so that each of their events must change their list;
-a reader polls their keys and takes the time at which the list names the item as a reason.
+the events or as many more as give the wanted number of samples, view alternately two items that share no neighbour, so
+that each of their events must change their list; a reader polls their keys and takes the time at which the list names
+the item as a reason.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from stream.progress import Progress
 from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, first_progress, machine, report
 
 PROBES = 200  # probe visitors, each used again only after its last list was seen
-PROBE_EVERY = 100
+PROBE_EVERY = 100  # events, at least so often
+NEVER_S = 1e6
 POLL_S = 0.001
 ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
 WARM_S = 5.0
@@ -71,8 +73,8 @@ async def _watch(progress: Progress, probes: Probes, keys: Keys, stop: asyncio.E
         await asyncio.sleep(POLL_S)
 
 
-async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, *, record: bool) -> None:
-    """Send by schedule: event n is due at n / rate, late or not."""
+async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, probe_every: int | None = None) -> None:
+    """Send by schedule: event n is due at n / rate, late or not; every `probe_every`th, if any, is a probe's."""
     partitions = bench_.settings.events_partitions
     # librdkafka: it sends from threads of its own, and costs the two cores a tenth of what a Python client would
     producer = Producer({"bootstrap.servers": bench_.settings.kafka, "acks": 1, "linger.ms": 0})
@@ -88,7 +90,7 @@ async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, *, rec
         ahead = due - time.monotonic()
         if ahead > 0:
             await asyncio.sleep(ahead)
-        if n % PROBE_EVERY == 0 and record:
+        if probe_every and n % probe_every == 0:
             if not probes.free:
                 probes.skipped += 1
                 continue
@@ -118,7 +120,7 @@ async def _teach(bench_: Bench) -> None:
     await producer.stop()
 
 
-async def measure(bench_: Bench, rates: list[int], seconds: float) -> list[dict[str, object]]:
+async def measure(bench_: Bench, rates: list[int], seconds: float, samples: int) -> list[dict[str, object]]:
     """Latency at each rate with one worker."""
     async with Progress(bench_.settings) as progress:
         worker = WorkerProcess(bench_)
@@ -127,10 +129,10 @@ async def measure(bench_: Bench, rates: list[int], seconds: float) -> list[dict[
         await progress.drained()
         results: list[dict[str, object]] = []
         for rate in rates:
-            await _send(bench_, rate, WARM_S, Probes(), record=False)
+            await _send(bench_, rate, WARM_S, Probes())
             probes, stop = Probes(), asyncio.Event()
             watching = asyncio.create_task(_watch(progress, probes, Keys(bench_.settings.prefix), stop))
-            await _send(bench_, rate, seconds, probes, record=True)
+            await _send(bench_, rate, seconds, probes, max(1, min(PROBE_EVERY, int(rate * seconds / samples))))
             stop.set()
             try:
                 await asyncio.wait_for(watching, UNSEEN_S)
@@ -153,10 +155,13 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=5_000)
     parser.add_argument("--low", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--samples", type=int, default=1_000, help="wanted at each rate")
+    parser.add_argument("--quiet", action="store_true", help="without snapshots and publication")
     options = parser.parse_args()
-    with bench() as bench_:
-        low, high = asyncio.run(measure(bench_, [options.low, options.rate], options.seconds))
-    report(high | {"low": low, "machine": machine()}, json=options.json)
+    quiet = {"snapshot_every_s": NEVER_S, "publish_every_s": NEVER_S} if options.quiet else {}
+    with bench(**quiet) as bench_:
+        low, high = asyncio.run(measure(bench_, [options.low, options.rate], options.seconds, options.samples))
+    report(high | {"low": low, "quiet": options.quiet, "machine": machine()}, json=options.json)
 
 
 if __name__ == "__main__":
