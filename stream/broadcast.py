@@ -35,6 +35,7 @@ class Broadcast:
         self._handlers = {settings.topic(role): handler for role, handler in handlers.items()}
         self._consumer: Any = None
         self.caught_up = asyncio.Event()
+        self.read = 0
         self.refused = 0
 
     async def start(self) -> None:
@@ -76,11 +77,23 @@ class Broadcast:
                     self._take(partition.topic, record)
 
     def _take(self, topic: str, record: Any) -> None:
+        self.read += 1
         try:
             self._handlers[topic](record.key or b"", record.value)
         except (RivuletError, ValueError) as error:
             self.refused += 1
-            log.warning("refused", topic=topic, offset=record.offset, reason=str(error))
+            log.warning("broadcast_refused", topic=topic, offset=record.offset, reason=str(error))
+
+    def answered(self) -> tuple[int | None, ...]:
+        """Times of the brokers' last answers: the same again and again if none answers any more."""
+        if self._consumer is None:
+            return ()
+        return tuple(self._consumer.last_poll_timestamp(partition) for partition in self._consumer.assignment())
+
+    async def partitions(self) -> dict[str, int]:
+        """Partition counts of all topics that exist now; asking for names could create them on a lenient broker."""
+        cluster = await self._consumer._client.fetch_all_metadata()
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in cluster.topics()}
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import hiredis
 
-from stream.resp import Reply, StoreError, WriteBatch, readable
+from stream.resp import Reply, StoreError, WriteBatch, anonymous
 
 
 def _monotonic_zero() -> float:
@@ -73,6 +73,10 @@ class MemoryStore:
             raise _wrong_type(key)
         return dict(value)
 
+    async def hget(self, key: bytes, field: bytes) -> bytes | None:
+        """Read one field of a hash; None if it is not there."""
+        return (await self.hgetall(key)).get(field)
+
     async def run_id(self) -> str:
         """Identity of this object."""
         return self._run_id
@@ -104,4 +108,4 @@ class MemoryStore:
 
 def _wrong_type(key: bytes) -> StoreError:
     text = "WRONGTYPE Operation against a key holding the wrong kind of value"
-    return StoreError(f"Redis refused {readable(key)}: {text}")
+    return StoreError(f"Redis refused {anonymous(key)}: {text}")

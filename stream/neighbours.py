@@ -73,6 +73,10 @@ class Neighbours:
             if value is not None and int(self._space.partition[item]) not in self._space.owned:
                 insert_row(self._space, item, unpack_row(value))
 
+    def __len__(self) -> int:
+        """Rows that were read and are kept."""
+        return len(self._read_at)
+
     def drop(self) -> None:
         """Forget every cached row."""
         self._read_at.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from tempfile import TemporaryFile
 
 from stream.errors import ConfigurationError
@@ -20,8 +21,17 @@ async def check(settings: Settings) -> None:
     UnavailableError
         If broker or Redis do not answer.
     ConfigurationError
-        If a topic is missing or has other partitions, a login is refused, or the snapshot folder cannot be written.
+        If a topic is missing or has other partitions, a login is refused, the snapshot folder cannot be written, or
+        the web port is taken.
     """
+    try:
+        if settings.web_port:
+            socket.create_server((settings.web_host, settings.web_port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"RIVULET_WEB_PORT={settings.web_port} on {settings.web_host}: {error.strerror}; each worker of a machine"
+            " needs its own, or 0 for none"
+        ) from error
     try:
         settings.snapshot_folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=settings.snapshot_folder):

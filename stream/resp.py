@@ -5,6 +5,7 @@ Pure: knows the protocol (RESP) and nothing of connections. The stages fill a `W
 
 from __future__ import annotations
 
+import re
 from binascii import crc_hqx
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +20,7 @@ _SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(4096))
 
 
 class StoreError(RivuletError):
-    """Redis refused a command for good (wrong type, no permission); names the key and the server's text."""
+    """Redis refused a command for good (wrong type, no permission); names the kind of key and the server's text."""
 
 
 def _size(length: int) -> bytes:
@@ -154,9 +155,15 @@ class WriteBatch(Commands):
             return
         for index, reply in enumerate(replies):
             if not (isinstance(reply, int) if index in self.counts else reply == b"OK"):
-                raise StoreError(f"Redis answered {reply!r} to the write of {readable(key_of(self.frames[index]))}")
+                raise StoreError(f"Redis answered {reply!r} to the write of {anonymous(key_of(self.frames[index]))}")
 
 
-def readable(key: bytes) -> str:
-    """A key as text for messages."""
-    return key.decode(errors="backslashreplace")
+def anonymous(key: bytes) -> str:
+    """A key as text for messages, without the user in it: what is logged must not tell who it was about.
+
+    Examples
+    --------
+    >>> anonymous(b"rv:{u1}:recs"), anonymous(b"rv:similar:i1")
+    ('rv:{...}:recs', 'rv:similar:i1')
+    """
+    return re.sub(rb"\{.*?\}", b"{...}", key).decode(errors="backslashreplace")

@@ -44,9 +44,14 @@ class Settings(BaseSettings):
     session_s: Positive = Field(10.0, description="Kafka session timeout")
     on_gap: Literal["stop", "accept"] = Field("stop", description="A hole in the log that the broker does not explain")
 
-    web_host: str = Field("127.0.0.1", description="Address of the worker's web port")
+    stall_s: Positive = Field(120.0, description="A worker with work that stands still for longer ends: exit code 70")
+    ready_records: int = Field(10_000, ge=0, description="Most records a partition may lag on a ready worker")
+    web_host: str = Field("127.0.0.1", description="Address of the worker's web port; it has no login")
     web_port: int = Field(6066, ge=0, le=65_535, description="The worker's web port; 0 = none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log lines shown")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Log lines as JSON or for people; auto = for people on a terminal, else JSON"
+    )
 
     compression: Literal["none", "lz4", "zstd", "gzip"] = Field(
         "none", description="Compression of what workers send; lz4 halves topic covisits for about 2 us per event"

@@ -24,9 +24,10 @@ class GapError(RivuletError):
 class Shard:
     """One partition that this worker owns, or owned (``lost``).
 
-    ``next`` is the first offset that the state does not include. ``dirty`` means that the state is in between two
-    offsets and must not be saved. ``lost`` is set when the partition was given back, taken away or has failed:
-    whoever awaits something inside ``process`` checks it afterwards and stops without applying anything.
+    ``next`` is the first offset that the state does not include, ``saved`` the same of its last snapshot, which was
+    written, or found to be still true, at ``saved_at``. ``dirty`` means that the state is in between two offsets and
+    must not be saved. ``lost`` is set when the partition was given back, taken away or has failed: whoever awaits
+    something inside ``process`` checks it afterwards and stops without applying anything.
     """
 
     topic: str
@@ -34,6 +35,9 @@ class Shard:
     owned_since: float
     next: int = LOG_START
     saved: int = LOG_START
+    saved_at: float = 0.0
+    snapshot_bytes: int | None = None
+    snapshot_s: float | None = None
     lost: bool = False
     dirty: bool = False
     epoch: int = -1

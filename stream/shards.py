@@ -7,7 +7,6 @@ the truth: it says which offset it includes, reading goes on exactly there, and 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 import time
@@ -18,17 +17,17 @@ from itertools import count
 from typing import Any, Literal
 
 import faust
+import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import UnavailableError
 from stream.shard import LOG_START, GapError, Loss, Shard, Stage, runs
 from stream.snapshots import SnapshotStore
 from stream.transport import TP, BatchConsumer, BatchTransport, ConsumerRecord, Fetch
-from stream.watchdog import Watchdog
 
 __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,6 @@ class HostSettings:
     exit_s
         Left to Faust for its own end (a frozen broker makes that 30-45 s), after which the process exits hard, whatever
         hangs; everything worth keeping is saved by then. At most ``release_s + commit_s + exit_s`` after SIGTERM.
-    stall_s
-        A worker that the group counts on, but that reads nothing for so long, ends itself.
     session_s
         Session timeout of the group. Writes to Redis are fenced at half of it.
     on_gap
@@ -60,7 +57,6 @@ class HostSettings:
     release_s: float = 5.0
     commit_s: float = 2.0
     exit_s: float = 2.0
-    stall_s: float = 120.0
     session_s: float = 10.0
     on_gap: Literal["stop", "accept"] = "stop"
 
@@ -109,7 +105,6 @@ class ShardHost:
         self._shards: dict[TP, Shard] = {}
         self._term = 0
         self._epochs = count(1)
-        self._watchdog: Watchdog | None = None
         self._app: faust.App
 
     def attach(self, app: faust.App) -> None:
@@ -126,9 +121,18 @@ class ShardHost:
         """The shards that this worker owns now."""
         return self._shards
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is on its way out."""
+        return bool(self._app.should_stop)
+
+    def now(self) -> float:
+        """The clock by which shards are saved."""
+        return self._clock()
+
     def may_write(self) -> bool:
         """Whether the group heard from this worker within half a session: else another may own its shards already."""
-        consumer = self._consumer
+        consumer = self.consumer
         return consumer.generation >= 0 and consumer.contact_age() < self.settings.session_s / 2
 
     # -- records -------------------------------------------------------------------------------------------------
@@ -201,14 +205,14 @@ class ShardHost:
             await self._seek(shard)
             return False
         try:
-            start = await self._consumer.log_start(shard.tp, self.settings.release_s)
+            start = await self.consumer.log_start(shard.tp, self.settings.release_s)
         except TimeoutError as error:
             raise UnavailableError(f"the broker does not tell the start of {shard.name}") from error
         proven = start >= first
         where = f"{first - shard.next} records of {shard.name} are missing: offsets {shard.next} to {first - 1}"
         if not proven and self.settings.on_gap == "stop":
             raise GapError(f"{where}, and the broker's log starts at {start}. Is it compacted or transactional?")
-        log.error("%s (%s); counted as lost", where, f"the log starts at {start}")
+        log.error("gap", missing=where, log_start=start, counted="lost")
         self.losses.append(Loss(shard.tp, shard.next, first, proven))
         self.counts["lost"] += first - shard.next
         shard.next = first
@@ -221,16 +225,16 @@ class ShardHost:
         """
         shard.failures += 1
         self.counts["reloads"] += 1
-        log.warning("%s is reloaded (%d): %s", shard.name, shard.failures, error)
+        log.warning("shard_reloaded", shard=shard.name, times=shard.failures, reason=str(error))
         await asyncio.sleep(0.1 * 2 ** min(shard.failures, 4))
         if await self._load(stage, shard):
             await self._seek(shard)
 
     async def _give_up(self, shard: Shard, error: Exception) -> None:
         if shard.lost:  # it was taken away in the middle; what its body says about that does not matter
-            log.info("%s failed after it was taken away: %r", shard.name, error)
+            log.info("failed_after_revocation", shard=shard.name, reason=repr(error))
             return
-        log.critical("%s at offset %d: the worker stops: %r", shard.name, shard.next, error)
+        log.critical("worker_stops", shard=shard.name, offset=shard.next, reason=repr(error))
         shard.lost = True
         await self._app.crash(error)
 
@@ -245,10 +249,11 @@ class ShardHost:
         return max(shard.next, 0), shard.epoch
 
     async def _seek(self, shard: Shard) -> None:
-        await self._consumer.seek_shards({shard.tp: self._new_epoch(shard)})
+        await self.consumer.seek_shards({shard.tp: self._new_epoch(shard)})
 
     @property
-    def _consumer(self) -> BatchConsumer:
+    def consumer(self) -> BatchConsumer:
+        """Faust's consumer."""
         consumer = self._app.consumer
         assert isinstance(consumer, BatchConsumer)
         return consumer
@@ -259,7 +264,7 @@ class ShardHost:
         """Load what was assigned; awaited before flow resumes. A newer assignment overtakes it at any await."""
         self._forget()
         term = self._term
-        for tp in sorted(self._consumer.assignment()):
+        for tp in sorted(self.consumer.assignment()):
             stage = self._stages.get(tp.topic)
             if stage is None:
                 continue
@@ -279,15 +284,11 @@ class ShardHost:
             return False
         stage.open(shard.partition, None if snapshot is None else snapshot.arrays)
         shard.next = shard.saved = LOG_START if snapshot is None else snapshot.offset
-        shard.dirty, shard.suspect = False, None
+        shard.dirty, shard.suspect, shard.saved_at = False, None, self._clock()
         return True
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         """Give everything back (rebalances are eager): the old generation still counts and may commit."""
-        if self._watchdog is None and self._hard_exit is not None:
-            loop = asyncio.get_running_loop()
-            self._watchdog = Watchdog(loop, self._stalled, self.settings.stall_s, self._hard_exit)
-            self._watchdog.start()
         await self._release()
 
     async def _release(self) -> None:
@@ -306,7 +307,7 @@ class ShardHost:
             async with asyncio.timeout(self.settings.release_s):
                 return await self._save(shard)
         except TimeoutError:
-            log.warning("%s was busy for %g s: given back without a snapshot", shard.name, self.settings.release_s)
+            log.warning("given_back_without_snapshot", shard=shard.name, busy_s=self.settings.release_s)
             return None
         finally:
             shard.lost = True
@@ -333,22 +334,25 @@ class ShardHost:
     async def _save(self, shard: Shard) -> int | None:
         """Write a snapshot; the offset it includes, or None if there is nothing new or it could not be written."""
         async with shard.lock:
+            began = self._clock()
             if shard.lost or shard.dirty or shard.next <= shard.saved:
+                shard.saved_at = shard.saved_at if shard.next > shard.saved else began
                 return None
             offset, arrays = shard.next, self._stages[shard.topic].copy(shard.partition)
         try:
-            await asyncio.to_thread(self._snapshots.write, shard.name, offset, arrays)
+            path = await asyncio.to_thread(self._snapshots.write, shard.name, offset, arrays)
         except OSError as error:
-            log.error("No snapshot of %s at offset %d: %s", shard.name, offset, error)
+            log.error("snapshot_failed", shard=shard.name, offset=offset, reason=str(error))
             self.counts["snapshot_errors"] += 1
             return None
-        shard.saved = offset
+        shard.saved, shard.saved_at, shard.snapshot_bytes = offset, self._clock(), path.stat().st_size
+        shard.snapshot_s = shard.saved_at - began
         self.counts["snapshots"] += 1
         return offset
 
     async def _commit(self, offsets: Mapping[TP, int]) -> None:
         if offsets:
-            done = await self._consumer.commit_exactly(offsets, self.settings.commit_s)
+            done = await self.consumer.commit_exactly(offsets, self.settings.commit_s)
             self.counts["commits" if done else "commits_refused"] += 1
 
     # -- shutdown ------------------------------------------------------------------------------------------------
@@ -364,11 +368,3 @@ class ShardHost:
             last_resort = threading.Timer(seconds, self._hard_exit, (code,))
             last_resort.daemon = True
             last_resort.start()
-
-    def _stalled(self) -> str | None:
-        """Why nothing moves although the group is fine; called by the watchdog's thread."""
-        consumer = self._consumer
-        expected = consumer.generation >= 0 and consumer.contact_age() < self.settings.session_s
-        if self._app.should_stop or consumer.flow_active or not expected:
-            return None
-        return "this worker is a member of its group, but its flow was never resumed"

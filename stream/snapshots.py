@@ -8,7 +8,6 @@ pure function of the log's prefix, so its file is merely older than its successo
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -20,10 +19,11 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
+import structlog
 import zstandard
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 FORMAT: Final = 1
@@ -122,7 +122,7 @@ class SnapshotStore:
             except SnapshotError as error:
                 if path not in self._refused:
                     self._refused.add(path)
-                    log.warning("Snapshot %s is refused (%s); the one before it is used", path.name, error)
+                    log.warning("snapshot_refused", file=path.name, reason=str(error), used="the one before it")
         return None
 
     def _encode(self, name: str, offset: int, arrays: Arrays, file: BinaryIO) -> None:

@@ -10,26 +10,22 @@ ACL and passwords stay its business), and ``hiredis.Reader`` parses the replies 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 import hiredis
-import structlog
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
 from stream.link import LinkLostError
 from stream.nodes import PASSING, Node, Nodes, address
-from stream.resp import Commands, Reply, StoreError, WriteBatch, key_of, readable
+from stream.outage import Outage
+from stream.resp import Commands, Reply, StoreError, WriteBatch, anonymous, key_of
 
 _SHORTEST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 1.0
-_LOG_EVERY_S: Final = 10.0
 _REFUSED: Final = {"NOAUTH", "WRONGPASS"}
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
-
-log = structlog.get_logger(__name__)
 
 
 class Store(Protocol):
@@ -47,6 +43,9 @@ class Store(Protocol):
 
     async def hgetall(self, key: bytes) -> dict[bytes, bytes]:
         """Read a hash; empty if there is none."""
+
+    async def hget(self, key: bytes, field: bytes) -> bytes | None:
+        """Read one field of a hash; None if it is not there."""
 
     async def run_id(self) -> str:
         """Identity of the running server(s): changes when one was restarted and may have lost what it held."""
@@ -78,6 +77,10 @@ class RedisStore:
     ----------
     retries
         Rounds sent again so far, for any reason.
+    refused
+        Commands that the server refused for good.
+    outage
+        Whether it is away now.
 
     Notes
     -----
@@ -86,8 +89,9 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self._nodes = Nodes(url)
-        self._silent_until = -math.inf
         self.retries = 0
+        self.refused = 0
+        self.outage = Outage("redis")
 
     @classmethod
     async def connect(cls, url: str) -> Self:
@@ -150,16 +154,26 @@ class RedisStore:
         (flat,) = await self._settle(commands)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
+    async def hget(self, key: bytes, field: bytes) -> bytes | None:
+        """Read one field of a hash; None if it is not there; waits as ``flush`` does."""
+        commands = Commands()
+        commands.add(b"HGET", key, field)
+        (value,) = await self._settle(commands)
+        found: bytes | None = value
+        return found
+
     async def run_id(self) -> str:
         """Run ids of the server or of all masters; changes when one was restarted or replaced. Waits as ``flush``."""
         attempt = 0
-        while True:
-            try:
-                return ",".join(await self._nodes.run_ids())
-            except LinkLostError as error:
-                await self._nodes.refresh(attempt)
-                await self._pause(attempt, str(error))
-                attempt += 1
+        with self.outage.asking() as failed:
+            while True:
+                try:
+                    return ",".join(await self._nodes.run_ids())
+                except LinkLostError as error:
+                    failed(str(error))
+                    await self._nodes.refresh(attempt)
+                    await self._pause(attempt)
+                    attempt += 1
 
     async def close(self) -> None:
         """Close all connections; a flush under way on another task keeps failing until it is cancelled."""
@@ -174,22 +188,25 @@ class RedisStore:
         asking: dict[int, Node] = {}
         followers = frozenset(expiries)
         attempt = 0
-        while True:
-            outcome = await self._send(commands, todo, asking, replies)
-            # an EXPIRE that was answered before its HSET succeeded set the lifetime of nothing
-            again = outcome.again | (followers & {index + 1 for index in outcome.again})
-            if not again:
-                return replies
-            todo, asking = sorted(again), outcome.asking
-            if outcome.reconnect or outcome.moved:
-                await self._nodes.refresh(attempt)
-            for slot, node in outcome.moved.items():  # the owner knows better than a node that heard of it
-                self._nodes.move(slot, node)
-            if outcome.trouble or attempt > 1:
-                await self._pause(attempt, outcome.trouble or "slots keep moving")
-            else:
-                self.retries += 1
-            attempt += 1
+        with self.outage.asking() as failed:
+            while True:
+                outcome = await self._send(commands, todo, asking, replies)
+                # an EXPIRE that was answered before its HSET succeeded set the lifetime of nothing
+                again = outcome.again | (followers & {index + 1 for index in outcome.again})
+                if not again:
+                    return replies
+                todo, asking = sorted(again), outcome.asking
+                if outcome.trouble:
+                    failed(outcome.trouble)
+                if outcome.reconnect or outcome.moved:
+                    await self._nodes.refresh(attempt)
+                for slot, node in outcome.moved.items():  # the owner knows better than a node that heard of it
+                    self._nodes.move(slot, node)
+                if outcome.trouble or attempt > 1:
+                    await self._pause(attempt)
+                else:
+                    self.retries += 1
+                attempt += 1
 
     async def _send(
         self, commands: Commands, todo: Sequence[int], asking: Mapping[int, Node], replies: list[Reply]
@@ -252,13 +269,10 @@ class RedisStore:
         elif code in _REFUSED:
             raise ConfigurationError(f"Redis at {address(node)} refused the login: {text}")
         else:
-            raise StoreError(f"Redis refused {readable(key_of(frame))}: {text}")
+            self.refused += 1
+            raise StoreError(f"Redis refused {anonymous(key_of(frame))}: {text}")
         outcome.again.add(index)
 
-    async def _pause(self, attempt: int, trouble: str) -> None:
+    async def _pause(self, attempt: int) -> None:
         self.retries += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._silent_until:
-            self._silent_until = now + _LOG_EVERY_S
-            log.warning("redis_retry", trouble=trouble, attempt=attempt + 1, retries=self.retries)
         await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2 ** min(attempt, 10)))

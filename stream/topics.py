@@ -123,6 +123,15 @@ def misfits(topics: Iterable[Topic], found: Mapping[str, int]) -> list[str]:
     ]
 
 
+def faults(topics: Iterable[Topic], found: Mapping[str, int]) -> list[str]:
+    """Complaints about topics that differ from the layout or are missing."""
+    topics = list(topics)
+    missing = [topic.name for topic in topics if topic.name not in found]
+    return misfits(topics, found) + [
+        f"topic {name} does not exist: run `rivulet topics` to create it" for name in missing
+    ]
+
+
 async def check(bootstrap: str, topics: Sequence[Topic], **security: Any) -> None:
     """Make sure that all topics exist with their partition counts.
 
@@ -144,10 +153,8 @@ async def check(bootstrap: str, topics: Sequence[Topic], **security: Any) -> Non
     """
     async with _admin(bootstrap, security) as admin:
         found = await _partitions(admin)
-    if complaints := misfits(topics, found):
+    if complaints := faults(topics, found):
         raise ConfigurationError(complaints[0])
-    if missing := [topic.name for topic in topics if topic.name not in found]:
-        raise ConfigurationError(f"topic {missing[0]} does not exist: run `rivulet topics` to create it")
 
 
 async def create(bootstrap: str, topics: Sequence[Topic], replication: int | None = None, **security: Any) -> list[str]:

@@ -21,7 +21,7 @@ from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]  # n
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, AppT, ConsumerMessage
 
-__all__ = ["TP", "BatchConsumer", "BatchTransport", "ConsumerRecord", "Fetch", "batch_topic", "faust_settings"]
+__all__ = ["TP", "BatchConsumer", "BatchTransport", "ConsumerRecord", "Fetch", "Log", "batch_topic", "faust_settings"]
 
 T = TypeVar("T")
 NEVER_SOUGHT: Final = 0
@@ -31,6 +31,8 @@ FETCH_MAX_WAIT_MS: Final = 20
 PREFETCH_BACKOFF_S: Final = 0.005
 # All partitions are paused by back-pressure or none is assigned. Faust sleeps 1 s then.
 NOTHING_TO_FETCH_S: Final = 0.02
+# A changed partition count or a deleted topic is noticed after so long; aiokafka's default is 5 minutes.
+METADATA_MS: Final = 15_000
 
 
 class Fetch(NamedTuple):
@@ -55,6 +57,27 @@ class Fetch(NamedTuple):
     epoch: int
     number: int
     highwater: int
+
+
+class Log(NamedTuple):
+    """What the last answer to a fetch told of an assigned partition.
+
+    Parameters
+    ----------
+    end
+        First offset that is not written yet.
+    position
+        First offset that was not handed on yet.
+    fetches
+        How many fetches were handed on since the last seek.
+    answered_ms
+        A clock's milliseconds, different after every answer.
+    """
+
+    end: int
+    position: int
+    fetches: int
+    answered_ms: int
 
 
 class _BatchThread(AIOKafkaConsumerThread):
@@ -110,6 +133,18 @@ class _BatchThread(AIOKafkaConsumerThread):
         state = consumer._subscription.subscription.assignment.state_value(tp)
         known = state.highwater if state is not None else None
         return Fetch(tp, records, epoch, number, max(known or 0, records[-1].offset + 1))
+
+    def log_of(self, tp: TP) -> Log | None:
+        """See the consumer's. Called from another thread: reads single attributes only."""
+        subscription = None if self._consumer is None else self._consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(tp)
+        position = state._position  # None while the broker is asked where the log starts
+        if state.highwater is None or position is None:
+            return None
+        return Log(state.highwater, position, self._tags.get(tp, (NEVER_SOUGHT, 0))[1], state.timestamp)
 
     async def check_group(self) -> None:
         """Take up an error of the group; aiokafka waits, without heartbeats, until somebody looks. Faust never does."""
@@ -242,6 +277,10 @@ class BatchConsumer(Consumer):
         """Oldest offset that the broker still has; KafkaError or TimeoutError if it does not tell."""
         return await self._thread.run(self._thread.find_log_start(tp, within_s))
 
+    def log_of(self, tp: TP) -> Log | None:
+        """What is known of a partition's log, without asking; None before the first answer or if it is not assigned."""
+        return self._thread.log_of(tp)
+
     @property
     def generation(self) -> int:
         """Generation of the group as this member knows it; -1 outside of a group."""
@@ -315,6 +354,7 @@ def faust_settings(
         "broker_max_poll_records": fetch_records,
         "consumer_max_fetch_size": 1_048_576,
         "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": METADATA_MS,
         "stream_buffer_maxsize": buffered_fetches,
         "stream_recovery_delay": 0.0,
         "stream_wait_empty": False,

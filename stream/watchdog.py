@@ -7,28 +7,39 @@ go through what hangs. State is safe: snapshots are the truth, and whoever super
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
-log = logging.getLogger(__name__)
+import structlog
 
-EXIT_CODE = 70
+log = structlog.get_logger(__name__)
+
+EXIT_CODE: Final = 70
 """What a stalled process ends with (EX_SOFTWARE)."""
 
 
+class Standstill(NamedTuple):
+    """What does not get on although it should, and for how many seconds."""
+
+    what: str
+    seconds: float
+
+
 class Watchdog(threading.Thread):
-    """Ends the process when its event loop stands still, or when ``stalled`` keeps giving a reason.
+    """Ends the process when its event loop stands still, or when something else has stood still for too long.
+
+    Time is counted in beats: a process that was itself stopped for minutes is not blamed for it.
 
     Parameters
     ----------
     loop
         Event loop that must go on turning.
-    stalled
-        Called in this thread, twice a second at most: why nothing moves, or None.
+    feel
+        Called in the event loop once a beat with the seconds since the one before; gives what has stood still longest.
     patience_s
-        How long something must last, without a break. Above the longest rebalance and load of snapshots.
+        How long something may stand still. Above the longest rebalance and load of a snapshot.
     hard_exit
         Called once with :data:`EXIT_CODE`.
     """
@@ -36,35 +47,32 @@ class Watchdog(threading.Thread):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        stalled: Callable[[], str | None],
+        feel: Callable[[float], Standstill | None],
         patience_s: float,
         hard_exit: Callable[[int], None],
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self._loop, self._stalled, self._patience_s, self._hard_exit = loop, stalled, patience_s, hard_exit
-        self._beaten_at = self._moving_at = time.monotonic()
+        self._loop, self._feel, self._patience_s, self._hard_exit = loop, feel, patience_s, hard_exit
+        self._pause_s = min(1.0, patience_s / 4)
+        self._silent_s = 0.0  # without an answer of the loop
+        self._longest: Standstill | None = None
 
     def run(self) -> None:
         """Watch until the loop is closed."""
-        pause = min(1.0, self._patience_s / 4)
         while not self._loop.is_closed():
-            try:
-                self._loop.call_soon_threadsafe(self._beat)
-            except RuntimeError:  # closed in between
-                return
-            time.sleep(pause)
-            if reason := self._reason(time.monotonic()):
-                log.critical("Stalled for %g s: %s. The process ends", self._patience_s, reason)
+            if self._silent_s == 0:  # else the last beat still waits for its turn
+                try:
+                    self._loop.call_soon_threadsafe(self._beat)
+                except RuntimeError:  # closed in between
+                    return
+            self._silent_s += self._pause_s
+            time.sleep(self._pause_s)
+            found = Standstill("the event loop", self._silent_s) if self._silent_s else self._longest
+            if found is not None and found.seconds > self._patience_s:
+                log.critical("stalled", what=found.what, seconds=round(found.seconds), exit_code=EXIT_CODE)
                 self._hard_exit(EXIT_CODE)
                 return
 
     def _beat(self) -> None:
-        self._beaten_at = time.monotonic()
-
-    def _reason(self, now: float) -> str | None:
-        if now - self._beaten_at > self._patience_s:
-            return "the event loop stands still"
-        reason = self._stalled()
-        if reason is None:
-            self._moving_at = now
-        return reason if now - self._moving_at > self._patience_s else None
+        self._longest = self._feel(self._silent_s)
+        self._silent_s = 0.0

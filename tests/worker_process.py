@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[import-untyped]  # no py.typed
 
 from models.covisitation import NeighbourRows
@@ -24,6 +25,7 @@ from models.hashing import partition_of
 from stream.app import rules_of
 from stream.compilation import compile_kernels
 from stream.demo.child import Child
+from stream.errors import RivuletError
 from stream.keys import Keys, Offers, Recommendations, parse_list, parse_offers
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -46,11 +48,11 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
 
 
 class WorkerProcess(Child):
-    """``rivulet worker`` as a process of its own; the log is in its folder."""
+    """``rivulet worker`` as a process of its own, or another module that runs one; the log is in its folder."""
 
-    def __init__(self, settings: Settings, **changes: str) -> None:
+    def __init__(self, settings: Settings, command: Sequence[str] = ("stream.cli", "worker"), **changes: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rivulet-worker-"))
-        super().__init__([sys.executable, "-m", "stream.cli", "worker"], folder, environment(settings, **changes))
+        super().__init__([sys.executable, "-m", *command], folder, environment(settings, **changes))
         self.told = False  # to end
 
     def send(self, number: signal.Signals) -> None:
@@ -144,10 +146,14 @@ class Installation:
 
     async def _state(self) -> str:
         """Where everything stands, for the message of a failure."""
-        stands = [
-            f"{role}: ends {await self.progress.ends(role)} included {await self.progress.included(role)}"
-            for role in ("events", "covisits", "global")
-        ]
+        stands = []
+        try:
+            async with asyncio.timeout(5):  # a server may be away
+                for role in ("events", "covisits", "global"):
+                    ends, included = await self.progress.ends(role), await self.progress.included(role)
+                    stands.append(f"{role}: ends {ends} included {included}")
+        except (TimeoutError, RivuletError, KafkaError) as error:
+            stands.append(f"not known: {error!r}")
         logs = [f"--- worker {worker.pid}\n{worker.output[-3000:]}" for worker in self.workers]
         return "\n".join([f"{self.sent} events written", *stands, *logs])
 

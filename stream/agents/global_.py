@@ -18,7 +18,9 @@ class GlobalAgent(Agent[GlobalStage]):
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn from samples and popularity; what follows from them is published every few seconds."""
-        self.stage.learn(shard.partition, records)
+        self.stats.batches["global"].add_one(len(records))
+        with self.stats.timed("global", "learn"):
+            self.stage.learn(shard.partition, records)
 
     async def publish(self) -> None:
         """Write trending lists and segments and broadcast the model, if anything changed and this worker owns them."""

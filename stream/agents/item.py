@@ -29,7 +29,10 @@ class ItemAgent(Agent[ItemStage]):
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Apply the deltas; publish at once only if a record asks for it."""
-        if self.stage.learn(shard.partition, records):
+        self.stats.batches["item"].add_one(len(records))
+        with self.stats.timed("item", "learn"):
+            flush = self.stage.learn(shard.partition, records)
+        if flush:
             await self.publish(shard.partition)
         self.moved.set()
 
@@ -37,9 +40,10 @@ class ItemAgent(Agent[ItemStage]):
         """Write every changed neighbour list of a shard, slice by slice, and tell the global stage."""
         more = partition in self.stage.shards
         while more:
-            published = self.stage.publish(partition, self.stats.now_ms())
-            await self.write(published.writes)
-            await self.publisher.send(published.sends)
+            with self.stats.timed("item", "publish"):
+                published = self.stage.publish(partition, self.stats.now_ms())
+                await self.write(published.writes)
+                await self.publisher.send(published.sends)
             more = published.more and partition in self.stage.shards
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:

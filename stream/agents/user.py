@@ -14,6 +14,7 @@ from stream.agents.base import Agent
 from stream.fencing import Fence
 from stream.neighbours import Neighbours
 from stream.shards import Shard
+from stream.stages.sends import Send
 from stream.stages.user import Learned, UserStage
 
 SLICE: Final = 500  # users ranked at a time, so that the event loop is not held
@@ -39,8 +40,10 @@ class UserAgent(Agent[UserStage]):
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn, send the deltas, rank, write; returns when every answer has come."""
-        learned = self.stage.learn(shard.partition, records)
-        acks = asyncio.ensure_future(self.publisher.send(learned.sends))
+        self.stats.batches["user"].add_one(len(records))
+        with self.stats.timed("user", "learn"):
+            learned = self.stage.learn(shard.partition, records)
+        acks = asyncio.ensure_future(self._send(learned.sends))
         try:
             await self._push(shard, learned)
         except BaseException:
@@ -48,6 +51,10 @@ class UserAgent(Agent[UserStage]):
             raise
         await acks
         self.stats.events(learned.event_ms, len(records))
+
+    async def _send(self, sends: Sequence[Send]) -> None:
+        with self.stats.timed("user", "send"):
+            await self.publisher.send(sends)
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.everyone or self.fence.is_fresh(shard)
@@ -57,14 +64,17 @@ class UserAgent(Agent[UserStage]):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return
             users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
-            await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
+            with self.stats.timed("user", "neighbours"):
+                await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
             if shard.lost:
                 return
-            pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
+            with self.stats.timed("user", "rank"):
+                pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
             if not await self.fence.may_write(shard):
                 return
             self.stats.lists(pushes.lists)
-            await self.write(pushes.writes)
+            with self.stats.timed("user", "write"):
+                await self.write(pushes.writes)
 
     async def ready(self) -> None:
         """Wait until there is room for more."""

@@ -1,15 +1,12 @@
-"""What the verbs share: settings from flags and environment, and logging."""
+"""What the verbs share: settings from flags and environment."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from stream.errors import ConfigurationError
-from stream.quiet import QuietRepeats
 from stream.settings import Settings
 
 
@@ -28,13 +25,3 @@ def load_settings(**flags: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         shown = "" if "password" in name else f"={first['input']!r}"
         raise ConfigurationError(f"setting {name} (RIVULET_{name.upper()}){shown}: {first['msg']}") from None
-
-
-def configure_logging(level: str) -> None:
-    """Readable log lines on stderr from this level on, of our code and of the libraries'."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())))
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(QuietRepeats())  # an absent broker costs 75 lines a second
-    for noisy in ("aiokafka", "faust", "mode"):
-        logging.getLogger(noisy).setLevel("WARNING" if level != "debug" else "DEBUG")

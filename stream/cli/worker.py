@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.common import configure_logging, load_settings
+from stream.cli.common import load_settings
 
 
 def worker(
@@ -23,11 +23,12 @@ def worker(
     environment, see `rivulet settings`. Example: RIVULET_SEGMENTS=12 rivulet worker --kafka broker:9092
     """
     settings = load_settings(kafka=kafka, redis=redis, group=group, web_port=web_port, log_level=log_level)
+    from stream import logs
     from stream.app import run
     from stream.compilation import compile_kernels
     from stream.preflight import check
 
     asyncio.run(check(settings))
-    configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     compile_kernels()  # before joining: a member that compiles for half a minute is a member that does nothing
     run(settings)

@@ -86,7 +86,9 @@ class GlobalStage:
         self.changed = False
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Start the shard: empty, or from a snapshot."""
+        """Start the shard: empty, or from a snapshot. No other partition is ever written to, should there be one."""
+        if partition:
+            return
         self._start()
         self.owned = True
         if arrays is None:
@@ -104,7 +106,7 @@ class GlobalStage:
 
     def close(self, partition: int) -> None:
         """Stop publishing; the state stays until the shard is opened again."""
-        self.owned = False
+        self.owned = self.owned and partition != 0
 
     def copy(self, partition: int) -> dict[str, NDArray[Any]]:
         """Copies of the whole state."""

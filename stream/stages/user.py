@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit, weighting
 from models.decay import YEAR_2000_S
+from models.hashing import partition_of
 from models.histories import Touches
 from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
 from models.offer_table import build_table
@@ -140,7 +141,7 @@ class UserStage:
         batch = decode(records)
         admitted = admit(shard, batch, partition, self.partitions)
         sends = [self._dead_letter(partition, letter, shard) for letter in batch.dead]
-        sends += [_rekeyed(partition, batch, event) for event in admitted.foreign]
+        sends += [_rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):
             lesson = self._learn(shard, batch, admitted)
             sends += self._deltas(partition, shard, batch, lesson, records[-1].offset)
@@ -346,10 +347,14 @@ def _last_ms(profiles: ProfileArrays, users: NDArray[np.int32]) -> NDArray[np.in
     return (profiles.last_ts[users].astype(np.int64) + YEAR_2000_S) * 1000
 
 
-def _rekeyed(partition: int, batch: Batch, event: int) -> Send:
-    """An event of another partition's user, on its way there; an id derived from where it was found keeps it single."""
-    raw = batch.raw[event]
+def _rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
+    """An event of another partition's user, on its way there; an id derived from where it was found keeps it single.
+
+    The partition is named: a topic that was given more partitions would send the event in circles.
+    """
+    raw, key = batch.raw[event], batch.user[event].encode()
     if not batch.event_id[event]:
         derived = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
         raw = b'%s,"event_id":"%s"}' % (raw.rstrip()[:-1], derived.encode())  # of two equal names the last one counts
-    return Send("events", raw, key=batch.user[event].encode(), timestamp_ms=batch.recorded[event] // 1000)
+    home = partition_of(key, partitions)
+    return Send("events", raw, partition=home, key=key, timestamp_ms=batch.recorded[event] // 1000)

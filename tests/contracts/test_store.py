@@ -178,21 +178,30 @@ async def test_flushing_twice_changes_nothing(bench: Bench) -> None:
     assert await bench.store.hgetall(bench.key("h")) == {b"f": b"1"}
 
 
-async def test_one_refused_reply_among_thousands_names_its_key(bench: Bench) -> None:
+async def test_one_refused_reply_among_thousands_names_its_kind_of_key_and_no_user(bench: Bench) -> None:
     await write(bench.store, (bench.key("text"), b"x"))
     batch = WriteBatch()
     for n in range(3000):
         batch.set(bench.key(f"u{n}"), b"x" * 200, 60)
     batch.hset(bench.key("text"), {b"f": b"1"}, 60)
     batch.set(bench.key("last"), b"x", 60)
-    with pytest.raises(StoreError, match=r"\{text\}:recs: WRONGTYPE"):
+    with pytest.raises(StoreError, match=r":\{\.\.\.\}:recs: WRONGTYPE"):
         await bench.store.flush(batch)
 
 
-async def test_reading_a_string_as_hash_names_its_key(bench: Bench) -> None:
+async def test_reading_a_string_as_hash_names_its_kind_of_key_and_no_user(bench: Bench) -> None:
     await write(bench.store, (bench.key("text"), b"x"))
-    with pytest.raises(StoreError, match=r"\{text\}:recs: WRONGTYPE"):
+    with pytest.raises(StoreError, match=r":\{\.\.\.\}:recs: WRONGTYPE"):
         await bench.store.hgetall(bench.key("text"))
+
+
+async def test_one_field_of_a_hash(bench: Bench) -> None:
+    batch = WriteBatch()
+    batch.hset(bench.key("hash"), {b"f": b"1", b"g": b""}, 60)
+    await bench.store.flush(batch)
+    found = [await bench.store.hget(bench.key("hash"), field) for field in (b"f", b"g", b"h")]
+    assert found == [b"1", b"", None]
+    assert await bench.store.hget(bench.key("nothing"), b"f") is None
 
 
 async def test_the_store_works_on_after_a_refusal(bench: Bench) -> None:

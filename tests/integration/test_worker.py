@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from models.hashing import partition_of
 from stream.app import rules_of
@@ -77,7 +80,7 @@ async def test_a_backlog_is_drained_however_tightly_its_stages_are_coupled(
 async def test_what_is_wrong_is_said_in_one_line(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
     (nobody,) = free_ports(1)
     (tmp_path / "file").write_text("")
-    with RedisServer(password="right") as locked:
+    with RedisServer(password="right") as locked, socket.create_server(("127.0.0.1", 0)) as taken:
         wrong = f"redis://:wrong@127.0.0.1:{locked.port}/0"
         cases: list[tuple[dict[str, str], int, list[str]]] = [
             ({"kafka": f"127.0.0.1:{nobody}"}, 3, [f"Kafka at 127.0.0.1:{nobody} does not answer"]),
@@ -89,6 +92,7 @@ async def test_what_is_wrong_is_said_in_one_line(kafka: str, redis_url: str, top
             ({"events_partitions": "3"}, 2, [f"topic {topic_prefix}events has 4 partitions, expected 3"]),
             ({"redis": f"redis://127.0.0.1:{nobody}/0"}, 3, ["Redis does not answer", str(nobody)]),
             ({"redis": wrong}, 2, ["Redis refused the login"]),
+            ({"web_port": str(taken.getsockname()[1])}, 2, ["RIVULET_WEB_PORT", "in use", "or 0 for none"]),
             ({"redis": "http://127.0.0.1"}, 2, ["bad Redis address"]),
             ({"k": "abc"}, 2, ["RIVULET_K", "'abc'", "integer"]),
             ({"consent_default": "perhaps"}, 2, ["RIVULET_CONSENT_DEFAULT", "'granted' or 'denied'"]),
@@ -123,15 +127,25 @@ async def small_shop(
         yield shop, events
 
 
+def crash(server: RedisServer) -> None:
+    server.kill()
+    server.start()
+
+
+def flush(server: RedisServer) -> None:
+    with server.client() as client:
+        client.flushall()
+
+
+@pytest.mark.parametrize("empty", [crash, flush])
 async def test_an_emptied_redis_is_filled_again(
-    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, empty: Callable[[RedisServer], None]
 ) -> None:
     async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, events):
         users = canonical_users(events)
         before = await shop.lists(users)
         assert len(before) > 50
-        redis_server.kill()
-        await asyncio.to_thread(redis_server.start)
+        await asyncio.to_thread(empty, redis_server)
         assert not await shop.lists(users)
 
         # what is not about a user comes back by itself: progress, neighbours, trending

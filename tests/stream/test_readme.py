@@ -12,12 +12,14 @@ import pytest
 from typer.main import get_command
 
 from models.offers import load_offers
+from stream.app import Worker
 from stream.cli import build
 from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
 from stream.keys import Keys
 from stream.settings import Settings
 from stream.topics import layout
+from stream.web.metrics import FAMILIES, WorkerCollector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,6 +47,25 @@ def settings_table() -> str:
 
 def test_settings() -> None:
     assert settings_table() in section("Settings")
+
+
+def metrics_table() -> str:
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        kind = family.kind("x", "").type
+        name = family.name + ("_total" if kind == "counter" else "")
+        labels = " ".join(f"`{label}`" for label in family.labels) or "-"
+        lines.append(f"| `{name}` | {kind} | {labels} | {family.meaning} |")
+    return "\n".join(lines)
+
+
+def test_metrics() -> None:
+    assert metrics_table() in section("Health and metrics")
+
+
+def test_every_metric_can_be_read_of_a_worker_that_has_not_begun() -> None:
+    collector = WorkerCollector(Worker(Settings(web_port=0)))
+    assert [metric.name for metric in collector.collect()] == [family.name for family in FAMILIES]
 
 
 def test_commands() -> None:

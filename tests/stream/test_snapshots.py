@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -68,9 +68,7 @@ def test_same_offset_is_not_written_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_damaged_one_is_refused_once_and_the_previous_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str, compress: bool
-) -> None:
+def test_damaged_one_is_refused_once_and_the_previous_used(tmp_path: Path, damage: str, compress: bool) -> None:
     store = SnapshotStore(tmp_path, compress=compress)
     store.write("events-0", 10, state(1))
     path = store.write("events-0", 20, state(2))
@@ -78,13 +76,12 @@ def test_damaged_one_is_refused_once_and_the_previous_used(
     if damage == "flip":
         content[len(content) // 2] ^= 1
     path.write_bytes({"cut": bytes(content[:-5]), "flip": bytes(content), "empty": b""}[damage])
-    with caplog.at_level(logging.WARNING):
+    with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             snapshot = store.latest("events-0")
             assert snapshot is not None
             assert snapshot.offset == 10
-    assert len(caplog.records) == 1
-    assert path.name in caplog.text
+    assert [(line["event"], line["file"]) for line in logs] == [("snapshot_refused", path.name)]
 
 
 def test_damaged_ones_do_not_push_out_good_ones_and_are_replaced(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_foreign_events_go_where_they_belong_and_are_learned_there_once() -> Non
     sent = stage.learn(1, [record(7, batch, at=5)]).sends
     moved = [send for send in sent if send.role == "events"]
     assert [(send.key, send.partition, send.timestamp_ms) for send in moved] == [
-        (there.encode(), None, record(0, b"", at=5).timestamp)
+        (there.encode(), 2, record(0, b"", at=5).timestamp)
     ] * 2
     assert +stage.shards[1].counts == {"learned": 1, "rekeyed": 2, "without_id": 2}
     events = decode([record(n, send.value, at=5) for n, send in enumerate(moved)])

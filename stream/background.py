@@ -1,0 +1,81 @@
+"""What a worker does beside its agents, again and again: publish, tell, look at the topics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
+
+from stream.errors import RivuletError
+from stream.topics import faults, layout
+
+if TYPE_CHECKING:
+    from stream.app import Worker
+
+TELL_S: Final = 0.25
+TOPICS_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Background:
+    """Background work of a worker; each kind repeats for ever and survives a server that is away.
+
+    Parameters
+    ----------
+    worker
+        Whose work it is.
+
+    Attributes
+    ----------
+    topic_faults
+        What is wrong with the topics on the broker, one sentence each.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        settings = worker.settings
+        self._layout = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
+        self.topic_faults: list[str] = []
+        for work in (worker.broadcast.run, self._publish, self._tell, self._watch_topics):
+            worker.app.task(work)
+
+    async def _publish(self) -> None:
+        worker = self._worker
+        await worker.broadcast.caught_up.wait()  # else what the catalogue has withdrawn would be shown again
+        while True:
+            await asyncio.sleep(worker.settings.publish_every_s)
+            for partition in sorted(worker.items.shards):
+                await self._carefully("publish", worker.item_agent.publish(partition))
+            await self._carefully("publish", worker.global_agent.publish())
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_S)
+            await self._carefully("notice_loss", self._worker.meta.notice_loss())
+            await self._carefully("tell", self._worker.meta.tell())
+
+    async def _watch_topics(self) -> None:
+        while True:
+            await asyncio.sleep(TOPICS_S)
+            await self._carefully("look_at_topics", self._look_at_topics())
+
+    async def _look_at_topics(self) -> None:
+        """A topic may be deleted or get other partitions while the worker runs; a restart would not repair either."""
+        found = faults(self._layout, await self._worker.broadcast.partitions())
+        for fault in found:
+            if fault not in self.topic_faults:
+                log.error("topic_changed", fault=fault)
+        if self.topic_faults and not found:
+            log.warning("topics_repaired")
+        self.topic_faults = found
+
+    async def _carefully(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run background work; an exception that left it would kill the worker, and the next round repeats it."""
+        try:
+            await work
+        except (RivuletError, KafkaError, OSError) as error:
+            log.warning("background_work_failed", what=what, reason=str(error) or repr(error))

@@ -1,0 +1,95 @@
+"""`rv:meta`: what each shard includes and each worker has done; and from what is missing there, that Redis lost it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from stream.keys import CONTRACT_VERSION
+from stream.resp import WriteBatch
+from stream.transport import TP
+
+if TYPE_CHECKING:
+    from stream.app import Worker
+
+log = structlog.get_logger(__name__)
+
+
+class Meta:
+    """Keeps this worker's fields of `rv:meta` true.
+
+    Only the owner of a shard writes its field, so a field of ours that is gone was lost by Redis: it was emptied
+    (FLUSHALL) or came back without its data. In a cluster only the node that holds `rv:meta` is looked at this way; a
+    restart is noticed on every node by its run id.
+
+    Parameters
+    ----------
+    worker
+        Whose progress is told.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._told: dict[TP, int] = {}
+        self._run_id = ""
+
+    async def connect(self) -> None:
+        """Remember which Redis this is."""
+        self._run_id = await self._worker.store.run_id()
+
+    async def notice_loss(self) -> None:
+        """Doubt all that was written if Redis is another process, or does not know what it was told last."""
+        run_id = await self._worker.store.run_id()
+        if run_id != self._run_id:
+            log.warning("redis_restarted", was=self._run_id, now=run_id)
+            self._run_id = run_id
+        elif await self._remembers():
+            return
+        else:
+            log.warning("redis_emptied", doubted="all that was written")
+        self._told.clear()
+        self._worker.doubt()
+
+    async def _remembers(self) -> bool:
+        ours = next((tp for tp in self._told if tp in self._worker.host.shards), None)
+        return ours is None or await self._worker.store.hget(self._worker.keys.meta, _field(ours)) is not None
+
+    async def tell(self) -> None:
+        """Write what has changed."""
+        worker = self._worker
+        moved = {tp: shard.next for tp, shard in worker.host.shards.items() if self._told.get(tp) != shard.next}
+        if not moved:
+            return
+        fields = {_field(tp): self._shard_facts(tp, at) for tp, at in moved.items()}
+        fields[f"worker-{os.getpid()}".encode()] = msgspec.json.encode(self._worker_facts())
+        fields[b"contract"] = b"%d" % CONTRACT_VERSION
+        batch = WriteBatch()
+        batch.hset(worker.keys.meta, fields, None)
+        await worker.store.flush(batch)
+        self._told.update(moved)
+
+    def _shard_facts(self, tp: TP, at: int) -> bytes:
+        worker = self._worker
+        facts: dict[str, Any] = {"next": at}
+        users, items = worker.users.shards.get(tp.partition), worker.items.shards.get(tp.partition)
+        if tp.topic == worker.user_agent.topic and users is not None:
+            facts |= users.facts()
+        elif tp.topic == worker.item_agent.topic and items is not None:
+            facts |= {"marks": items.marks.tolist(), "counts": dict(items.counts)}
+        return msgspec.json.encode(facts)
+
+    def _worker_facts(self) -> dict[str, Any]:
+        stats = self._worker.stats
+        return {
+            **stats.counts,
+            "freshness_p50_ms": stats.freshness.quantile(0.5),
+            "freshness_p99_ms": stats.freshness.quantile(0.99),
+            "lost": self._worker.host.counts["lost"],
+        }
+
+
+def _field(tp: TP) -> bytes:
+    return f"{tp.topic}-{tp.partition}".encode()

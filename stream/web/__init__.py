@@ -1,0 +1,1 @@
+"""The worker's web port: health for supervisors, metrics for Prometheus."""

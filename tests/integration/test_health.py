@@ -1,0 +1,266 @@
+"""What a worker says about itself: health pages, metrics and log lines, while servers come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions  # type: ignore[import-untyped]  # no py.typed
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.hashing import partition_of
+from stream.demo.shop import Shop
+from stream.watchdog import EXIT_CODE
+from tests.brokers import KafkaBroker, RedisServer, free_ports
+from tests.records import event
+from tests.worker_process import Installation, WorkerProcess, balance
+
+MARK = "someone-special"
+
+
+class Pages:
+    """The web port of a worker."""
+
+    def __init__(self, port: int) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(self._base + path, timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    async def failing(self, path: str = "/readyz") -> dict[str, str] | None:
+        """The failing checks; None while nobody answers."""
+        status, body = await asyncio.to_thread(self._get, path)
+        if status == 0:
+            return None
+        answer = msgspec.json.decode(body)
+        assert answer["ok"] == (not answer["failing"]) == (status == 200), (status, answer)
+        found: dict[str, str] = answer["failing"]
+        return found
+
+    async def metrics(self) -> dict[str, Metric]:
+        status, body = await asyncio.to_thread(self._get, "/metrics")
+        assert status == 200
+        return {family.name: family for family in text_string_to_metric_families(body.decode())}
+
+    async def fails(self, *checks: str) -> bool:
+        return set(checks) <= (await self.failing() or {}).keys()
+
+    async def is_ready(self) -> bool:
+        return await self.failing() == {}
+
+
+@asynccontextmanager
+async def installation(
+    kafka: str, redis_url: str, folder: Path, name: str, **settings: Any
+) -> AsyncIterator[tuple[Installation, Pages]]:
+    (port,) = free_ports(1)
+    async with Installation(kafka, redis_url, folder, name, web_port=port, **settings) as shop:
+        yield shop, Pages(port)
+
+
+def events_logged(worker: WorkerProcess) -> Counter[str]:
+    return Counter(line["event"] for line in lines(worker))
+
+
+def lines(worker: WorkerProcess) -> list[dict[str, Any]]:
+    """Its log, every line of which must be JSON with time, level and logger."""
+    found = [msgspec.json.decode(line) for line in worker.output.splitlines()]
+    assert all({"timestamp", "level", "logger", "event"} <= line.keys() for line in found)
+    return found
+
+
+def values(family: Metric, *labels: str) -> Counter[tuple[str, ...]]:
+    """Sums of a metric's samples by some of its labels."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for sample in family.samples:
+        found[tuple(sample.labels[label] for label in labels)] += sample.value  # type: ignore[assignment]  # floats
+    return found
+
+
+async def test_ready_when_caught_up_and_the_metrics_are_the_books(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    stream: list[dict[str, Any] | bytes] = list(itertools.islice(Shop(seed=5, users=200).events(), 1_500))
+    stream += [event(f"{MARK}-{n}", f"item{n}", at=n, event_id=f"{MARK}-id-{n}") for n in range(20)]
+    stream += [event(f"{MARK}-0", "item0", at=0, event_id=f"{MARK}-id-0")]  # a duplicate
+    stream += [b'{"event_name":"view_item","user_id":"%s"' % MARK.encode()]
+    stream += [{"event_name": "view_item", "user_id": f"{MARK}\n", "item_id": "x"}]
+    async with installation(kafka, redis_url, tmp_path, topic_prefix, ready_records=0) as (shop, pages):
+        await shop.publish(stream, key=MARK)
+        worker = shop.start()
+        seen: list[Mapping[str, str]] = []
+
+        async def ready() -> bool:
+            failing = await pages.failing()
+            if failing is not None:
+                seen.append(failing)
+            return failing == {}
+
+        await shop.until(ready, "not ready")
+        assert {"assigned", "broadcast"} <= seen[0].keys(), "the port opens before the partitions are there"
+        assert await pages.failing("/healthz") == {}
+        await shop.drained()
+        assert await pages.is_ready()
+
+        metrics = await pages.metrics()
+        books = await shop.counts()
+        outcomes = values(metrics["rivulet_events"], "outcome", "reason")
+        assert outcomes[("dead", "id_invalid")] == outcomes[("dead", "not_json")] == outcomes[("duplicates", "")] == 1
+        assert {":".join(filter(None, key)): n for key, n in outcomes.items() if n} == {
+            name: n for name, n in books.items() if n and name != "without_id"
+        }
+        assert sum(outcomes.values()) == balance(books) == len(stream)
+        assert set(values(metrics["rivulet_lag_records"], "topic").values()) == {0}
+        freshness = {sample.name: sample.value for sample in metrics["rivulet_freshness_seconds"].samples}
+        assert freshness["rivulet_freshness_seconds_count"] == books["learned"]
+        batches = {
+            sample.labels["stage"]: sample.value
+            for sample in metrics["rivulet_batch_records"].samples
+            if sample.name.endswith("_sum")
+        }
+        assert batches["user"] == len(stream)
+        assert values(metrics["rivulet_up"], "server") == {("kafka",): 1, ("redis",): 1}
+        assert values(metrics["rivulet_memory_bytes"], "structure")[("histories",)] > 0
+        worker_facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+        assert values(metrics["rivulet_lists"])[()] == worker_facts["lists"]
+        await shop.until(lambda: snapshots_shown(pages), "no snapshot is shown")
+
+        assert await worker.terminate() == 0
+        assert len(lines(worker)) == len(worker.output.splitlines())
+        assert MARK not in worker.output
+
+
+async def snapshots_shown(pages: Pages) -> bool:
+    metrics = await pages.metrics()
+    sizes = values(metrics["rivulet_snapshot_bytes"], "topic", "partition").values()
+    ages = values(metrics["rivulet_snapshot_age_seconds"], "topic", "partition").values()
+    return len(sizes) >= 8 and all(size > 0 for size in sizes) and all(age < 10 for age in ages)
+
+
+async def no_standstill(pages: Pages, away: str) -> None:
+    """For some beats of the watchdog, nothing is held against a worker whose server is away."""
+    await asyncio.sleep(3)
+    assert await pages.failing("/healthz") == {}
+    metrics = await pages.metrics()
+    assert values(metrics["rivulet_up"], "server")[(away,)] == 0
+    assert values(metrics["rivulet_standstill_seconds"])[()] == 0
+
+
+async def test_redis_away_is_unready_not_dead_and_said_once(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_server.url, tmp_path, topic_prefix) as (shop, pages):
+        worker = shop.start()
+        await shop.until(pages.is_ready, "not ready")
+        for away, back in ((redis_server.pause, redis_server.resume), (redis_server.kill, redis_server.start)):
+            await asyncio.to_thread(away)
+            try:
+                await shop.publish([event("u1", "tent", at=1)])
+                await shop.until(lambda: pages.fails("redis"), "Redis' absence is not told")
+                await no_standstill(pages, "redis")
+            finally:
+                await asyncio.to_thread(back)
+            await shop.until(pages.is_ready, "not ready again")
+        await shop.drained()
+        assert worker.running
+        logged = events_logged(worker)
+        assert logged["redis_away"] == logged["redis_back"] == 2
+        assert logged["redis_restarted"] == 1
+
+
+async def test_kafka_away_is_unready_not_dead_and_said_once(
+    kafka_broker: KafkaBroker, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka_broker.bootstrap, redis_url, tmp_path, topic_prefix) as (shop, pages):
+        worker = shop.start()
+        await shop.until(pages.is_ready, "not ready")
+        kafka_broker.pause()
+        try:
+            await shop.until(lambda: pages.fails("kafka", "assigned"), "Kafka's absence is not told")
+            await no_standstill(pages, "kafka")
+        finally:
+            kafka_broker.resume()
+        await shop.until(pages.is_ready, "not ready again")
+        await shop.publish([event("u1", "tent", at=1)])
+        await shop.drained()
+        assert worker.running
+        logged = events_logged(worker)
+        assert logged["kafka_away"] == logged["kafka_back"] == 1
+
+
+async def test_a_stalled_worker_says_so_and_ends_itself(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_url, tmp_path, topic_prefix, stall_s=12) as (shop, pages):
+        worker = WorkerProcess(shop.settings, ["tests.stalled_worker"])
+        shop.workers.append(worker)
+        await shop.until(pages.is_ready, "not ready")
+        await shop.publish([event("u1", "tent", at=1)])
+        partition = partition_of(b"u1", shop.settings.events_partitions)
+
+        async def told() -> bool:
+            failing = await pages.failing("/healthz")
+            return failing is not None and f"events-{partition} stands at offset 0" in failing.get("progress", "")
+
+        await shop.until(told, "the standstill is not told")
+        assert await worker.exit_code(30) == EXIT_CODE
+        assert events_logged(worker)["stalled"] == 1
+
+
+async def test_more_partitions_lose_nothing_and_a_deleted_topic_is_told(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_url, tmp_path, topic_prefix) as (shop, pages):
+        worker = shop.start()
+        await shop.until(pages.is_ready, "not ready")
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            names = [shop.settings.topic(role) for role in ("events", "covisits", "global")]
+            await admin.create_partitions({name: NewPartitions(total_count=6) for name in names})
+            await shop.until(lambda: pages.fails("topics"), "the new partitions are not told")
+            failing = await pages.failing()
+            assert failing is not None
+            assert f"topic {names[0]} has 6 partitions, expected 4" in failing["topics"]
+
+            async def everywhere() -> bool:
+                return len((await pages.metrics())["rivulet_lag_records"].samples) == 18
+
+            await shop.until(everywhere, "the new partitions are not read")
+            users = [f"u{n}" for n in range(60)]
+            for user in users:  # a producer that knows of six partitions
+                home = partition_of(user.encode(), 6)
+                await shop.write("events", msgspec.json.encode(event(user, "tent", at=1)), user.encode(), home)
+            await shop.drained()
+            counts = await shop.counts()
+            assert counts["learned"] == len(users)
+            assert counts["rekeyed"] == sum(
+                partition_of(user.encode(), 6) != partition_of(user.encode(), 4) for user in users
+            )
+            await admin.delete_topics([shop.settings.topic("covisits")])
+
+            async def gone() -> bool:
+                failing = await pages.failing() or {}
+                return f"topic {names[1]} does not exist" in failing.get("topics", "")
+
+            await shop.until(gone, "the deleted topic is not told")
+            assert worker.running
+            assert await pages.failing("/healthz") == {}
+        finally:
+            await admin.close()
