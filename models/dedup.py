@@ -79,16 +79,19 @@ class SeenWindow:
         return seen
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Copies of what a snapshot must hold: the hashes, oldest first, and the capacity."""
+        """What a snapshot must hold: capacity, position of the oldest hash, and the hashes (a view) in a ring."""
         oldest = self._next if self._size == self.capacity else 0
-        hashes = np.concatenate((self._ring[oldest : self._size], self._ring[:oldest]))
-        return {"hashes": hashes, "capacity": np.array([self.capacity], dtype=np.int64)}
+        return {
+            "hashes": self._ring[: self._size],
+            "oldest": np.array([oldest], dtype=np.int64),
+            "capacity": np.array([self.capacity], dtype=np.int64),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SeenWindow:
         """A window from the arrays of a snapshot; the table is rebuilt."""
         window = cls(int(arrays["capacity"][0]))
-        window.mark(np.ascontiguousarray(arrays["hashes"], dtype=np.uint64))
+        window.mark(np.roll(np.asarray(arrays["hashes"], dtype=np.uint64), -int(arrays["oldest"][0])))
         return window
 
     def _grow(self, needed: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 
-def prefixed(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+
+def prefixed(name: str, arrays: Mapping[str, T]) -> dict[str, T]:
     """A part's arrays under the names they have in the whole."""
     return {f"{name}.{key}": array for key, array in arrays.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import tempfile
 from typing import Any, Final
 
 import faust
@@ -72,7 +73,7 @@ def faust_app(settings: Settings) -> RivuletApp:
         broker=servers,
         broker_credentials=credentials,
         store="memory://",
-        datadir=str(settings.snapshot_folder.parent / "faust"),
+        datadir=tempfile.gettempdir(),  # Faust insists on a folder and keeps nothing in it
         web_enabled=False,  # ours is stream/web: Faust's shows tables, routes and more to whoever asks
         **faust_settings(
             session_s=settings.session_s,
@@ -163,7 +164,7 @@ class Worker:
         agents: tuple[Stage, ...] = (self.user_agent, self.item_agent, self.global_agent)
         self.host = ShardHost(
             agents,
-            SnapshotStore(settings.snapshot_folder),
+            SnapshotStore.of(settings),
             HostSettings(
                 snapshot_every_s=settings.snapshot_every_s, session_s=settings.session_s, on_gap=settings.on_gap
             ),

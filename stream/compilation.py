@@ -57,9 +57,9 @@ async def _run(progress: Callable[[str], None]) -> None:
     progress(STEPS[3])
     shard = pipeline.users.shards[0]
     space = ItemSpace(pipeline.space.partitions)
-    UserShard.restore(shard.rules, space, shard.copy(pipeline.space))
-    pipeline.items.open(0, pipeline.items.copy(0))
-    pipeline.globe.open(0, pipeline.globe.copy(0))
+    UserShard.restore(shard.rules, space, shard.copy(pipeline.space).whole())
+    pipeline.items.open(0, pipeline.items.copy(0).whole())
+    pipeline.globe.open(0, pipeline.globe.copy(0).whole())
     progress(STEPS[4])
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from tempfile import TemporaryFile
 
 from stream.errors import ConfigurationError
 from stream.kafka import client_options
 from stream.settings import Settings
+from stream.snapshots import SnapshotStore
 from stream.store import RedisStore
 from stream.topics import check as check_topics
 from stream.topics import layout
@@ -32,12 +32,7 @@ async def check(settings: Settings) -> None:
             f"RIVULET_WEB_PORT={settings.web_port} on {settings.web_host}: {error.strerror}; each worker of a machine"
             " needs its own, or 0 for none"
         ) from error
-    try:
-        settings.snapshot_folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=settings.snapshot_folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(f"RIVULET_SNAPSHOT_FOLDER={settings.snapshot_folder}: {error.strerror}") from error
+    SnapshotStore.of(settings)
     topics = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
     await check_topics(settings.kafka, topics, **client_options(settings))
     store = await RedisStore.connect(settings.redis)

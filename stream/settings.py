@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[float, Field(gt=0)]
@@ -24,8 +24,14 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("", description="Put in front of every topic name")
     events_partitions: Partitions = Field(4, description="Partitions of topic events (P)")
     covisits_partitions: Partitions = Field(4, description="Partitions of topic covisits (Q)")
-    snapshot_folder: Path = Field(Path(".rivulet/snapshots"), description="Folder of snapshots, shared by all workers")
+    snapshot_folder: Annotated[str, BeforeValidator(str)] = Field(
+        ".rivulet/snapshots", description="Folder of snapshots or its fsspec URL (s3://...), shared by all workers"
+    )
     snapshot_every_s: Positive = Field(30.0, description="Seconds between snapshots of a shard")
+    snapshot_keep: int = Field(3, ge=2, description="Snapshots kept per shard")
+    snapshot_key: SecretStr = Field(
+        SecretStr(""), description="Signs snapshots; others are refused (environment only; none = neither)"
+    )
 
     history: int = Field(20, ge=1, le=127, description="Items remembered per user")
     neighbours: int = Field(100, ge=1, le=255, description="Neighbours kept per item")

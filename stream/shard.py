@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from stream.copying import Copying
 from stream.errors import RivuletError
 from stream.transport import TP, ConsumerRecord
 
@@ -24,10 +25,12 @@ class GapError(RivuletError):
 class Shard:
     """One partition that this worker owns, or owned (``lost``).
 
-    ``next`` is the first offset that the state does not include, ``saved`` the same of its last snapshot, which was
-    written, or found to be still true, at ``saved_at``. ``dirty`` means that the state is in between two offsets and
-    must not be saved. ``lost`` is set when the partition was given back, taken away or has failed: whoever awaits
-    something inside ``process`` checks it afterwards and stops without applying anything.
+    ``next`` is the first offset that the state does not include. ``dirty`` means that the state is in between two
+    offsets and must not be saved. ``lost`` is set when the partition was given back, taken away or has failed:
+    whoever awaits something inside ``process`` checks it afterwards and stops without applying anything. ``leaving``
+    asks a snapshot that takes its time to make room for the last one. ``saved`` is the offset of the newest snapshot,
+    which took ``saved_bytes`` and ``saved_seconds`` and was begun, read or found to be still true at ``saved_at``
+    (monotonic).
     """
 
     topic: str
@@ -36,8 +39,11 @@ class Shard:
     next: int = LOG_START
     saved: int = LOG_START
     saved_at: float = 0.0
-    snapshot_bytes: int | None = None
-    snapshot_s: float | None = None
+    tried_at: float = 0.0
+    saved_bytes: int = 0
+    saved_seconds: float = 0.0
+    loads: int = 0
+    leaving: bool = False
     lost: bool = False
     dirty: bool = False
     epoch: int = -1
@@ -45,6 +51,7 @@ class Shard:
     suspect: int | None = None
     failures: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def tp(self) -> TP:
@@ -78,8 +85,8 @@ class Stage(Protocol):
             A server does not answer: the shard is reloaded from its snapshot and read again.
         """
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Return copies of the state; nothing else touches the shard meanwhile, but the event loop waits: be quick."""
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of the state; batches may be processed until its rest is taken."""
 
     def close(self, partition: int) -> None:
         """Forget the shard; harmless if it is not open."""

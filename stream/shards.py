@@ -14,20 +14,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import faust
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import UnavailableError
+from stream.saving import Saver
 from stream.shard import LOG_START, GapError, Loss, Shard, Stage, runs
-from stream.snapshots import SnapshotStore
+from stream.snapshots import Snapshot, SnapshotStore
 from stream.transport import TP, BatchConsumer, BatchTransport, ConsumerRecord, Fetch
 
 __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 
 log = structlog.get_logger(__name__)
+
+READ_AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class ShardHost:
         self.losses: deque[Loss] = deque(maxlen=1000)
         self._stages = {stage.topic: stage for stage in stages}
         self._snapshots = snapshots
+        self._saver = Saver(snapshots, self.counts)
         self._clock = clock
         self._hard_exit = hard_exit
         self._shards: dict[TP, Shard] = {}
@@ -279,13 +283,28 @@ class ShardHost:
 
     async def _load(self, stage: Stage, shard: Shard) -> bool:
         """Put the newest snapshot, or nothing, into the stage; False if the shard was taken away meanwhile."""
-        snapshot = await asyncio.to_thread(self._snapshots.latest, shard.name)
+        began = self._clock()
+        snapshot = await self._read(shard)
         if shard.lost:
             return False
+        shard.loads += 1
         stage.open(shard.partition, None if snapshot is None else snapshot.arrays)
         shard.next = shard.saved = LOG_START if snapshot is None else snapshot.offset
-        shard.dirty, shard.suspect, shard.saved_at = False, None, self._clock()
+        shard.saved_at = began
+        shard.dirty, shard.suspect = False, None
+        log.info("shard_loaded", shard=shard.name, offset=max(shard.next, 0), seconds=round(self._clock() - began, 2))
         return True
+
+    async def _read(self, shard: Shard) -> Snapshot | None:
+        """Newest snapshot; a store that does not answer is waited for, as a restart would not bring it back."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._snapshots.latest, shard.name)
+            except OSError as error:
+                log.warning("snapshots_unreadable", shard=shard.name, reason=str(error), then="tried again")
+            await asyncio.sleep(READ_AGAIN_S)
+            if shard.lost:
+                return None
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         """Give everything back (rebalances are eager): the old generation still counts and may commit."""
@@ -305,7 +324,7 @@ class ShardHost:
         """Last snapshot, within the time that the group can wait; what is not saved will be read again."""
         try:
             async with asyncio.timeout(self.settings.release_s):
-                return await self._save(shard)
+                return await self._saver.save(shard, self._stages[shard.topic].copy, last=True)
         except TimeoutError:
             log.warning("given_back_without_snapshot", shard=shard.name, busy_s=self.settings.release_s)
             return None
@@ -322,33 +341,18 @@ class ShardHost:
     # -- snapshots -----------------------------------------------------------------------------------------------
 
     async def _snapshot_forever(self) -> None:
+        """One shard after another, each about once in the interval: never all of them at once."""
         while True:
-            await asyncio.sleep(self.settings.snapshot_every_s)
-            await self.snapshot()
+            await asyncio.sleep(self.settings.snapshot_every_s / max(len(self._shards), 1))
+            due = min(self._shards.values(), key=lambda shard: shard.tried_at, default=None)
+            if due is not None:
+                due.tried_at = self._clock()
+                await self._save_and_commit(due)
 
-    async def snapshot(self) -> None:
-        """Save every shard that moved, one after another, then commit exactly what was saved."""
-        saved = {shard.tp: await self._save(shard) for shard in list(self._shards.values())}
-        await self._commit({tp: at for tp, at in saved.items() if at is not None})
-
-    async def _save(self, shard: Shard) -> int | None:
-        """Write a snapshot; the offset it includes, or None if there is nothing new or it could not be written."""
-        async with shard.lock:
-            began = self._clock()
-            if shard.lost or shard.dirty or shard.next <= shard.saved:
-                shard.saved_at = shard.saved_at if shard.next > shard.saved else began
-                return None
-            offset, arrays = shard.next, self._stages[shard.topic].copy(shard.partition)
-        try:
-            path = await asyncio.to_thread(self._snapshots.write, shard.name, offset, arrays)
-        except OSError as error:
-            log.error("snapshot_failed", shard=shard.name, offset=offset, reason=str(error))
-            self.counts["snapshot_errors"] += 1
-            return None
-        shard.saved, shard.saved_at, shard.snapshot_bytes = offset, self._clock(), path.stat().st_size
-        shard.snapshot_s = shard.saved_at - began
-        self.counts["snapshots"] += 1
-        return offset
+    async def _save_and_commit(self, shard: Shard) -> None:
+        offset = await self._saver.save(shard, self._stages[shard.topic].copy)
+        if offset is not None:
+            await self._commit({shard.tp: offset})
 
     async def _commit(self, offsets: Mapping[TP, int]) -> None:
         if offsets:

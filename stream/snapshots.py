@@ -7,33 +7,30 @@ pure function of the log's prefix, so its file is merely older than its successo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, NamedTuple
 
-import msgspec
-import numpy as np
 import structlog
-import zstandard
 from numpy.typing import NDArray
+
+from stream.errors import ConfigurationError
+from stream.folders import folder
+from stream.settings import Settings
+from stream.snapshot_file import Encoder, Header, SnapshotError, check, read_arrays
 
 log = structlog.get_logger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
-FORMAT: Final = 1
-MAGIC: Final = b"RVSNAP\x00"
-CHECK_BYTES: Final = 16
+SCHEMA: Final = 2
 SUFFIX: Final = ".snap"
-
-
-class SnapshotError(Exception):
-    """A snapshot is damaged or of a format this version cannot read."""
+PARTIAL: Final = ".part"
+NAME: Final = re.compile(r"(?P<shard>[A-Za-z0-9._-]{1,200})@(?P<offset>\d{20})\.snap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,158 +39,210 @@ class Snapshot:
 
     offset: int
     arrays: dict[str, NDArray[Any]]
-    path: Path
-
-
-class _Array(msgspec.Struct):
     name: str
-    dtype: str
-    shape: list[int]
 
 
-class _Header(msgspec.Struct):
-    format: int
-    name: str
+class Generation(NamedTuple):
+    """A file of the store: the shard's name, the offset it includes, its own name and size."""
+
+    shard: str
     offset: int
-    schema: int
-    compression: str
-    versions: dict[str, str]
-    arrays: list[_Array]
+    name: str
+    nbytes: int
 
 
 class SnapshotStore:
-    """Snapshots in one folder of a local or mounted file system; several workers may share it.
+    """Snapshots in one folder, local or behind an fsspec URL; all workers of a group share it.
 
     Parameters
     ----------
-    folder
-        Created when missing. All workers of a group must see the same one.
+    url
+        A path, created when missing, or a URL such as ``s3://bucket/rivulet``.
     schema
-        Version of the arrays' meaning; a snapshot of another schema is refused, the shard then starts from the log.
-    compress
-        zstd level 1: half the size; 120 instead of 180 MB/s of state written (2 shared cores).
+        Version of the arrays' meaning; a snapshot of another schema is refused.
     keep
         How many per shard stay, the newest; older ones are deleted after each write.
+    key
+        Signs what is written; what is not signed with it is refused. Empty = neither.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> store = SnapshotStore("memory://doctest")
+    >>> _ = store.write("events-0", 7, {"counts": np.arange(3)})
+    >>> snapshot = store.latest("events-0")
+    >>> snapshot.offset, snapshot.arrays["counts"].tolist()
+    (7, [0, 1, 2])
     """
 
-    def __init__(self, folder: Path | str, *, schema: int = 1, compress: bool = True, keep: int = 3) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.schema, self.compress, self.keep = schema, compress, keep
-        self._refused: set[Path] = set()
+    def __init__(self, url: Path | str, *, schema: int = SCHEMA, keep: int = 3, key: bytes = b"") -> None:
+        self.schema, self.keep, self.key = schema, keep, key
+        self.folder = folder(url)
+        self._refused: set[str] = set()
 
-    def write(self, name: str, offset: int, arrays: Arrays) -> Path:
-        """Write the state of shard ``name`` that includes every record below ``offset``.
+    @classmethod
+    def of(cls, settings: Settings) -> SnapshotStore:
+        """The store that the settings name.
 
-        Durable when it returns (file and folder synced). An existing file of the same offset is kept: it is the same
-        state. Cost: one pass over the data to compress, one to check; call it in a thread.
+        Raises
+        ------
+        ConfigurationError
+            It cannot be reached or written.
+        """
+        key = settings.snapshot_key.get_secret_value().encode()
+        try:
+            store = cls(settings.snapshot_folder, keep=settings.snapshot_keep, key=key)
+            store.folder.check()
+        except (OSError, ValueError, ImportError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise ConfigurationError(f"RIVULET_SNAPSHOT_FOLDER={settings.snapshot_folder}: {why}") from error
+        return store
+
+    def begin(self, name: str) -> SnapshotWriter:
+        """Start to write the state of a shard; the file appears when it is finished."""
+        return SnapshotWriter(self, _checked(name))
+
+    def write(self, name: str, offset: int, arrays: Arrays) -> str:
+        """Write arrays as they are, at once; see `SnapshotWriter.finish`."""
+        writer = self.begin(name)
+        try:
+            for key, array in arrays.items():
+                writer.put(key, array)
+            return writer.finish(offset).name
+        finally:
+            writer.close()
+
+    def latest(self, name: str) -> Snapshot | None:
+        """Highest readable snapshot of a shard, None if there is none; a refused one is told with one warning.
+
+        Raises
+        ------
+        ConfigurationError
+            There are snapshots, but none can be read. To start without them would lose what was learned.
+        """
+        refusals = []
+        for found in self.generations(name):
+            try:
+                return self.read(found)
+            except FileNotFoundError:  # pruned by another worker just now: a newer one came
+                return self.latest(name)
+            except SnapshotError as error:
+                refusals.append(str(error))
+                if found.name not in self._refused:
+                    self._refused.add(found.name)
+                    log.warning("snapshot_refused", file=found.name, reason=str(error), used="the one before it")
+        if refusals:
+            raise ConfigurationError(
+                f"none of the {len(refusals)} snapshots of {name} can be read (the newest: {refusals[0]}). Repair them,"
+                " or delete them with `rivulet snapshot prune --refused` to learn what the log still has"
+            )
+        return None
+
+    def read(self, found: Generation) -> Snapshot:
+        """Read one snapshot.
+
+        Raises
+        ------
+        SnapshotError
+            It is damaged or foreign.
+        FileNotFoundError
+            It is gone.
+        """
+        with self.folder.local(found.name) as path:
+            header = self._check(found, path)
+            return Snapshot(header.offset, read_arrays(path, header), found.name)
+
+    def verify(self, found: Generation) -> Header:
+        """Read one snapshot and forget it; its header. Errors as of `read`."""
+        with self.folder.local(found.name) as path:
+            header = self._check(found, path)
+            read_arrays(path, header)
+            return header
+
+    def generations(self, name: str | None = None) -> list[Generation]:
+        """All snapshots, or those of one shard, by shard; the highest offset first."""
+        matches = ((NAME.fullmatch(file.name), file.nbytes) for file in self.folder.files())
+        found = [Generation(m["shard"], int(m["offset"]), m[0], nbytes) for m, nbytes in matches if m]
+        return sorted((g for g in found if name in (None, g.shard)), key=lambda g: (g.shard, -g.offset))
+
+    def prune(self, name: str, below: int, *, keep: int | None = None) -> list[Generation]:
+        """Delete the oldest of a shard's snapshots up to an offset, and what crashed writers left of it.
+
+        A damaged file of a higher offset must not push out what was just written.
+        """
+        usable = [g for g in self.generations(name) if g.name not in self._refused and g.offset <= below]
+        surplus = usable[self.keep if keep is None else keep :]
+        for found in surplus:
+            self.folder.remove(found.name)
+        for file in self.folder.files():  # a writer that still lives is evicted: what it writes is not needed
+            if file.name.startswith(f".{name}@") and file.name.endswith(PARTIAL):
+                self.folder.remove(file.name)
+        return surplus
+
+    def _check(self, found: Generation, path: Path) -> Header:
+        header = check(path, self.key)
+        if header.schema != self.schema:
+            by = header.versions.get("rivulet", "?")
+            raise SnapshotError(f"schema {header.schema} of rivulet {by}, this version reads {self.schema}")
+        if (header.name, header.offset) != (found.shard, found.offset):
+            raise SnapshotError(f"renamed from {header.name} at offset {header.offset}")
+        return header
+
+    def accept(self, name: str, scratch: Path) -> bool:
+        """Store a complete file, unless there is one of the same offset: that is the same state."""
+        if name not in self._refused and any(file.name == name for file in self.folder.files()):
+            return False
+        self.folder.store(scratch, name)
+        self._refused.discard(name)
+        return True
+
+
+class SnapshotWriter:
+    """One snapshot on its way into the store; its methods may be called from any thread, one at a time.
+
+    Nothing is visible before `finish`; `close` removes what is left of an unfinished one.
+    """
+
+    def __init__(self, store: SnapshotStore, shard: str) -> None:
+        self._store, self._shard = store, shard
+        self._lock = threading.Lock()  # a cancelled caller closes while the last put is still under way
+        self._scratch = store.folder.scratch / f".{shard}@{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}"
+        self._file = self._scratch.open("xb")
+        self._encoder = Encoder(self._file, store.key)
+
+    def put(self, name: str, piece: NDArray[Any]) -> None:
+        """Add a piece of an array, see `Encoder.put`; about 2 ms per MB. OSError: disk full, no permission."""
+        with self._lock:
+            self._encoder.put(name, piece)
+
+    def finish(self, offset: int) -> Generation:
+        """Store the state that includes every record below ``offset``; durable when it returns.
 
         Raises
         ------
         OSError
-            Disk full, no permission. Nothing is left behind; what was there before stays.
-        TypeError
-            An array of Python objects: those would need pickle, which runs code when read.
+            Disk full, no permission, no answer. What was there before stays.
         """
-        path = self.folder / f"{_checked(name)}@{offset:020d}{SUFFIX}"
-        if path.exists() and path not in self._refused:
-            return path
-        scratch = self.folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
-        try:
-            with scratch.open("xb") as file:
-                self._encode(name, offset, arrays, file)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-        self._sync_folder()
-        self._refused.discard(path)
-        self._prune(name, offset)
-        return path
+        name = f"{self._shard}@{offset:020d}{SUFFIX}"
+        with self._lock:
+            self._encoder.finish(self._shard, offset, self._store.schema)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            nbytes = self._scratch.stat().st_size
+            if self._store.accept(name, self._scratch):
+                self._store.prune(self._shard, offset)
+        return Generation(self._shard, offset, name, nbytes)
 
-    def latest(self, name: str) -> Snapshot | None:
-        """Highest readable snapshot of a shard, None if there is none; a damaged one is refused with one warning."""
-        for path in self._paths(name):
+    def close(self) -> None:
+        """Remove an unfinished file; harmless otherwise."""
+        with self._lock:
             try:
-                return self._decode(name, path)
-            except FileNotFoundError:  # pruned by another worker just now: a newer one came
-                return self.latest(name)
-            except SnapshotError as error:
-                if path not in self._refused:
-                    self._refused.add(path)
-                    log.warning("snapshot_refused", file=path.name, reason=str(error), used="the one before it")
-        return None
-
-    def _encode(self, name: str, offset: int, arrays: Arrays, file: BinaryIO) -> None:
-        if objects := [key for key, array in arrays.items() if array.dtype.hasobject]:
-            raise TypeError(f"arrays of Python objects cannot be kept: {', '.join(objects)}")
-        described = [_Array(key, array.dtype.str, list(array.shape)) for key, array in arrays.items()]
-        versions = {package: version(package) for package in ("numpy", "rivulet")}
-        kind = "zstd" if self.compress else "none"
-        header = msgspec.msgpack.encode(_Header(FORMAT, name, offset, self.schema, kind, versions, described))
-        check = hashlib.blake2b(digest_size=CHECK_BYTES)
-
-        def put(part: bytes | memoryview) -> None:
-            check.update(part)
-            file.write(part)
-
-        put(MAGIC + len(header).to_bytes(4, "little") + header)
-        zstd = zstandard.ZstdCompressor(level=1).compressobj()
-        for array in arrays.values():  # one after another: no second copy of the whole state in memory
-            content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            put(zstd.compress(content) if self.compress else content)
-        if self.compress:
-            put(zstd.flush())
-        file.write(check.digest())
-
-    def _decode(self, name: str, path: Path) -> Snapshot:
-        content = path.read_bytes()
-        rest, check = content[:-CHECK_BYTES], content[-CHECK_BYTES:]
-        if not content.startswith(MAGIC) or hashlib.blake2b(rest, digest_size=CHECK_BYTES).digest() != check:
-            raise SnapshotError("damaged or cut off")
-        start = len(MAGIC) + 4
-        end = start + int.from_bytes(content[len(MAGIC) : start], "little")
-        header = msgspec.msgpack.decode(content[start:end], type=_Header)
-        if (header.format, header.schema) != (FORMAT, self.schema):
-            raise SnapshotError(f"format {header.format}, schema {header.schema}; expected {FORMAT}, {self.schema}")
-        if (header.name, header.offset) != (name, _offset(path)):
-            raise SnapshotError(f"renamed from {header.name} at offset {header.offset}")
-        body = memoryview(content)[end:-CHECK_BYTES]
-        plain = zstandard.ZstdDecompressor().decompressobj().decompress(body) if header.compression == "zstd" else body
-        return Snapshot(header.offset, _arrays(header.arrays, plain), path)
-
-    def _paths(self, name: str) -> list[Path]:
-        """All snapshots of a shard, the highest offset first."""
-        return sorted(self.folder.glob(f"{_checked(name)}@*{SUFFIX}"), key=_offset, reverse=True)
-
-    def _prune(self, name: str, written: int) -> None:
-        """Delete older ones only: a damaged file of a higher offset must not push out what was just written."""
-        usable = [path for path in self._paths(name) if path not in self._refused and _offset(path) <= written]
-        for path in usable[self.keep :]:
-            path.unlink(missing_ok=True)
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _arrays(described: list[_Array], body: bytes | memoryview) -> dict[str, NDArray[Any]]:
-    """Writable arrays; copies, as the body is not writable."""
-    arrays, at = {}, 0
-    for item in described:
-        dtype = np.dtype(item.dtype)
-        count = int(np.prod(item.shape, dtype=np.int64))
-        arrays[item.name] = np.frombuffer(body, dtype, count, at).reshape(item.shape).copy()
-        at += count * dtype.itemsize
-    return arrays
-
-
-def _offset(path: Path) -> int:
-    return int(path.name.removesuffix(SUFFIX).rpartition("@")[2])
+                self._file.close()
+            except OSError:  # what could not be written before cannot be written now
+                pass
+            finally:
+                self._scratch.unlink(missing_ok=True)
 
 
 def _checked(name: str) -> str:

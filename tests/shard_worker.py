@@ -21,6 +21,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator  # type: ignore
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
+from stream.copying import Copying, Rows
 from stream.errors import UnavailableError
 from stream.shards import HostSettings, Loss, Shard, ShardHost
 from stream.snapshots import Snapshot, SnapshotStore
@@ -83,12 +84,15 @@ def break_heartbeats(coordinator: GroupCoordinator) -> None:
 
 
 class SlowStore(SnapshotStore):
-    """A store on a slow disk."""
+    """A store on a slow disk, which does not answer while there is a file "no-disk"."""
 
     read_s = 0.0
+    gone = Path()
 
     def latest(self, name: str) -> Snapshot | None:
         time.sleep(self.read_s)
+        if self.gone.exists():
+            raise OSError("no answer")
         return super().latest(name)
 
 
@@ -103,8 +107,8 @@ class CountingStage:
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         self.state[partition] = [0, 0] if arrays is None else arrays["state"].tolist()
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        return {"state": np.array(self.state[partition], np.int64)}
+    def copy(self, partition: int) -> Copying:
+        return Copying({}, lambda: {"state": Rows(np.array(self.state[partition], np.int64))})
 
     def close(self, partition: int) -> None:
         self.state.pop(partition, None)
@@ -151,6 +155,7 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
     )
     store = SlowStore(Path(orders.folder) / "snapshots")
     store.read_s = orders.load_s
+    store.gone = Path(orders.folder) / "no-disk"
     host = ShardHost(
         [stage],
         store,

@@ -43,7 +43,7 @@ compile_once = functools.cache(compile_kernels)
 
 def environment(settings: Settings, **changes: str) -> dict[str, str]:
     """Settings as environment variables; `changes` are names of settings with raw values."""
-    dumped = settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca"}) | changes
+    dumped = settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca", "snapshot_key"}) | changes
     return {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
 
 
@@ -198,10 +198,10 @@ class Installation:
     def saved(self, role: str) -> dict[int, int]:
         """Offset of the newest snapshot of each shard of a topic, by partition."""
         newest: dict[int, int] = {}
-        for path in self.settings.snapshot_folder.glob(f"{self.settings.topic(role)}-*@*.snap"):
-            name, _, offset = path.stem.rpartition("@")
-            partition = int(name.rpartition("-")[2])
-            newest[partition] = max(newest.get(partition, 0), int(offset))
+        for found in self.snapshots().generations():
+            topic, _, partition = found.shard.rpartition("-")
+            if topic == self.settings.topic(role):
+                newest[int(partition)] = max(newest.get(int(partition), 0), found.offset)
         return newest
 
     # -- Kafka -------------------------------------------------------------------------------------------------------

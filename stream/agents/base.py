@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from stream.copying import Copying
 from stream.publisher import Publisher
 from stream.resp import WriteBatch
 from stream.stats import Stats
@@ -20,8 +21,8 @@ class Steps(Protocol):
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start a shard: empty, or from a snapshot."""
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Copies of a shard's state."""
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of a shard's state."""
 
     def close(self, partition: int) -> None:
         """Forget a shard; harmless if it is not open."""
@@ -65,8 +66,8 @@ class Agent(Generic[S]):
         """Take up a shard from a snapshot's arrays, or empty."""
         self.stage.open(partition, arrays)
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Copies of a shard's state."""
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of a shard's state."""
         return self.stage.copy(partition)
 
     def close(self, partition: int) -> None:

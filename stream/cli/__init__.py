@@ -20,6 +20,7 @@ def build() -> typer.Typer:
     from stream.cli.replay import replay
     from stream.cli.republish import republish
     from stream.cli.settings import settings
+    from stream.cli.snapshot import app as snapshot
     from stream.cli.topics import topics
     from stream.cli.worker import worker
     from stream.demo.command import demo
@@ -34,6 +35,7 @@ def build() -> typer.Typer:
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
+    app.add_typer(snapshot, name="snapshot")
     return app
 
 

@@ -23,5 +23,5 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        shown = "" if "password" in name else f"={first['input']!r}"
+        shown = "" if "password" in name or "key" in name else f"={first['input']!r}"
         raise ConfigurationError(f"setting {name} (RIVULET_{name.upper()}){shown}: {first['msg']}") from None

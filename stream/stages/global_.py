@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from models.features import CHANNELS, Profile, Vectoriser
 from models.nesting import part, prefixed
 from models.segments import Segments
 from models.trending import Trending
+from stream.copying import Copying, Rows, Source, facts
 from stream.decoding import Record
 from stream.keys import TRENDING_TTL_S, Keys
 from stream.resp import WriteBatch
@@ -93,24 +93,27 @@ class GlobalStage:
         self.owned = True
         if arrays is None:
             return
-        facts = msgspec.json.decode(arrays["facts"].tobytes())
+        told = msgspec.json.decode(arrays["facts"].tobytes())
         self.segments = Segments.from_arrays(part(arrays, "segments"))
         self.trending = Trending.from_arrays(part(arrays, "trending"))
-        self.vectoriser = Vectoriser(facts["categories"])
-        self.category_weight = defaultdict(float, facts["category_weight"])
-        self.sizes = Counter({int(segment): n for segment, n in facts["sizes"].items()})
-        self.marks = facts["marks"]
-        self.samples, self.newest, self.version = facts["samples"], facts["newest"], facts["version"]
-        self.listed = {(kind, name) for kind, name in facts["listed"]}
+        self.vectoriser = Vectoriser(told["categories"])
+        self.category_weight = defaultdict(float, told["category_weight"])
+        self.sizes = Counter({int(segment): n for segment, n in told["sizes"].items()})
+        self.marks = told["marks"]
+        self.samples, self.newest, self.version = told["samples"], told["newest"], told["version"]
+        self.listed = {(kind, name) for kind, name in told["listed"]}
         self.changed = True
 
     def close(self, partition: int) -> None:
         """Stop publishing; the state stays until the shard is opened again."""
         self.owned = self.owned and partition != 0
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Copies of the whole state."""
-        facts = {
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of the state: small, so all of it at a standstill."""
+        return Copying({}, self._state)
+
+    def _state(self) -> dict[str, Source]:
+        told = {
             "categories": self.vectoriser.categories,
             "category_weight": dict(self.category_weight),
             "sizes": {str(segment): n for segment, n in self.sizes.items()},
@@ -120,11 +123,8 @@ class GlobalStage:
             "version": self.version,
             "listed": sorted(self.listed),
         }
-        return {
-            "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
-            **prefixed("segments", self.segments.to_arrays()),
-            **prefixed("trending", self.trending.arrays()),
-        }
+        arrays = prefixed("segments", self.segments.to_arrays()) | prefixed("trending", self.trending.arrays())
+        return {"facts": facts(told), **{name: Rows(array) for name, array in arrays.items()}}
 
     def learn(self, partition: int, records: Sequence[Record]) -> None:
         """Learn from one fetch of popularity and sampled profiles."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import NO_ROW
+from models.covisitation import NO_ROW, NeighbourRows, RowArrays
 from models.decay import YEAR_2000_S, decay_add_many
 from models.nesting import part, prefixed
 from models.ranking import Lists, find_rows, rank_similar
+from models.references import translate
 from models.trending import HALF_LIFE_S
 from models.vocabulary import Vocabulary
+from stream.copying import Changes, Copying, Rows, Source, Used, facts, spans, texts_of
 from stream.decoding import Record
 from stream.errors import RivuletError
 from stream.framing import Names, set_lists
@@ -27,6 +29,7 @@ from stream.stages.space import NO_CATEGORY, ItemSpace
 from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
+ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
 
@@ -52,6 +55,7 @@ class ItemShard:
         self.applied = -1
         self.counts: Counter[str] = Counter()
         self.turned: set[int] = set()  # items withdrawn or brought back since the last publication
+        self.changes = Changes()
 
 
 class ItemStage:
@@ -149,6 +153,7 @@ class ItemStage:
         if record.categories:
             names = np.append(space.encode_categories(record.categories), NO_CATEGORY)
             space.file(deltas.item, names[record.category])
+        shard.changes.add(codes[space.partition[codes] == partition])
         mine = space.partition[deltas.item] == partition
         decay_add_many(
             space.trend,
@@ -253,44 +258,83 @@ class ItemStage:
         )
         return [Send("global", encode_global(record), partition=0)]
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Copies of the shard's rows, popularity and marks, with the ids its indices stand for."""
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of the shard's rows, popularity and marks, with the ids of the items it refers to."""
         space, shard = self.space, self.shards[partition]
-        size = len(space.ids)
-        mine = np.flatnonzero(space.partition[:size] == partition).astype(np.int32)
-        with_row = mine[space.rows.arrays.row[mine] != NO_ROW]
-        facts = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
-        return {
-            **prefixed("ids", space.ids.arrays()),
-            **prefixed("categories", space.categories.arrays()),
-            **prefixed("rows", space.rows.extract(with_row)),
-            "with_row": with_row,
-            "mine": mine,
-            "trend": space.trend[mine],
-            "trend_epoch": space.trend_epoch[mine],
-            "category": space.category[mine],
-            "unpublished": space.unpublished[mine],
-            "untold": space.untold[mine],
-            "marks": shard.marks.copy(),
-            "facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8),
-        }
+        used = Used(space.ids)
+        shard.changes.watch()
+
+        def see(name: str, piece: NDArray[Any]) -> None:
+            if name == "mine" or name.rpartition(".")[2] in ITEM_COLUMNS:
+                used.add(piece)
+
+        def still() -> dict[str, Source]:
+            mine, changed = self._mine(partition), shard.changes.take()
+            kept = space.rows.arrays.row[changed] != NO_ROW
+            told = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
+            return {
+                "dropped": Rows(changed[~kept]),
+                "changed": Rows(changed[kept]),
+                **prefixed("changed", _columns(space.rows, changed[kept])),
+                **prefixed("categories", {name: Rows(array) for name, array in space.categories.arrays().items()}),
+                "mine": Rows(mine),
+                **prefixed("items", used.sources()),
+                "trend": Rows(space.trend, mine),
+                "trend_epoch": Rows(space.trend_epoch, mine),
+                "category": Rows(space.category, mine),
+                "unpublished": Rows(space.unpublished, mine),
+                "untold": Rows(space.untold, mine),
+                "marks": Rows(shard.marks),
+                "facts": facts(told),
+            }
+
+        items = self._mine(partition)
+        items = items[space.rows.arrays.row[items] != NO_ROW]
+        large = {"with_row": Rows(items), **prefixed("rows", _columns(space.rows, items))}
+        return Copying(large, still, see, shard.changes.take)
 
     def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
         space = self.space
-        theirs = Vocabulary.from_arrays(part(arrays, "ids"))
-        codes = np.append(space.encode(theirs.texts(range(len(theirs)))), np.int32(-1)).astype(np.int32)
+        theirs, ours = arrays["items.codes"], space.encode(texts_of(arrays["items.texts"]))
+        kept = ~np.isin(arrays["with_row"], arrays["dropped"])
+        before = {name: column[kept] for name, column in part(arrays, "rows").items()}
+        for items, rows in ((arrays["with_row"][kept], before), (arrays["changed"], part(arrays, "changed"))):
+            for column in (items, *(rows[name] for name in ITEM_COLUMNS)):
+                translate(column, theirs, ours)
+            space.rows.insert(items, rows)
+        mine, category = arrays["mine"], arrays["category"]
+        translate(mine, theirs, ours)
         names = Vocabulary.from_arrays(part(arrays, "categories"))
-        categories = np.append(space.encode_categories(names.texts(range(len(names)))), NO_CATEGORY)
-        rows = part(arrays, "rows")
-        rows["item"], rows["step_item"] = codes[rows["item"]], codes[rows["step_item"]]
-        space.rows.insert(codes[arrays["with_row"]], rows)
-        mine = codes[arrays["mine"]]
-        space.trend[mine] = arrays["trend"]
-        space.trend_epoch[mine] = arrays["trend_epoch"]
-        space.unpublished[mine] = arrays["unpublished"]
-        space.untold[mine] = arrays["untold"]
-        space.file(mine, categories[arrays["category"]].astype(np.int32))
-        shard.marks = np.array(arrays["marks"])
-        facts = msgspec.json.decode(arrays["facts"].tobytes())
-        shard.newest, shard.applied = facts["newest"], facts["applied"]
-        shard.counts.update(facts["counts"])
+        known = np.arange(len(names), dtype=np.int32)
+        translate(category, known, space.encode_categories(names.texts(known)))
+        space.file(mine, category)
+        for name in ("trend", "trend_epoch", "unpublished", "untold"):
+            getattr(space, name)[mine] = arrays[name]
+        shard.marks = arrays["marks"]
+        told = msgspec.json.decode(arrays["facts"].tobytes())
+        shard.newest, shard.applied = told["newest"], told["applied"]
+        shard.counts.update(told["counts"])
+
+    def _mine(self, partition: int) -> NDArray[np.int32]:
+        """Items of a shard."""
+        return np.flatnonzero(self.space.partition[: len(self.space.ids)] == partition).astype(np.int32)
+
+
+class _RowsOf(NamedTuple):
+    """One array of some items' rows; rows may move, so each slice is looked up when its turn comes."""
+
+    rows: NeighbourRows
+    name: str
+    items: NDArray[np.int32]
+
+    def slices(self) -> Iterator[NDArray[Any]]:
+        """See `Source`."""
+        array = getattr(self.rows.arrays, self.name)
+        for span in spans(len(self.items), array.nbytes // max(len(array), 1)):
+            arrays = self.rows.arrays
+            yield getattr(arrays, self.name)[arrays.row[self.items[span]]]
+
+
+def _columns(rows: NeighbourRows, items: NDArray[np.int32]) -> dict[str, Source]:
+    """The rows of some items, as `NeighbourRows.extract` gives them at once."""
+    return {name: _RowsOf(rows, name, items) for name in RowArrays._fields[1:]}

@@ -23,6 +23,7 @@ from models.offer_table import build_table
 from models.offers import Offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
 from models.ranking import Lists, Query, query, score_lists
+from stream.copying import Copying
 from stream.decoding import Batch, DeadLetter, Record, decode
 from stream.events import KIND_WEIGHTS, KINDS
 from stream.keys import Keys
@@ -110,8 +111,8 @@ class UserStage:
             else UserShard.restore(self.rules, self.space, arrays)
         )
 
-    def copy(self, partition: int) -> dict[str, NDArray[Any]]:
-        """Copies of a shard's state."""
+    def copy(self, partition: int) -> Copying:
+        """Begin a copy of a shard's state."""
         return self.shards[partition].copy(self.space)
 
     def close(self, partition: int) -> None:
@@ -140,6 +141,7 @@ class UserStage:
         shard = self.shards[partition]
         batch = decode(records)
         admitted = admit(shard, batch, partition, self.partitions)
+        shard.changes.add(admitted.index)
         sends = [self._dead_letter(partition, letter, shard) for letter in batch.dead]
         sends += [_rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):

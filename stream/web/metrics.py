@@ -55,7 +55,7 @@ def _lags(worker: Worker) -> Samples:
 def _snapshots(fact: str) -> Callable[[Worker], Samples]:
     def read(worker: Worker) -> Samples:
         found = ((shard, getattr(shard, fact)) for shard in worker.host.shards.values())
-        return [((shard.topic, str(shard.partition)), value) for shard, value in found if value is not None]
+        return [((shard.topic, str(shard.partition)), value) for shard, value in found if value]
 
     return read
 
@@ -154,8 +154,10 @@ def _families() -> tuple[Family, ...]:
             "Since the shard was last saved or found unchanged",
             _snapshot_ages,
         ),
-        Family(GAUGE, "rivulet_snapshot_bytes", SHARD, "Size of the last snapshot", _snapshots("snapshot_bytes")),
-        Family(GAUGE, "rivulet_snapshot_seconds", SHARD, "Time to write the last snapshot", _snapshots("snapshot_s")),
+        Family(GAUGE, "rivulet_snapshot_bytes", SHARD, "Size of the last snapshot", _snapshots("saved_bytes")),
+        Family(
+            GAUGE, "rivulet_snapshot_seconds", SHARD, "Time to write the last one", _snapshots("saved_seconds")
+        ),
         Family(
             COUNTER,
             "rivulet_shard_actions",

@@ -40,7 +40,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """Settings for a child process."""
-        dumped = self.settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca"})
+        dumped = self.settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca", "snapshot_key"})
         return os.environ | {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
 
 

@@ -306,6 +306,35 @@ async def test_server_without_answer_is_waited_for(group: Group) -> None:
     group.assert_exact()
 
 
+async def test_store_of_snapshots_without_answer_is_waited_for(group: Group) -> None:
+    await group.write(4000)
+    group.start()
+    await group.until_read()
+    await group.end()
+    (group.folder / "no-disk").touch()
+    group.start()
+    await group.write(400)
+    await group.until(lambda: group.log().count("cannot be read, tried again") > 1, "it does not try again")
+    assert group.processed() <= 0
+    (group.folder / "no-disk").unlink()
+    await group.until_read()
+    await group.end()
+    group.assert_exact()
+
+
+async def test_store_whose_snapshots_are_all_damaged_stops_the_worker(group: Group) -> None:
+    """To start without what was learned would lose it."""
+    await group.write(400)
+    group.start()
+    await group.until_read()
+    await group.end()
+    for found in group.store.generations(f"{group.topic}-1"):
+        (group.folder / "snapshots" / found.name).write_bytes(b"nothing")
+    group.start()
+    assert await group.exit_code(seconds=20) != 0
+    assert f"snapshots of {group.topic}-1 can be read" in group.log()
+
+
 async def test_hung_stage_delays_neither_the_group_nor_the_shutdown(group: Group) -> None:
     await group.write(4000)
     group.start("a", fail="hang", fail_at=600, release_s=1.0, exit_s=1.0)

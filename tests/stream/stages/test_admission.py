@@ -33,7 +33,7 @@ def judged(
     for batch in cut(records, cuts):
         verdicts += admit(shard, decode(batch), 0, 1).keep.tolist()
         if restart:
-            shard = UserShard.restore(shard.rules, space, shard.copy(space))
+            shard = UserShard.restore(shard.rules, space, shard.copy(space).whole())
     return verdicts, +shard.counts
 
 
@@ -199,7 +199,7 @@ def test_verdicts_are_those_of_one_event_at_a_time(
         dead += sum(send.role == "dlq" for send in sends)
         rekeyed += sum(send.role == "events" for send in sends)
         if restart:
-            stage.open(1, stage.shards[1].copy(stage.space))
+            stage.open(1, stage.shards[1].copy(stage.space).whole())
     counts = stage.shards[1].counts
     names = ("learned", "duplicates", "late", "denied", "rekeyed")
     assert {name: counts[name] for name in names} == {name: expected[name] for name in names}

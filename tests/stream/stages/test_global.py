@@ -162,14 +162,14 @@ def test_a_withdrawn_item_leaves_every_list_and_comes_back() -> None:
 def test_a_successor_deletes_the_list_that_its_predecessor_wrote() -> None:
     stage = learn(fresh(), POPULAR)
     store = written(stage.publish().writes)
-    successor = fresh(arrays=stage.copy(0))
+    successor = fresh(arrays=stage.copy(0).whole())
     for item in POPULAR.items:
         successor.withdraw(item)
     assert trending(written(successor.publish().writes, into=store)) == {}
 
 
 def state(stage: GlobalStage) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in stage.copy(0).items()}
+    return {name: array.tolist() for name, array in stage.copy(0).whole().items()}
 
 
 @settings(deadline=None, max_examples=20)
@@ -192,7 +192,7 @@ def test_a_copy_goes_on_like_the_original(at: int) -> None:
     parts = [samples(0, range(n, n + 10)) for n in range(0, 400, 10)]
     original = fresh(segments=3)
     learn(original, POPULAR, *parts[: at // 10])
-    other = fresh(segments=3, arrays=original.copy(0))
+    other = fresh(segments=3, arrays=original.copy(0).whole())
     assert other.changed  # what was learned and not yet said is said by the successor
     for part in parts[at // 10 :]:
         learn(original, part)

@@ -132,7 +132,7 @@ def test_a_source_restarted_from_an_earlier_snapshot_adds_nothing_twice(
     records = stream(EVENTS)
     source = sources()
     first = sent(source, cut(records[:snapshot], cuts))
-    arrays = source.shards[0].copy(source.space)
+    arrays = source.shards[0].copy(source.space).whole()
     lost = sent(source, cut(records[snapshot : snapshot + ahead], [ahead // 2]))
     successor = UserStage(ItemSpace(TARGETS), KEYS, UserRules(), 1)
     successor.space.encode(["unrelated"])
@@ -165,7 +165,7 @@ def test_a_shard_moves_to_a_process_that_numbers_items_differently(seed: int) ->
     feed(old, [some[:2] for some in values])
     store = published(old)
     for partition in range(TARGETS):
-        new.open(partition, old.copy(partition))
+        new.open(partition, old.copy(partition).whole())
     feed(new, [some[2:] for some in values])
     assert rows(new) == rows(whole)
     assert trends(new) == trends(whole)
@@ -181,7 +181,7 @@ def test_what_was_not_published_before_the_snapshot_is_published_after_it() -> N
     expected = published(feed(items_of(), deltas()))
     new = items_of()
     for partition in range(TARGETS):
-        new.open(partition, old.copy(partition))
+        new.open(partition, old.copy(partition).whole())
     found = published(new)
     assert {key: read(found, key) for key in found} == {key: read(expected, key) for key in expected}
 
@@ -189,7 +189,7 @@ def test_what_was_not_published_before_the_snapshot_is_published_after_it() -> N
 def test_taking_up_an_older_snapshot_forgets_what_came_behind_it() -> None:
     values = deltas()
     stage = feed(items_of(), [some[:2] for some in values])
-    arrays = [stage.copy(partition) for partition in range(TARGETS)]
+    arrays = [stage.copy(partition).whole() for partition in range(TARGETS)]
     feed(stage, [some[2:] for some in values])
     before, popular = rows(stage), trends(stage)
     stage.close(0)
@@ -301,7 +301,7 @@ def test_an_empty_stage_publishes_nothing() -> None:
     flush = items_of().publish(0, 0)
     assert isinstance(flush.writes, WriteBatch)
     assert (len(flush.writes), flush.sends, flush.more) == (0, [], False)
-    assert items_of().copy(0)["mine"].dtype == np.int32
+    assert items_of().copy(0).whole()["mine"].dtype == np.int32
 
 
 def every_similar(store: MemoryStore) -> dict[str, list[str]]:

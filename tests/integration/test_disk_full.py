@@ -1,0 +1,103 @@
+"""A disk that is really full when snapshots are due: nothing is lost, nothing crashes, older snapshots stay."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from stream.demo.shop import Shop
+from tests.worker_process import Installation, WorkerProcess, balance
+
+EVENTS = list(Shop(seed=6, users=300).events(6_000))
+
+
+class SmallDisk:
+    """A file system of 8 MB; where mounting is not allowed, a limit on the size of the worker's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+        self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+    def fill(self, worker: WorkerProcess) -> None:
+        """Leave no room."""
+        if not self.mounted:
+            self._limit(worker, 8_192)  # the log needs a little
+            return
+        with (self.folder / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while ballast.write(bytes(1 << 16)):
+                pass
+        assert os.statvfs(self.folder).f_bavail == 0
+
+    def free(self, worker: WorkerProcess) -> None:
+        """Make room again."""
+        if self.mounted:
+            (self.folder / "ballast").unlink()
+        else:
+            self._limit(worker, resource.RLIM_INFINITY)
+
+    def _limit(self, worker: WorkerProcess, nbytes: int) -> None:
+        hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (nbytes, hard))
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    small = SmallDisk(folder)
+    yield small
+    small.close()
+
+
+async def test_full_disk_loses_nothing_and_older_snapshots_stay(
+    kafka: str, redis_url: str, topic_prefix: str, disk: SmallDisk
+) -> None:
+    async with Installation(kafka, redis_url, disk.folder, topic_prefix, log_level="warning") as shop:
+
+        async def all_saved() -> bool:
+            return sum(shop.saved("events").values()) == shop.sent
+
+        worker = shop.start()
+        await shop.publish(EVENTS[:2_000])
+        await shop.until(all_saved, "not saved")
+        before = shop.saved("events")
+        files = {found.name for found in shop.snapshots().generations()}
+
+        disk.fill(worker)
+        await shop.publish(EVENTS[2_000:4_000])
+        await shop.drained()
+
+        async def complained() -> bool:
+            return worker.output.count("snapshot_failed") > 2 * shop.settings.events_partitions
+
+        await shop.until(complained, "nothing is said about the disk")
+        (line, *_) = [line for line in worker.output.splitlines() if "snapshot_failed" in line]
+        assert os.strerror(errno.ENOSPC if disk.mounted else errno.EFBIG) in line
+        assert "Traceback" not in worker.output
+        assert shop.saved("events") == before
+        assert {found.name for found in shop.snapshots().generations()} >= {
+            name for name in files if any(f"@{offset:020d}" in name for offset in before.values())
+        }
+
+        worker.end(signal.SIGKILL)  # and now it has to learn again what was never saved
+        worker = shop.start()
+        await shop.publish(EVENTS[4_000:])
+        await shop.drained()
+        disk.free(worker)
+        await shop.until(all_saved, "not saved after there is room again")
+        assert balance(await shop.counts()) == shop.sent == len(EVENTS)
+        assert await worker.terminate() == 0
+        assert {name.rpartition(".")[2] for name in os.listdir(shop.settings.snapshot_folder)} == {"snap"}
