@@ -54,20 +54,25 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._loop, self._feel, self._patience_s, self._hard_exit = loop, feel, patience_s, hard_exit
         self._pause_s = min(1.0, patience_s / 4)
-        self._silent_s = 0.0  # without an answer of the loop
+        self._silent_s = 0.0  # without a beat; written by this thread only
+        self._turned = threading.Event()
         self._longest: Standstill | None = None
 
     def run(self) -> None:
         """Watch until the loop is closed."""
         while not self._loop.is_closed():
-            if self._silent_s == 0:  # else the last beat still waits for its turn
+            waiting = self._silent_s > 0  # the last beat still waits for its turn
+            self._silent_s += self._pause_s
+            if not waiting:
+                self._turned.clear()
                 try:
                     self._loop.call_soon_threadsafe(self._beat)
                 except RuntimeError:  # closed in between
                     return
-            self._silent_s += self._pause_s
             time.sleep(self._pause_s)
-            found = Standstill("the event loop", self._silent_s) if self._silent_s else self._longest
+            found: Standstill | None = Standstill("the event loop", self._silent_s)
+            if self._turned.is_set():
+                found, self._silent_s = self._longest, 0.0
             if found is not None and found.seconds > self._patience_s:
                 log.critical("stalled", what=found.what, seconds=round(found.seconds), exit_code=EXIT_CODE)
                 self._hard_exit(EXIT_CODE)
@@ -75,4 +80,4 @@ class Watchdog(threading.Thread):
 
     def _beat(self) -> None:
         self._longest = self._feel(self._silent_s)
-        self._silent_s = 0.0
+        self._turned.set()

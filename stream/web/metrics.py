@@ -155,9 +155,7 @@ def _families() -> tuple[Family, ...]:
             _snapshot_ages,
         ),
         Family(GAUGE, "rivulet_snapshot_bytes", SHARD, "Size of the last snapshot", _snapshots("saved_bytes")),
-        Family(
-            GAUGE, "rivulet_snapshot_seconds", SHARD, "Time to write the last one", _snapshots("saved_seconds")
-        ),
+        Family(GAUGE, "rivulet_snapshot_seconds", SHARD, "Time to write the last one", _snapshots("saved_seconds")),
         Family(
             COUNTER,
             "rivulet_shard_actions",
