@@ -64,13 +64,18 @@ class WorkerProcess(Child):
         return self._process.pid
 
     @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
+    @property
     def output(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")
 
     async def exit_code(self, within: float) -> int:
         """Its exit code once it has ended; ``TimeoutError`` with its log if it does not."""
         end = time.monotonic() + within
-        while (code := self._process.poll()) is None:
+        while (code := self.code) is None:
             if time.monotonic() > end:
                 raise TimeoutError(f"worker {self.pid} still runs after {within:g} s: {self.output[-3000:]}")
             await asyncio.sleep(0.02)
@@ -161,9 +166,9 @@ class Installation:
         """Wait until the workers have included every event, and all that followed from it."""
         await self.finish(self.progress.drained(), "drained", within)
 
-    async def republish(self) -> None:
+    async def republish(self, within: float = PATIENCE_S) -> None:
         """Drain, then have every list written again."""
-        await self.finish(republish(self.settings), "republished")
+        await self.finish(republish(self.settings), "republished", within)
 
     async def finish(self, work: Awaitable[object], what: str, within: float = PATIENCE_S) -> None:
         """Wait for something that waits for the workers."""
