@@ -9,6 +9,7 @@ import tempfile
 from typing import Any, Final
 
 import faust
+from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]  # no py.typed
 from faust.types.auth import AuthProtocol
 
 from models.offers import Offer, decode_offer
@@ -18,6 +19,7 @@ from stream.agents.user import UserAgent
 from stream.background import Background
 from stream.broadcast import Broadcast
 from stream.catalogue import decode_item
+from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
 from stream.kafka import ssl_context
@@ -250,4 +252,9 @@ def serve(worker: Worker) -> None:
     gc.set_threshold(GC_ALLOCATIONS)
     process = faust.Worker(worker.app, loglevel=worker.settings.log_level.upper(), quiet=True, override_logging=False)
     process.spinner = None  # it would draw into what may be a log file
-    process.execute_from_commandline()
+    try:
+        process.execute_from_commandline()
+    except SystemExit as end:
+        if isinstance(end.__context__, KafkaConnectionError):  # it went away since the preflight
+            raise UnavailableError(f"Kafka at {worker.settings.kafka} does not answer any more") from end
+        raise

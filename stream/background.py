@@ -48,6 +48,8 @@ class Background:
         await worker.broadcast.caught_up.wait()  # else what the catalogue has withdrawn would be shown again
         while True:
             await asyncio.sleep(worker.settings.publish_every_s)
+            if not worker.host.may_write():
+                continue
             for partition in sorted(worker.items.shards):
                 await self._carefully("publish", worker.item_agent.publish(partition))
             await self._carefully("publish", worker.global_agent.publish())

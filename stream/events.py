@@ -111,10 +111,22 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
         return self.user_id or self.user_pseudo_id
 
 
-class Control(msgspec.Struct, kw_only=True, tag_field="control", tag="rank_all"):
+class RankAll(msgspec.Struct, kw_only=True, tag_field="control", tag="rank_all"):
     """Control record of topic ``events``: rank every user of the partition again, at its highest event time."""
 
     request: str = ""
+
+
+class RankAgain(msgspec.Struct, kw_only=True, tag_field="control", tag="rank"):
+    """Control record of topic ``events``: write the lists of some users again, though nothing changed.
+
+    A worker asks for it when older lists of its own may have reached Redis after its successor's.
+    """
+
+    users: list[str]
+
+
+Control = RankAll | RankAgain
 
 
 def timestamp_us(value: float | str) -> int:

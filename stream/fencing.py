@@ -35,6 +35,10 @@ class Fence:
             await asyncio.sleep(POLL_S)
         return False
 
+    def is_overtaken(self, shard: Shard) -> bool:
+        """Whether another worker may have written for the shard before what this one has just written arrived."""
+        return shard.lost or self._host().may_be_replaced()
+
     def is_fresh(self, shard: Shard) -> bool:
         """Whether a predecessor may still have written after us: for two sessions after the shard was taken up."""
         return time.monotonic() < shard.owned_since + 2 * self._session_s

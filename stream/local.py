@@ -167,7 +167,7 @@ class LocalPipeline:
         for send in learned.sends:
             self._send(send)
         pushes = self.users.rank(
-            partition, learned.users, learned.ts_ms, force=learned.everyone, as_of_ms=learned.as_of_ms
+            partition, learned.users, learned.ts_ms, force=learned.force, as_of_ms=learned.as_of_ms
         )
         self.counts["lists"] += pushes.lists
         await self._flush(pushes.writes)

@@ -33,7 +33,7 @@ class Meta:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._told: dict[TP, int] = {}
+        self._told: dict[TP, tuple[int, float]] = {}
         self._run_id = ""
 
     async def connect(self) -> None:
@@ -60,10 +60,11 @@ class Meta:
     async def tell(self) -> None:
         """Write what has changed."""
         worker = self._worker
-        moved = {tp: shard.next for tp, shard in worker.host.shards.items() if self._told.get(tp) != shard.next}
-        if not moved:
+        stands = {tp: (shard.next, shard.owned_since) for tp, shard in worker.host.shards.items()}
+        moved = {tp: stand for tp, stand in stands.items() if self._told.get(tp) != stand}
+        if not moved or not worker.host.may_write():  # else an owner of before could spoil what its successor says
             return
-        fields = {_field(tp): self._shard_facts(tp, at) for tp, at in moved.items()}
+        fields = {_field(tp): self._shard_facts(tp, *stand) for tp, stand in moved.items()}
         fields[f"worker-{os.getpid()}".encode()] = msgspec.json.encode(self._worker_facts())
         fields[b"contract"] = b"%d" % CONTRACT_VERSION
         batch = WriteBatch()
@@ -71,9 +72,9 @@ class Meta:
         await worker.store.flush(batch)
         self._told.update(moved)
 
-    def _shard_facts(self, tp: TP, at: int) -> bytes:
+    def _shard_facts(self, tp: TP, at: int, since: float) -> bytes:
         worker = self._worker
-        facts: dict[str, Any] = {"next": at}
+        facts: dict[str, Any] = {"next": at, "owner": f"{os.getpid()} since {since:.3f}"}
         users, items = worker.users.shards.get(tp.partition), worker.items.shards.get(tp.partition)
         if tp.topic == worker.user_agent.topic and users is not None:
             facts |= users.facts()

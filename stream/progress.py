@@ -80,6 +80,10 @@ class Progress:
             if name.startswith(topic)
         }
 
+    async def owners(self) -> dict[str, str]:
+        """Which worker owns each shard, and since when on its clock, by the shard's name."""
+        return {name: facts["owner"] for name, facts in (await self.facts()).items() if "owner" in facts}
+
     async def until(self, role: str, ends: Mapping[int, int], report: Callable[[int], None] = lambda _: None) -> None:
         """Wait until the workers have included everything below these ends; reports how many records are missing."""
         while True:

@@ -20,6 +20,7 @@ from stream.wire import FLUSH
 MAX_LAG = 20_000  # records published ahead of the workers; the demo's broker keeps about 5 MB per partition
 LOOK_EVERY = 500  # records between two looks at the lag
 RANK_ALL = b'{"control":"rank_all"}'
+PUBLICATIONS = (("covisits", FLUSH, "neighbours"), ("events", RANK_ALL, "lists of all users"))
 
 
 @dataclass(slots=True)
@@ -107,6 +108,9 @@ async def _throttle(progress: Progress, pace: Pace, before: int, report: Report)
 async def republish(settings: Settings, report: Callable[[str], None] = lambda _: None) -> None:
     """Publish every neighbour list and rank every user again, so that Redis holds what the whole stream says.
 
+    When shards change hands meanwhile, users may have been ranked without what their worker does not own: it is all
+    done again then.
+
     Parameters
     ----------
     settings
@@ -122,10 +126,13 @@ async def republish(settings: Settings, report: Callable[[str], None] = lambda _
         )
         await producer.start()
         try:
-            for role, value, what in (("covisits", FLUSH, "neighbours"), ("events", RANK_ALL, "lists of all users")):
-                report(f"publishing {what}")
-                for partition in await progress.ends(role):
-                    await producer.send_and_wait(settings.topic(role), value, partition=partition)
-                await progress.until(role, await progress.ends(role))
+            before = None
+            while (owners := await progress.owners()) != before:
+                before = owners
+                for role, value, what in PUBLICATIONS:
+                    report(f"publishing {what}")
+                    for partition in await progress.ends(role):
+                        await producer.send_and_wait(settings.topic(role), value, partition=partition)
+                    await progress.until(role, await progress.ends(role))
         finally:
             await producer.stop()

@@ -139,6 +139,11 @@ class ShardHost:
         consumer = self.consumer
         return consumer.generation >= 0 and consumer.contact_age() < self.settings.session_s / 2
 
+    def may_be_replaced(self) -> bool:
+        """Whether the group may have given this worker's shards to others without its knowing."""
+        consumer = self.consumer
+        return consumer.generation < 0 or consumer.contact_age() >= self.settings.session_s
+
     # -- records -------------------------------------------------------------------------------------------------
 
     async def handle(self, fetch: Fetch) -> None:
@@ -312,6 +317,9 @@ class ShardHost:
 
     async def _release(self) -> None:
         self._term += 1
+        if not self.may_write():  # a batch that waits for leave to write would hold up the whole group in vain
+            for shard in self._shards.values():
+                shard.lost |= shard.dirty
         shards = [shard for shard in self._shards.values() if not shard.lost]
         saved = await asyncio.gather(*map(self._save_last, shards), return_exceptions=True)
         self._forget()

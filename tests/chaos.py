@@ -153,6 +153,7 @@ class Arena:
                 if step.settle:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(SETTLE_S):
+                            await fleet.settled()
                             await shop.progress.until("events", writer.ends)
                 burst = asyncio.create_task(writer.burst(share))
                 await asyncio.sleep(step.after_s)
@@ -168,8 +169,9 @@ class Arena:
         lists = await shop.lists(self.stream.users)
         ends = await shop.progress.ends("events")
         await fleet.stop()
-        controls = 1  # of the republish, in each partition
-        return Left(learned(shop.settings), lists, {partition: end - controls for partition, end in ends.items()})
+        state = learned(shop.settings)
+        events = {partition: end - state.books[partition]["controls"] for partition, end in ends.items()}
+        return Left(state, lists, events)
 
     def _keep_logs(self, shop: Installation, seed: int) -> Path:
         kept = self.folder / "logs" / f"seed{seed}"
@@ -214,8 +216,12 @@ class Writer:
         await self._producer.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._producer.stop()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self._producer.stop()
+            return
+        with suppress(TimeoutError):  # the broker may be away for good
+            await asyncio.wait_for(self._producer.stop(), 1)
 
     async def burst(self, count: int) -> None:
         """Write the next `count` records, as far as there are some, and return when all are acknowledged."""

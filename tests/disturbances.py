@@ -19,7 +19,9 @@ from tests.worker_process import Installation, WorkerProcess
 
 Kind = Literal["kill", "freeze", "add", "remove", "broker", "redis"]
 OTHERS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "kill")
+POLL_S = 0.1
 STOP_S = 20.0
+START_S = 180.0  # a busy machine is no fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,14 @@ class Fleet:
         """Workers that run and were not told to end or frozen."""
         return [worker for worker in self.shop.workers if worker.running and not worker.told]
 
+    async def settled(self) -> None:
+        """Wait until every running worker owns something."""
+        while True:
+            owners = {int(owner.split()[0]) for owner in (await self.shop.progress.owners()).values()}
+            if owners >= {worker.pid for worker in self._free}:
+                return
+            await asyncio.sleep(POLL_S)
+
     async def disturb(self, step: Step) -> None:
         """Carry out one disturbance; a freeze goes on in the background."""
         free = self._free
@@ -143,7 +153,7 @@ class Fleet:
     async def _restart(self, step: Step, server: Server) -> None:
         await asyncio.to_thread(server.kill if step.hard else server.stop)
         await asyncio.sleep(step.lasts_s)
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.start, START_S)
 
     def supervise(self) -> None:
         """Start again what gave up because a server was away; RuntimeError if a worker ended for another reason."""

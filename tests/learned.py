@@ -203,6 +203,6 @@ def _gains(
 ) -> Iterator[int]:
     for partition, book in theirs.books.items():
         copies = Counter({"duplicates": events[partition] - expected[partition]})
-        for kind in mine.books[partition] | book:
+        for kind in (mine.books[partition] | book).keys() - {"controls"}:
             yield mine.books[partition][kind] - book[kind] - copies[kind]
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[import-untyped]  # no py.typed
 
@@ -248,6 +249,17 @@ class Installation:
             return records
         finally:
             await consumer.stop()
+
+    async def committed(self, role: str) -> dict[int, int]:
+        """Committed offset of each partition of a topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(self.settings.group)
+        finally:
+            await admin.close()
+        topic = self.settings.topic(role)
+        return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == topic}
 
     # -- Redis -------------------------------------------------------------------------------------------------------
 

@@ -7,15 +7,21 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+import structlog
 from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
 from stream.agents.base import Agent
+from stream.errors import UnavailableError
+from stream.events import RankAgain
 from stream.fencing import Fence
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.sends import Send
 from stream.stages.user import Learned, UserStage
+
+log = structlog.get_logger(__name__)
 
 SLICE: Final = 500  # users ranked at a time, so that the event loop is not held
 
@@ -57,7 +63,7 @@ class UserAgent(Agent[UserStage]):
             await self.publisher.send(sends)
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
-        force = learned.everyone or self.fence.is_fresh(shard)
+        force = learned.force or self.fence.is_fresh(shard)
         if learned.everyone:  # asked for after all rows were published: none read before may count
             self.neighbours.drop()
         for start in range(0, len(learned.users), SLICE):
@@ -68,6 +74,7 @@ class UserAgent(Agent[UserStage]):
                 await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
             if shard.lost:
                 return
+            names = self.stage.shards[shard.partition].users
             with self.stats.timed("user", "rank"):
                 pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
             if not await self.fence.may_write(shard):
@@ -75,6 +82,21 @@ class UserAgent(Agent[UserStage]):
             self.stats.lists(pushes.lists)
             with self.stats.timed("user", "write"):
                 await self.write(pushes.writes)
+            if len(pushes.writes) and self.fence.is_overtaken(shard):
+                await self._ask_again(shard, names.texts(users))
+
+    async def _ask_again(self, shard: Shard, users: list[str]) -> None:
+        """Have the partition's owner write some lists again: older ones of ours may have just replaced newer ones.
+
+        No check before a write can prevent that: a process may be frozen between the check and the write.
+        """
+        log.warning("lists_may_be_older", shard=shard.name, users=len(users), then="written again by the owner")
+        value = msgspec.json.encode(RankAgain(users=users))
+        while True:
+            try:
+                return await self.publisher.send([Send("events", value, partition=shard.partition)])
+            except UnavailableError:
+                continue  # nobody else knows of these lists
 
     async def ready(self) -> None:
         """Wait until there is room for more."""

@@ -64,11 +64,11 @@ class Pushes:
 
 
 def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, shelf: Shelf, *, force: bool) -> Pushes:
-    """Write what changed for the ranked users and remember what was written."""
+    """Write what changed for the ranked users and remember what was written; with `force` also what did not change."""
     writes = WriteBatch()
     _push_lists(shard, space, keys, ranked, writes, force=force)
     _push_offers(shard, space, keys, ranked, shelf, writes, force=force)
-    _push_profiles(shard, keys, ranked, writes)
+    _push_profiles(shard, keys, ranked, writes, force=force)
     return Pushes(writes, len(ranked.users))
 
 
@@ -86,7 +86,7 @@ def _push_lists(
     refused = denied(shard, users, PERSONALISATION)
     before = shard.last[users]
     empty = lists.item[:, 0] < 0
-    for user in users[(refused | empty) & (before[:, 0] >= 0)]:
+    for user in users[(refused | empty) & ((before[:, 0] >= 0) | force)]:
         writes.delete(keys.recs(shard.users.text(user)))
         shard.last[user] = -1
     changed = (lists.item != before).any(axis=1) | (ts_ms - shard.pushed_ms[users] >= REFRESH_MS) | force
@@ -113,7 +113,7 @@ def _push_offers(
     signature = _signatures(picked.offer, shelf, ranked.ts_ms)
     before = shard.offers[users]
     shard.offers[users] = signature
-    for n in np.flatnonzero((signature == 0) & (before != 0)):
+    for n in np.flatnonzero((signature == 0) & ((before != 0) | force)):
         writes.delete(keys.offers(shard.users.text(users[n])))
     chosen = np.flatnonzero((signature != 0) & ((signature != before) | force))
     some = Picked(picked.offer[chosen], picked.score[chosen], picked.why[chosen])
@@ -136,12 +136,12 @@ def _signatures(picked: NDArray[np.int32], shelf: Shelf, ts_ms: NDArray[np.int64
     return np.where(picked[:, 0] < 0, np.uint64(0), signature + period)
 
 
-def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch) -> None:
+def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool) -> None:
     users = ranked.users
     profiles = shard.profiles.arrays
     due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS)
     refused = denied(shard, users, PERSONALISATION)
-    for user in users[refused & (shard.profiled_ms[users] > 0)]:
+    for user in users[refused & ((shard.profiled_ms[users] > 0) | force)]:
         writes.delete(keys.profile(shard.users.text(user)))
         shard.profiled_ms[user] = 0
     chosen = np.flatnonzero(due & ~refused)

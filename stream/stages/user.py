@@ -25,7 +25,7 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import Lists, Query, query, score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, DeadLetter, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS
+from stream.events import KIND_WEIGHTS, KINDS, Control, RankAgain, RankAll
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit
@@ -48,7 +48,7 @@ class Learned:
     """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event.
 
     `event_ms` holds the time of each learned event, for freshness; `as_of_ms` is set if everyone is to be ranked: the
-    partition's highest event time, at which offers are judged.
+    partition's highest event time, at which offers are judged. `force` asks to write what seems unchanged, too.
     """
 
     sends: list[Send]
@@ -56,6 +56,7 @@ class Learned:
     ts_ms: NDArray[np.int64]
     event_ms: NDArray[np.int64]
     as_of_ms: int | None = None
+    force: bool = False
 
     @property
     def everyone(self) -> bool:
@@ -150,15 +151,22 @@ class UserStage:
             sends += self._samples(partition, batch, admitted, lesson)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
-        if batch.controls:
+        shard.counts["controls"] += len(batch.controls)
+        if any(isinstance(control, RankAll) for _, control in batch.controls):
             shard.profiled_ms[:] = 0
             everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
-            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, shard.watermark // 1000)
+            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, shard.watermark // 1000, force=True)
+        again = self._asked(shard, batch.controls)
+        shard.profiled_ms[again] = 0
         heard = np.concatenate((admitted.events, admitted.told))
-        users, ts_ms = _newest(admitted.index[heard], np.array(batch.ts, dtype=np.int64)[heard] // 1000)
+        users, ts_ms = _newest(
+            np.concatenate((admitted.index[heard], again)),
+            np.concatenate((np.array(batch.ts, dtype=np.int64)[heard] // 1000, np.zeros(len(again), dtype=np.int64))),
+        )
         learned = profiles.events[users] > 0
         users, ts_ms = users[learned], ts_ms[learned]
-        return Learned(sends, users, np.maximum(ts_ms, _last_ms(profiles, users)), event_ms)
+        ts_ms = np.maximum(ts_ms, _last_ms(profiles, users))
+        return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0)
 
     def set_offers(self, offers: Sequence[Offer]) -> None:
         """Replace the offers that may be pushed; again whenever segments got other labels."""
@@ -240,6 +248,12 @@ class UserStage:
         filled = np.arange(arrays.item.shape[1]) < arrays.count[users][:, None]
         items = np.unique(arrays.item[users][filled])
         return items[~np.isin(space.partition[items], list(space.owned))]
+
+    def _asked(self, shard: UserShard, controls: Sequence[tuple[int, Control]]) -> NDArray[np.int32]:
+        """Known users whom control records name."""
+        named = [user for _, control in controls if isinstance(control, RankAgain) for user in control.users]
+        found = shard.users.lookup(named)
+        return found[found >= 0]
 
     def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
         """Profiles first (they find the sessions), then histories and deltas."""

@@ -163,7 +163,9 @@ def test_a_refused_list_is_removed_once() -> None:
     desk.say(ADS, DENIED)
     assert desk.keys(desk.push(offers=(0,))) == {"offers"}
     assert list(desk.store) == []
-    assert len(desk.push(offers=(0,), force=True).writes) == 0
+    assert len(desk.push(offers=(0,)).writes) == 0
+    # a worker of before may have written them again
+    assert desk.keys(desk.push(offers=(0,), force=True)) == {"recs", "offers", "profile"}
 
 
 def test_nobody_to_push_to() -> None:
