@@ -9,6 +9,7 @@ K kills a seed also has K other disturbances: frozen past the session timeout, a
 logs of a seed that failed. Exit code 1 if any seed failed.
 """
 
+# ruff: noqa: E402  # the path first: this is run as a file
 from __future__ import annotations
 
 import argparse
@@ -46,6 +47,7 @@ CHUNK = 500
 SETTLE_S = 15.0
 PATIENCE_S = 150.0
 SESSION_S = 3.0
+SHOWN = 3  # examples of each kind of difference
 
 
 class Outcome(msgspec.Struct):
@@ -193,11 +195,15 @@ def judge(outcome: Outcome, left: Left, expected: Left) -> None:
     outcome.mismatched_lists, outcome.mismatched_users = len(lists), len(verdict.users)
     outcome.mismatched_items, outcome.mismatched_windows = len(verdict.items), len(verdict.windows)
     outcome.examples = [
-        *(f"user {user}: {left.learned.users.get(user)} != {expected.learned.users.get(user)}" for user in verdict.users[:3]),
-        *(f"item {item}: {left.learned.items.get(item)} != {expected.learned.items.get(item)}" for item in verdict.items[:3]),
-        *(f"window {at}: {left.learned.windows[at]} != {expected.learned.windows[at]}" for at in verdict.windows),
-        *(f"list of {user}: {mine} != {theirs}" for user, mine, theirs in lists[:3]),
+        *(_example("user", name, left.learned.users, expected.learned.users) for name in verdict.users[:SHOWN]),
+        *(_example("item", name, left.learned.items, expected.learned.items) for name in verdict.items[:SHOWN]),
+        *(_example("window", at, left.learned.windows, expected.learned.windows) for at in verdict.windows[:SHOWN]),
+        *(f"list of {user}: {mine} != {theirs}" for user, mine, theirs in lists[:SHOWN]),
     ]
+
+
+def _example(what: str, key: Any, mine: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> str:
+    return f"{what} {key}: {mine.get(key)} != {theirs.get(key)}"
 
 
 class Writer:
@@ -291,12 +297,17 @@ def known(results: Path, wanted: Plan, *, resume: bool) -> dict[int, Outcome]:
     return {outcome.seed: outcome for outcome in found}
 
 
+def recording() -> Path:
+    """The recorded stream."""
+    path = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data")) / RECORDING
+    if not path.exists():
+        raise SystemExit(f"no recording {path} (set RIVULET_DATA)")
+    return path
+
+
 async def run(seeds: Sequence[int], wanted: Plan, results: Path, found: dict[int, Outcome]) -> None:
     """Run the seeds that are not found yet."""
-    data = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
-    if not data.is_dir():
-        raise SystemExit(f"no event recordings at {data} (set RIVULET_DATA)")
-    stream = rough_stream(data / RECORDING, wanted.events, PARTITIONS)
+    stream = rough_stream(recording(), wanted.events, PARTITIONS)
     with ExitStack() as stack:
         kafka, redis = stack.enter_context(KafkaBroker()), stack.enter_context(RedisServer())
         folder = Path(tempfile.mkdtemp(prefix="rivulet-chaos-"))

@@ -121,6 +121,8 @@ class Fleet:
             "remove": self._remove,
         }
         kind = step.kind
+        if kind == "kill" and not free:  # a frozen one, then
+            free = [worker for worker in self.shop.workers if worker.running] or [self.shop.start()]
         if kind in act and (not free or (kind == "remove" and len(free) == 1)):
             kind = "add"
         if kind == "add" and len(free) > self.size + 1:
@@ -148,7 +150,7 @@ class Fleet:
     async def _thaw(self, worker: WorkerProcess, after_s: float) -> None:
         await asyncio.sleep(after_s)
         worker.send(signal.SIGCONT)
-        worker.told = False
+        worker.told = not worker.running  # it may have been killed meanwhile
 
     async def _restart(self, step: Step, server: Server) -> None:
         await asyncio.to_thread(server.kill if step.hard else server.stop)

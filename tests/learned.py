@@ -92,9 +92,7 @@ def learned(settings: Settings) -> Learned:
 def item_shards(settings: Settings) -> tuple[ItemSpace, ItemStage]:
     """The newest snapshots of all item shards in one space."""
     store = SnapshotStore(settings.snapshot_folder)
-    space = ItemSpace(
-        settings.covisits_partitions, neighbours=settings.neighbours, transitions=settings.transitions
-    )
+    space = ItemSpace(settings.covisits_partitions, neighbours=settings.neighbours, transitions=settings.transitions)
     stage = ItemStage(space, Keys(settings.prefix), settings.events_partitions)
     for partition in range(settings.covisits_partitions):
         snapshot = store.latest(f"{settings.topic('covisits')}-{partition}")
@@ -170,9 +168,7 @@ class Verdict:
     @property
     def exact(self) -> bool:
         """Whether nothing differs."""
-        return not (
-            self.lost or self.double or self.unaccounted or self.users or self.items or self.windows
-        )
+        return not (self.lost or self.double or self.unaccounted or self.users or self.items or self.windows)
 
 
 def compare(mine: Learned, theirs: Learned, events: Mapping[int, int], expected: Mapping[int, int]) -> Verdict:
@@ -198,11 +194,8 @@ def compare(mine: Learned, theirs: Learned, events: Mapping[int, int], expected:
     )
 
 
-def _gains(
-    mine: Learned, theirs: Learned, events: Mapping[int, int], expected: Mapping[int, int]
-) -> Iterator[int]:
+def _gains(mine: Learned, theirs: Learned, events: Mapping[int, int], expected: Mapping[int, int]) -> Iterator[int]:
     for partition, book in theirs.books.items():
         copies = Counter({"duplicates": events[partition] - expected[partition]})
         for kind in (mine.books[partition] | book).keys() - {"controls"}:
             yield mine.books[partition][kind] - book[kind] - copies[kind]
-

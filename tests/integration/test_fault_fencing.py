@@ -32,7 +32,9 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
 ) -> None:
     async with (
         Proxy(redis_server.port) as proxy,
-        Installation(kafka, redis_server.url, tmp_path, topic_prefix, session_s=SESSION_S, snapshot_every_s=600) as shop,
+        Installation(
+            kafka, redis_server.url, tmp_path, topic_prefix, session_s=SESSION_S, snapshot_every_s=600
+        ) as shop,
     ):
         frozen = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
         await shop.publish([event(f"guide{n}", *"abcdefgh", at=n) for n in range(5)])

@@ -9,17 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-
-from stream.app import rules_of
 from stream.demo.shop import Shop
 from stream.packing import MAGIC
-from stream.stages.item import ItemStage
-from stream.stages.space import ItemSpace
-from stream.stages.user_shard import UserShard
 from stream.wire import unpack_covisits
-from tests.records import cells, close
+from tests.learned import Learned, compare, item_shards, learned
 from tests.worker_process import ROOM, Installation, balance, canonical_users, different
 
 EVENTS = 20_000
@@ -83,61 +76,6 @@ async def kill_between(shop: Installation, low: float, high: float) -> None:
     assert low <= await shop.included() <= high
 
 
-def learned_by_users(shop: Installation) -> dict[str, Any]:
-    """State of the user shards, by name."""
-    learned: dict[str, Any] = {}
-    for partition in range(shop.settings.events_partitions):
-        snapshot = shop.snapshots().latest(f"{shop.settings.topic('events')}-{partition}")
-        assert snapshot is not None
-        space = ItemSpace(shop.settings.covisits_partitions)
-        shard = UserShard.restore(rules_of(shop.settings), space, snapshot.arrays)
-        learned[f"shard {partition}"] = {
-            "offset": snapshot.offset,
-            "counts": {name: count for name, count in shard.counts.items() if count},
-            "watermark": shard.watermark,
-            "seen": {name: array.tolist() for name, array in shard.seen.arrays().items() if array.size < 100_000},
-        }
-        learned |= {shard.users.text(user): one_user(shard, space, user) for user in range(len(shard.users))}
-    return learned
-
-
-def one_user(shard: UserShard, space: ItemSpace, user: int) -> dict[str, Any]:
-    ring, profile = shard.histories.arrays, shard.profiles.arrays
-    head, count = int(ring.head[user]), int(ring.count[user])
-    slots = [(head - back) % ring.item.shape[1] for back in range(count)]
-    names = [name for name in profile._fields if name not in {"category", "affinity"}]
-    return {
-        "history": [
-            (space.ids.text(ring.item[user, s]), int(ring.ts[user, s]), int(ring.kind[user, s])) for s in slots
-        ],
-        "profile": {name: getattr(profile, name)[user].item() for name in names},
-        "affinity": {
-            space.categories.text(category): weight.item()
-            for category, weight in zip(profile.category[user], profile.affinity[user], strict=True)
-            if weight > 0
-        },
-    }
-
-
-def learned_by_items(shop: Installation) -> tuple[ItemSpace, ItemStage]:
-    """State of the item shards, put together."""
-    settings = shop.settings
-    space = ItemSpace(settings.covisits_partitions, neighbours=ROOM, transitions=ROOM)
-    stage = ItemStage(space, shop.keys, settings.events_partitions)
-    for partition in range(settings.covisits_partitions):
-        snapshot = shop.snapshots().latest(f"{settings.topic('covisits')}-{partition}")
-        assert snapshot is not None
-        stage.open(partition, snapshot.arrays)
-    return space, stage
-
-
-def popularity(space: ItemSpace) -> dict[str, float]:
-    """Logarithm of each item's decayed popularity, which does not depend on the moment it is scaled to."""
-    known = np.flatnonzero(space.trend[: len(space.ids)] > 0)
-    strength = np.log2(space.trend[known]) + space.trend_epoch[known]
-    return dict(zip(space.ids.texts(known.astype(np.int32)), strength.tolist(), strict=True))
-
-
 async def last_deltas(shop: Installation) -> dict[tuple[int, int], int]:
     """By (item partition, events partition): the offset of the last event that had something for it."""
     last: dict[tuple[int, int], int] = {}
@@ -189,25 +127,24 @@ async def test_a_worker_killed_twice_learns_what_an_undisturbed_one_learns(
             }
             dead = {(r.headers[3], r.headers[4]) for r in await shop.read("dlq")}
             assert len(dead) == EVENTS // 500
-        mine, theirs = learned_by_users(killed), learned_by_users(calm)
-        assert mine.keys() == theirs.keys()
-        assert [(name, state, theirs[name]) for name, state in mine.items() if state != theirs[name]] == []
-        await check_items(killed, calm)
+        mine, theirs = learned(killed.settings), learned(calm.settings)
+        assert theirs.fullest < ROOM
+        assert compare(mine, theirs, per_partition(mine), per_partition(theirs)).exact
+        assert mine.repeated > 0
+        assert theirs.repeated == 0
+        await check_marks(killed, calm)
 
 
-async def check_items(killed: Installation, calm: Installation) -> None:
-    (mine, one), (theirs, two) = learned_by_items(killed), learned_by_items(calm)
-    names = [mine.ids.texts(range(len(mine.ids))), theirs.ids.texts(range(len(theirs.ids)))]
-    assert int(mine.rows.arrays.size.max()) < ROOM
-    assert cells(mine.rows, names[0]) == close(cells(theirs.rows, names[1]))
-    assert popularity(mine) == pytest.approx(popularity(theirs), rel=1e-9)
-    for partition, shard in one.shards.items():
-        assert shard.counts["visits"] == two.shards[partition].counts["visits"]
+def per_partition(state: Learned) -> dict[int, int]:
+    """Events of each partition that a snapshot includes."""
+    return {partition: offset - state.books[partition]["controls"] for partition, offset in state.offsets.items()}
+
+
+async def check_marks(killed: Installation, calm: Installation) -> None:
     # a mark is the end of the last batch that had something for the shard, so it depends on how batches were cut
     ends = await killed.progress.ends("events")
     last = await last_deltas(calm)
-    for stage in (one, two):
+    for shop in (killed, calm):
+        _, stage = item_shards(shop.settings)
         marks = {(p, s): int(shard.marks[s]) for p, shard in stage.shards.items() for s in ends}
         assert all(last[place] <= mark < ends[place[1]] for place, mark in marks.items())
-    assert sum(shard.counts["repeated"] for shard in one.shards.values()) > 0
-    assert sum(shard.counts["repeated"] for shard in two.shards.values()) == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.decoding import HOUR_US, YEAR_2000_US, Batch, decode
-from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES
+from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, RankAgain, RankAll
 from stream.local import LocalRecord
 from tests.records import T0_US, event, record
 
@@ -175,8 +175,10 @@ def test_a_short_detail_goes_with_a_long_fault() -> None:
 
 
 def test_controls_keep_their_offset() -> None:
-    batch = decode([record(3, GOOD), record(4, {"control": "rank_all", "request": "r"}), record(5, GOOD)])
-    assert [(offset, control.request) for offset, control in batch.controls] == [(4, "r")]
+    again = {"control": "rank", "users": ["a", "b"]}
+    everyone = {"control": "rank_all", "request": "r"}
+    batch = decode([record(3, GOOD), record(4, everyone), record(5, GOOD), record(6, again)])
+    assert batch.controls == [(4, RankAll(request="r")), (6, RankAgain(users=["a", "b"]))]
     assert (batch.offset, batch.dead) == ([3, 5], [])
 
 
