@@ -89,6 +89,8 @@ class Meta:
             "freshness_p50_ms": stats.freshness.quantile(0.5),
             "freshness_p99_ms": stats.freshness.quantile(0.99),
             "lost": self._worker.host.counts["lost"],
+            "cache_hits": self._worker.neighbours.hits,
+            "cache_misses": self._worker.neighbours.misses,
         }
 
 

@@ -37,7 +37,7 @@ from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
 from tests.records import user_of
 
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0  # a busy machine is no fault
 ROOM = 255  # neighbours per item: with room for all, lists do not depend on the order in which deltas arrive
 compile_once = functools.cache(compile_kernels)
 

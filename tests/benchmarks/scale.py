@@ -1,0 +1,123 @@
+"""What distribution costs: CPU per event with one, two and four workers on the same events in batches of the same size.
+
+``python tests/benchmarks/scale.py [--events N] [--batch N] [--json]``
+
+A worker alone owns every neighbour row. Several read rows of others through the bounded cache, publish their own for
+others, and take turns on the machine's cores: wall time says nothing here, CPU time per event does.
+"""
+
+# ruff: noqa: E402  # the path first: this is run as a file
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
+
+from stream.demo.shop import Shop
+from stream.progress import Progress
+from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, included, machine, preload, report
+
+WORKERS = (1, 2, 4)
+STEP = 500  # events at a time until every worker has had a share
+SESSION_S = 60.0  # workers are frozen while the topic is filled
+READY_S = 180.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a number of workers needed for the same events."""
+
+    us_per_event: float
+    batch: float
+    hit_rate: float
+    lists_per_event: float
+
+
+async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
+    """CPU of all workers together, from a full topic to everything drained."""
+    async with Progress(bench_.settings) as progress:
+        group = [WorkerProcess(bench_) for _ in range(workers)]
+        start = await warm_up(bench_, progress, group, events)
+        for worker in group:
+            worker.process.send_signal(signal.SIGSTOP)
+        await preload(bench_.settings, events[start:], bench_.settings.events_partitions)
+        before, used = await totals(progress, group), cpu_s(group)
+        for worker in group:
+            worker.process.send_signal(signal.SIGCONT)
+        while await included(progress) < len(events):
+            for worker in group:
+                worker.check()
+            await asyncio.sleep(POLL_S)
+        await progress.drained()
+        used = cpu_s(group) - used
+        gained = await totals(progress, group)
+        gained.subtract(before)
+        for worker in group:
+            worker.stop()
+    asked = gained["cache_hits"] + gained["cache_misses"]
+    return Cost(
+        used / gained["records"] * 1e6,
+        gained["records"] / gained["batches"],
+        gained["cache_hits"] / asked if asked else 1.0,
+        gained["lists"] / gained["records"],
+    )
+
+
+async def warm_up(bench_: Bench, progress: Progress, group: Sequence[WorkerProcess], events: Sequence[bytes]) -> int:
+    """Publish the first events until every worker has processed some, and all are drained; how many these were."""
+    end, sent = time.monotonic() + READY_S, 0
+    while time.monotonic() < end:
+        await preload(bench_.settings, events[sent : sent + STEP], bench_.settings.events_partitions)
+        sent += STEP
+        await progress.drained()
+        for worker in group:
+            worker.check()
+        if all([(await totals(progress, [worker]))["records"] for worker in group]):
+            return sent
+    raise TimeoutError(f"not every worker has a share after {READY_S:g} s")
+
+
+async def totals(progress: Progress, group: Sequence[WorkerProcess]) -> Counter[str]:
+    """What some workers have counted, together."""
+    facts = await progress.facts()
+    found = (facts.get(f"worker-{worker.process.pid}", {}) for worker in group)
+    return sum((Counter(fact) for fact in found), start=Counter())
+
+
+def cpu_s(group: Sequence[WorkerProcess]) -> float:
+    """CPU seconds of some workers so far."""
+    return sum(worker.cpu_s() for worker in group)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--batch", type=int, default=500, help="most records of a batch")
+    options = parser.parse_args()
+    events = list(Shop(seed=1, users=100_000, concurrent=20_000, rate=100).json_events(options.events))
+    costs = {}
+    for workers in WORKERS:
+        with bench(batch_records=options.batch, session_s=SESSION_S) as bench_:
+            costs[workers] = asyncio.run(cost(bench_, events, workers))
+    figures: dict[str, object] = {"events": options.events}
+    for workers, found in costs.items():
+        figures[f"cpu_ratio_{workers}"] = found.us_per_event / costs[1].us_per_event
+        figures |= {f"{name}_{workers}": value for name, value in asdict(found).items()}
+    report(figures | {"machine": machine()}, json=options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Kafka or Redis away for 20 s, and a slow Redis, while events keep coming: nothing is lost, memory does not grow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from stream.demo.shop import Shop
+from tests.brokers import KafkaBroker, RedisServer, Server
+from tests.proxy import Proxy
+from tests.records import event
+from tests.worker_process import Installation, balance, canonical_users
+
+AWAY_S = 20.0
+LINES_A_SECOND = 5  # in the log, while a server is away
+GROWTH_MB = 60  # of a worker, at most, while events pile up: 30 MB of them would come on top without back-pressure
+
+
+def shop_events(seed: int) -> Iterator[dict[str, Any]]:
+    return Shop(seed=seed, users=500).events()
+
+
+def resident_mb(shop: Installation) -> float:
+    """Memory of the last worker."""
+    return float(psutil.Process(shop.workers[-1].pid).memory_info().rss / 1e6)
+
+
+async def check_books(shop: Installation) -> None:
+    """Everything that was written is learned, once, by the worker that was started first."""
+    counts = await shop.counts()
+    assert counts["learned"] == balance(counts) == shop.sent
+    (worker,) = shop.workers
+    assert worker.running
+
+
+@pytest.mark.parametrize("away", ["kafka", "redis"])
+async def test_a_server_that_is_away_for_20_seconds_delays_and_loses_nothing(
+    kafka_broker: KafkaBroker, redis_server: RedisServer, tmp_path: Path, away: str
+) -> None:
+    server: Server = kafka_broker if away == "kafka" else redis_server
+    source = shop_events(seed=5)
+    async with Installation(kafka_broker.bootstrap, redis_server.url, tmp_path, "away-") as shop:
+        worker = shop.start()
+        await shop.publish(islice(source, 5_000))
+        await shop.drained()
+        said = len(worker.output.splitlines())
+        before = resident_mb(shop)
+
+        late = list(islice(source, 30_000))
+        writing = asyncio.create_task(shop.publish(late))
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(AWAY_S)
+        assert worker.running
+        assert resident_mb(shop) - before < GROWTH_MB
+        await asyncio.to_thread(server.start)
+        back = time.monotonic()
+        await shop.finish(writing, "not written")
+        await shop.drained()
+
+        assert len(worker.output.splitlines()) - said < LINES_A_SECOND * (AWAY_S + time.monotonic() - back)
+        assert "Traceback" not in worker.output
+        await check_books(shop)
+        await shop.publish([event("guest", "tent", at=90_000), event("guest", "stove", at=90_001)])
+        await shop.republish()
+        assert len(await shop.lists(canonical_users(late))) > 100
+        assert await worker.terminate() == 0
+
+
+async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    source = shop_events(seed=6)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Installation(kafka, redis_server.url, tmp_path, topic_prefix) as shop,
+    ):
+        worker = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
+        await shop.publish(islice(source, 5_000))
+        await shop.drained()
+        before = resident_mb(shop)
+
+        proxy.bytes_per_s = 300_000  # a tenth of what the worker would write
+        await shop.publish(islice(source, 20_000))
+        slow = await shop.included()
+        await asyncio.sleep(5)
+        assert slow < await shop.included() < shop.sent, "it does not go on slowly"
+        assert resident_mb(shop) - before < GROWTH_MB
+        proxy.bytes_per_s = 0
+        await shop.drained()
+        await check_books(shop)
+        assert "reloaded" not in worker.output
+        assert await worker.terminate() == 0
