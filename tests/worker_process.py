@@ -120,7 +120,11 @@ class Installation:
         await create(self.settings.kafka, topics)
         self.progress = await Progress(self.settings).__aenter__()
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self.settings.kafka, enable_idempotence=True, max_request_size=4 * 1_048_576, linger_ms=5
+            bootstrap_servers=self.settings.kafka,
+            enable_idempotence=True,
+            max_request_size=4 * 1_048_576,
+            linger_ms=5,
+            request_timeout_ms=120_000,  # how long it waits for a broker that is away
         )
         await self._producer.start()
         return self
