@@ -195,7 +195,7 @@ async def test_slow_loads_are_overtaken_by_newer_assignments(group: Group) -> No
     for name in "abc":
         group.start(name, load_s=1.0, session_s=2.0)
         await group.until(lambda name=name: "(Re-)joining" in group.log(name), "no join")  # type: ignore[misc]
-        await asyncio.sleep(1.5)
+        await group.until(lambda name=name: "Successfully synced" in group.log(name), "no assignment")  # type: ignore[misc]
     await group.until_read(40)
     assert await group.end("b") == 0
     await group.write(4000)
@@ -234,11 +234,14 @@ async def test_slow_stage_bounds_what_waits_in_memory(group: Group) -> None:
     await group.write(40_000)
     group.start(delay_s=0.03, fetch_records=50)
     most = 0
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
+
+    def far_enough() -> bool:
+        nonlocal most
         most = max(most, group.status().buffered)
-        await asyncio.sleep(0.02)
-    assert 0 < group.processed() < 20_000
+        return group.processed() > 3_000
+
+    await group.until(far_enough, "it does not get on")
+    assert group.processed() < 20_000
     assert 100 < most <= (8 + PARTITIONS) * 50
 
 
@@ -444,7 +447,7 @@ async def test_broker_killed_and_started_again(kafka_broker: KafkaBroker, tmp_pa
         group.start(session_s=3.0)
         await group.until(lambda: group.processed() > 100, "it does not read")
         kafka_broker.kill()
-        await asyncio.sleep(4)
+        await group.until(lambda: "Heartbeat session expired" in group.log(), "it does not notice")
         kafka_broker.start()
         await group.write(4000)
         await group.until_read(40)

@@ -24,7 +24,7 @@ from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.wire import Profiled, decode_global, unpack_covisits
-from tests.records import HOUR, cut, dump, event, publish, read, read_hash, record, stream, told
+from tests.records import HOUR, cut, dump, event, publish, read, read_hash, record, stream, told, written
 
 TARGETS = 2
 KEYS = Keys()
@@ -353,3 +353,19 @@ def test_rank_all_pushes_to_everyone_who_was_learned_and_nobody_else() -> None:
     assert {key for key in map(key_of, pushes.writes.frames) if key.endswith(b":recs")} == {
         KEYS.recs(user) for user in "abu"
     }
+
+
+def test_rank_again_writes_the_lists_of_those_named_though_nothing_changed() -> None:
+    pipeline = shop(event("u", "tent", at=50))
+    named = ["u", "a", "nobody", "u"]
+    learned = pipeline.users.learn(0, [record(99, {"control": "rank", "users": named})])
+    shard = pipeline.users.shards[0]
+    assert sorted(shard.users.texts(learned.users)) == ["a", "u"]
+    assert learned.force
+    assert not learned.everyone
+    first = written(pipeline.users.rank(0, learned.users, learned.ts_ms).writes)
+    assert len(pipeline.users.rank(0, learned.users, learned.ts_ms).writes) == 0
+    again = written(pipeline.users.rank(0, learned.users, learned.ts_ms, force=learned.force).writes)
+    for user in "au":
+        assert read(again, KEYS.recs(user)) == read(first, KEYS.recs(user)) is not None
+    assert shard.counts["controls"] == 1
