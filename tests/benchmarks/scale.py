@@ -32,6 +32,7 @@ WORKERS = (1, 2, 4)
 STEP = 500  # events at a time until every worker has had a share
 SESSION_S = 20.0  # workers are frozen while the topic is filled
 READY_S = 180.0
+IDLE_S = 5.0
 POLL_S = 0.02
 
 
@@ -44,6 +45,8 @@ class Cost:
     hit_rate: float
     lists_per_event: float
     keys_per_event: float
+    wall_s: float
+    idle_cores: float  # that all workers together use while nothing happens: it goes into the ratio with the wall time
 
 
 async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
@@ -51,10 +54,11 @@ async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
     async with Progress(bench_.settings) as progress:
         group = [WorkerProcess(bench_) for _ in range(workers)]
         start = await warm_up(bench_, progress, group, events)
+        idle = await idle_cores(group)
         for worker in group:
             worker.process.send_signal(signal.SIGSTOP)
         await preload(bench_.settings, events[start:], bench_.settings.events_partitions)
-        before, used = await totals(progress, group), cpu_s(group)
+        before, used, began = await totals(progress, group), cpu_s(group), time.monotonic()
         for worker in group:
             worker.process.send_signal(signal.SIGCONT)
         while await included(progress) < len(events):
@@ -62,7 +66,7 @@ async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
                 worker.check()
             await asyncio.sleep(POLL_S)
         await progress.drained()
-        used = cpu_s(group) - used
+        used, wall_s = cpu_s(group) - used, time.monotonic() - began
         gained = await totals(progress, group)
         gained.subtract(before)
         for worker in group:
@@ -74,6 +78,8 @@ async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
         gained["cache_hits"] / asked if asked else 1.0,
         gained["lists"] / gained["records"],
         gained["keys"] / gained["records"],
+        wall_s,
+        idle,
     )
 
 
@@ -106,6 +112,13 @@ async def totals(progress: Progress, group: Sequence[WorkerProcess]) -> Counter[
     facts = await progress.facts()
     found = (facts.get(f"worker-{worker.process.pid}", {}) for worker in group)
     return sum((Counter(fact) for fact in found), start=Counter())
+
+
+async def idle_cores(group: Sequence[WorkerProcess]) -> float:
+    """CPU seconds per second of a group that has nothing to do."""
+    used = cpu_s(group)
+    await asyncio.sleep(IDLE_S)
+    return (cpu_s(group) - used) / IDLE_S
 
 
 def cpu_s(group: Sequence[WorkerProcess]) -> float:
