@@ -89,6 +89,11 @@ class Histories:
         self.reserve(user + 1)
         return bool(append(self.arrays, user, item, kind, ts, starts))
 
+    def clear(self, users: NDArray[np.int32]) -> None:
+        """Forget what some users touched."""
+        self.arrays.head[users] = 0
+        self.arrays.count[users] = 0
+
     def recent(self, user: int) -> list[int]:
         """Items of a user, newest first; empty for an unknown user."""
         if user < 0 or user >= len(self.arrays.head):

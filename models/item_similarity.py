@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from river import reco
 
-from models.covisitation import Deltas, NeighbourRows, RowArrays, Weighting, apply_deltas, emit, emit_into, weighting
+from models.covisitation import Deltas, Weighting, emit, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches
 from models.kernel import kernel
+from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import (
     Lists,
     Query,
@@ -131,7 +132,7 @@ class ItemSimilarity(reco.base.Ranker):
         hidden = np.zeros(len(self._items), dtype=np.bool_)
         work = scratch(len(self._items))
         rows, items = self._rows.arrays, self._items
-        rank_rows(self._histories.arrays, found, rows, self._query, hidden, items.blob, items.ends, work, lists)
+        rank_rows(self._histories.arrays, found, rows, self._query, hidden, items.blob, items.spans, work, lists)
         size = int((lists.item[0] >= 0).sum())
         return list(
             zip(items.texts(lists.item[0, :size]), (lists.micro[0, :size] / 1e6).tolist(), strict=True),
@@ -173,7 +174,7 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
         weighting(),
         query(),
         items.blob,
-        items.ends,
+        items.spans,
         scratch(len(items)),
         out,
     )
@@ -190,7 +191,7 @@ def _run(
     weights: Weighting,
     votes: Query,
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     work: Scratch,
     out: NDArray[np.int32],
 ) -> None:
@@ -217,7 +218,7 @@ def _run(
             voters = find_voters(histories, user[0], rows, votes, work)  # as `rank_rows`, without reasons
             found = gather(rows, voters, work)
             current = current_item(histories, user[0])
-            select(found, current, hidden, blob, ends, work, out[queries], micros)
+            select(found, current, hidden, blob, spans, work, out[queries], micros)
             queries += 1
         one = Touches(
             user, touches.item[n : n + 1], touches.kind[n : n + 1], touches.ts[n : n + 1], touches.starts[n : n + 1]

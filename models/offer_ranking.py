@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import RowArrays
 from models.histories import HistoryArrays
 from models.kernel import kernel
+from models.neighbour_rows import RowArrays
 from models.offer_table import OfferTable
 from models.profiles import CATEGORIES, ProfileArrays
 from models.ranking import Lists, Query, Scratch, current_item, explain, find_voters, gather, select
@@ -76,7 +76,7 @@ class ItemFacts(NamedTuple):
     hidden: NDArray[np.bool_]
     category: NDArray[np.int32]
     blob: NDArray[np.uint8]
-    ends: NDArray[np.int64]
+    spans: NDArray[np.int64]
 
 
 @kernel
@@ -108,7 +108,7 @@ def rank_users(
                 if picked.offer[u, i] >= 0:
                     picked.why[u, i] = why[picked.offer[u, i]]
         current = current_item(histories, user)
-        select(found, current, items.hidden, items.blob, items.ends, work, lists.item[u], lists.micro[u])
+        select(found, current, items.hidden, items.blob, items.spans, work, lists.item[u], lists.micro[u])
         explain(rows, voters, work, lists.item[u], lists.why[u])
 
 
@@ -154,7 +154,7 @@ def score_offers(
             part = p * offers.value[offer]
             score[offer] += part
             if part > best[offer] or (
-                part == best[offer] and part > 0 and id_less(items.blob, items.ends, item, why[offer])
+                part == best[offer] and part > 0 and id_less(items.blob, items.spans, item, why[offer])
             ):
                 best[offer] = part
                 why[offer] = item

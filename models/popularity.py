@@ -152,7 +152,7 @@ class Popularity(ScoreRanker):
         found = self._ids.lookup(list(hidden))
         group[found[found >= 0]] = -1
         best = np.full((groups if groups is not None else 1, k), -1, dtype=np.int32)
-        _strongest(self._values, self._epochs, group, self._ids.blob, self._ids.ends, best)
+        _strongest(self._values, self._epochs, group, self._ids.blob, self._ids.spans, best)
         return [self._relative(row[row >= 0]) for row in best]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -223,7 +223,7 @@ def _strongest(
     epochs: NDArray[np.int32],
     group: NDArray[np.int32],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     best: NDArray[np.int32],
 ) -> None:
     """Write each group's strongest items into its row, ties by id; what is not above 0 is nobody's."""
@@ -238,7 +238,7 @@ def _strongest(
         at = filled[g]
         while at > 0 and (
             strength > strengths[g, at - 1]
-            or (strength == strengths[g, at - 1] and id_less(blob, ends, item, best[g, at - 1]))
+            or (strength == strengths[g, at - 1] and id_less(blob, spans, item, best[g, at - 1]))
         ):
             at -= 1
             if at + 1 < k:

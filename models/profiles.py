@@ -25,7 +25,6 @@ PURCHASE, ADD_TO_CART, REMOVE_FROM_CART = 1, 2, 3  # what an event does to the c
 ANALYTICS, PERSONALISATION, ADS = 0, 2, 4  # bit positions of the grants in `flags`
 GRANTED, DENIED = 1, 2
 CONSENT_MASK = np.uint8(0x3F)
-FOREIGN = np.uint8(0x40)  # the user belongs to another partition
 FRESH_SESSION = np.uint8(0x80)  # a session has begun and nothing of weight was touched in it yet
 
 
@@ -108,6 +107,11 @@ class Profiles:
         """Make room for users ``0 .. users - 1``."""
         if users > len(self.arrays.flags):
             self.arrays = ProfileArrays._make(grown(a, max(users, 256)) for a in self.arrays)
+
+    def clear(self, users: NDArray[np.int32]) -> None:
+        """Forget what is known of some users."""
+        for column in self.arrays:
+            column[users] = 0
 
     def learn(self, events: EventColumns, hashes: NDArray[np.uint64], rate: float) -> tuple[NDArray[np.bool_], Sample]:
         """Update the profiles with a batch.

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import GAP, NO_ROW, RowArrays, power_law
+from models.covisitation import GAP, power_law
 from models.histories import KIND_MASK, MAX_HISTORY, SESSION_START, HistoryArrays, Touches
 from models.kernel import kernel
+from models.neighbour_rows import NO_ROW, RowArrays
 from models.vocabulary import id_less
 
 MICRO = 1e6  # scores are integers of 1e-6 once rounded
@@ -194,7 +195,7 @@ def rank_rows(
     query: Query,
     hidden: NDArray[np.bool_],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     work: Scratch,
     out: Lists,
 ) -> None:
@@ -208,7 +209,7 @@ def rank_rows(
         Neighbour rows and how recent items vote.
     hidden
         True for each item index that must not be shown (withdrawn); the item a user is on never is.
-    blob, ends
+    blob, spans
         The items' vocabulary, for ties.
     work
         Scratch with room for every item index.
@@ -223,7 +224,7 @@ def rank_rows(
         voters = find_voters(histories, users[u], rows, query, work)
         found = gather(rows, voters, work)
         current = current_item(histories, users[u])
-        select(found, current, hidden, blob, ends, work, out.item[u], out.micro[u])
+        select(found, current, hidden, blob, spans, work, out.item[u], out.micro[u])
         explain(rows, voters, work, out.item[u], out.why[u])
 
 
@@ -242,7 +243,7 @@ def select(
     current: int,
     hidden: NDArray[np.bool_],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     work: Scratch,
     items: NDArray[np.int32],
     micros: NDArray[np.int64],
@@ -261,12 +262,12 @@ def select(
         if micro <= 0 or item == current or hidden[item]:
             continue
         if filled == k and (
-            micro < micros[k - 1] or (micro == micros[k - 1] and not id_less(blob, ends, item, items[k - 1]))
+            micro < micros[k - 1] or (micro == micros[k - 1] and not id_less(blob, spans, item, items[k - 1]))
         ):
             continue
         at = filled if filled < k else k - 1
         while at > 0 and (
-            micro > micros[at - 1] or (micro == micros[at - 1] and id_less(blob, ends, item, items[at - 1]))
+            micro > micros[at - 1] or (micro == micros[at - 1] and id_less(blob, spans, item, items[at - 1]))
         ):
             items[at] = items[at - 1]
             micros[at] = micros[at - 1]
@@ -319,7 +320,7 @@ def rank_similar(
     step_share: float,
     hidden: NDArray[np.bool_],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     work: Scratch,
     out: Lists,
 ) -> None:
@@ -333,7 +334,7 @@ def rank_similar(
         found = add_votes(rows.item[row], rows.value[row], rows.size[row], vote, work, 0)
         vote *= step_share
         found = add_votes(rows.step_item[row], rows.step_value[row], rows.steps[row], vote, work, found)
-        filled = select(found, seed, hidden, blob, ends, work, out.item[n], out.micro[n])
+        filled = select(found, seed, hidden, blob, spans, work, out.item[n], out.micro[n])
         out.why[n, :filled] = seed
 
 

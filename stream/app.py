@@ -55,6 +55,7 @@ def rules_of(settings: Settings) -> UserRules:
         dedup=settings.dedup,
         sample_rate=settings.sample_rate,
         consent=settings.consent_default == "granted",
+        users=settings.users,
     )
 
 
@@ -134,7 +135,7 @@ class Worker:
         self.users = UserStage(
             self.space, self.keys, rules_of(settings), settings.events_partitions, settings.topic("events")
         )
-        self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k)
+        self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k, settings.items)
         self.globe = GlobalStage(self.keys, segments=settings.segments, k=settings.k)
         self.store = RedisStore(settings.redis)
         self.publisher = Publisher(settings)
@@ -226,6 +227,7 @@ class Worker:
         withdrawn = item is None or item.stock == 0
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn)
+        self.space.listed[self.space.encode([name])] = item is not None
         if item is not None and item.category:
             self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
 

@@ -132,12 +132,13 @@ class Used:
 
     def add(self, indices: NDArray[np.int32]) -> None:
         """Note indices; negative ones stand for nothing."""
-        self._flags = grown(self._flags, len(self._ids))
+        self._flags = grown(self._flags, self._ids.size)
         mark_used(indices, self._flags)
 
     def codes(self) -> NDArray[np.int32]:
-        """The indices noted so far, rising."""
-        return np.flatnonzero(self._flags).astype(np.int32)
+        """The indices noted so far, rising; cells that are not in use may hold indices that nobody has any more."""
+        noted = np.flatnonzero(self._flags[: self._ids.size]).astype(np.int32)
+        return noted[self._ids.spans[noted] >= 0]
 
     def sources(self) -> dict[str, Source]:
         """The ids with their indices, as they are when these sources' turn comes; `texts_of` reads them."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arena import LENGTH_MASK, end_of, length_of, start_of
 from models.kernel import kernel
 from models.offer_ranking import Picked
 from models.ranking import Lists
@@ -33,17 +34,17 @@ class Names(NamedTuple):
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
     blob: NDArray[np.uint8]
-    ends: NDArray[np.int64]
+    spans: NDArray[np.int64]
     index: NDArray[np.int32]  # type: ignore[assignment]  # the field's name outweighs tuple.index
 
     @classmethod
     def of(cls, form: KeyForm, ids: Vocabulary, index: NDArray[np.int32]) -> Names:
         """Keys of one form for some ids."""
-        return cls(constant(form.before), constant(form.after), ids.blob, ids.ends, index)
+        return cls(constant(form.before), constant(form.after), ids.blob, ids.spans, index)
 
     def room(self) -> int:
         """Bytes that all keys together can need, each with the rest of its command."""
-        lengths = self.ends[self.index + 1] - self.ends[self.index]
+        lengths = self.spans[self.index] & LENGTH_MASK
         return int(3 * lengths.sum()) + len(self.index) * (len(self.before) + len(self.after) + _HEAD_BYTES)
 
 
@@ -163,15 +164,14 @@ def _set_offers(
 @kernel
 def _head_room(names: Names, row: int) -> int:
     """Most bytes before the value: all of the head, with every byte of the id escaped."""
-    index = names.index[row]
-    length = int(names.ends[index + 1] - names.ends[index])
-    return _HEAD_BYTES + len(names.before) + len(names.after) + 3 * length
+    return _HEAD_BYTES + len(names.before) + len(names.after) + 3 * length_of(names.spans[names.index[row]])
 
 
 @kernel
 def _open(names: Names, row: int, value: int, end: int, out: NDArray[np.uint8]) -> int:
     """Write verb, key and the value's size so that they end where the value begins; returns where they begin."""
-    first, last = names.ends[names.index[row]], names.ends[names.index[row] + 1]
+    span = names.spans[names.index[row]]
+    first, last = start_of(span), end_of(span)
     size = len(names.before) + len(names.after) - 2 * SLACK + _quoted_size(names.blob, first, last)
     start = value - (len(_SET) + len(_SIZE) + 2 * len(_LINE) - 4 * SLACK + size + digits(size) + digits(end - value))
     at = integer(size, out, exactly(_SET, out, start))

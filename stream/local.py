@@ -73,6 +73,8 @@ class LocalPipeline:
         Partitions of topics ``events`` and ``covisits``.
     batch
         Most records a stage takes at once.
+    items
+        Most items with a row per item partition.
     offers
         Offers that may be pushed.
 
@@ -93,6 +95,7 @@ class LocalPipeline:
         partitions: int = 4,
         item_partitions: int = 4,
         batch: int = 2_000,
+        items: int = 500_000,
         offers: Sequence[Offer] = (),
     ) -> None:
         keys = Keys(prefix)
@@ -100,7 +103,7 @@ class LocalPipeline:
         self.batch = batch
         self.space = ItemSpace(item_partitions)
         self.users = UserStage(self.space, keys, rules or UserRules(), partitions)
-        self.items = ItemStage(self.space, keys, partitions)
+        self.items = ItemStage(self.space, keys, partitions, items=items)
         self.globe = GlobalStage(keys)
         self.topics = {
             "events": LocalTopic(partitions),
@@ -196,5 +199,4 @@ class LocalPipeline:
             await self.store.flush(writes)
 
     def _unpublished(self) -> bool:
-        size = len(self.space.ids)
-        return bool(np.any(self.space.unpublished[:size]))
+        return bool(np.any(self.space.unpublished))

@@ -51,6 +51,7 @@ class Neighbours:
         self._clock = clock
         self._max_rows = max_rows
         self._read_at: dict[int, float] = {}
+        self._dropped = 0
         self.hits = 0
         self.misses = 0
 
@@ -58,6 +59,9 @@ class Neighbours:
         """Read the rows of foreign items that are not cached or older than 5 s; at once, with one round trip."""
         if len(items) == 0:
             return
+        if self._dropped != self._space.dropped:  # an index may stand for another item now
+            self._dropped = self._space.dropped
+            self._read_at.clear()
         now = self._clock()
         stale = [item for item in items.tolist() if now - self._read_at.get(item, -MAX_AGE_S) >= MAX_AGE_S]
         self.hits += len(items) - len(stale)
@@ -82,3 +86,4 @@ class Neighbours:
         self._read_at.clear()
         owned = np.isin(self._space.partition, list(self._space.owned))
         self._space.rows.retain(owned)
+        self._space.reclaimer.restart()

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arena import end_of, length_of, start_of
 from models.covisitation import Deltas
 from models.hashing import SEPARATOR
 from models.kernel import kernel
@@ -80,7 +81,7 @@ def _texts_size(texts: Texts, indices: NDArray[np.int32]) -> int:
     size = 0
     for index in indices:
         if index >= 0:
-            size += texts.ends[index + 1] - texts.ends[index] + 1
+            size += length_of(texts.spans[index]) + 1
     return size
 
 
@@ -91,7 +92,8 @@ def _put_texts(texts: Texts, table: NDArray[np.int32], out: NDArray[np.uint8], a
         if n > 0:
             out[at] = SEPARATOR
             at += 1
-        for i in range(texts.ends[table[n]], texts.ends[table[n] + 1]):
+        span = texts.spans[table[n]]
+        for i in range(start_of(span), end_of(span)):
             out[at] = texts.blob[i]
             at += 1
     return at

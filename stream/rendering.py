@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arena import end_of, free, new_heads, put, room, start_of
 from models.kernel import kernel
 from models.offer_ranking import Picked
 from models.ranking import HIGHEST, MICRO, Lists
@@ -25,34 +26,57 @@ class Fragments:
 
     Notes
     -----
-    Memory: the id's bytes + 10 per id.
+    Memory: the id's bytes rounded up to eight + 10 per id; removed ones make room for later ones.
 
     Examples
     --------
     >>> fragments = Fragments()
-    >>> fragments.extend(['a"b'])
-    >>> fragments.blob[: fragments.ends[1]].tobytes()
+    >>> fragments.put(np.array([0], dtype=np.int32), ['a"b'])
+    >>> fragments.blob[start_of(fragments.spans[0]) : end_of(fragments.spans[0])].tobytes()
     b'"a\\"b"'
     """
 
     def __init__(self) -> None:
-        self.size = 0
         self.longest = 2
+        self.heads = new_heads()
         self.blob = np.zeros(1024, dtype=np.uint8)
-        self.ends = np.zeros(257, dtype=np.int64)
+        self.spans = np.zeros(256, dtype=np.int64)
 
-    def extend(self, ids: list[str]) -> None:
-        """Append the fragments of new ids, in index order."""
+    def put(self, indices: NDArray[np.int32], ids: list[str]) -> None:
+        """Remember the fragments of new ids under their indices."""
         texts = [msgspec.json.encode(text) for text in ids]
-        used = int(self.ends[self.size])
-        data = b"".join(texts)
-        self.blob = grown(self.blob, used + len(data) + SLACK)
-        self.ends = grown(self.ends, self.size + len(ids) + 1)
-        self.blob[used : used + len(data)] = np.frombuffer(data, dtype=np.uint8)
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        self.ends[self.size + 1 : self.size + 1 + len(ids)] = used + np.cumsum(lengths)
-        self.longest = max(self.longest, int(lengths.max(initial=0)))
-        self.size += len(ids)
+        data = np.frombuffer(b"".join(texts), dtype=np.uint8)
+        ends = np.cumsum([0, *map(len, texts)])
+        self.blob = grown(self.blob, int(self.heads[0]) + room(len(ids), len(data)) + SLACK)
+        self.spans = grown(self.spans, int(indices.max(initial=-1)) + 1)
+        self.longest = max(self.longest, int(np.diff(ends).max(initial=0)))
+        _put_many(indices, data, ends, self.heads, self.blob, self.spans)
+
+    def remove(self, indices: NDArray[np.int32]) -> None:
+        """Forget fragments."""
+        _free_many(indices, self.heads, self.blob, self.spans)
+
+
+@kernel
+def _put_many(
+    indices: NDArray[np.int32],
+    data: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    blob: NDArray[np.uint8],
+    spans: NDArray[np.int64],
+) -> None:
+    for n in range(len(indices)):
+        spans[indices[n]] = put(heads, blob, data, ends[n], ends[n + 1])
+
+
+@kernel
+def _free_many(
+    indices: NDArray[np.int32], heads: NDArray[np.int64], blob: NDArray[np.uint8], spans: NDArray[np.int64]
+) -> None:
+    for index in indices:
+        free(heads, blob, spans[index])
+        spans[index] = 0
 
 
 _LIST_HEAD = constant(b'{"v":1,"ts":')
@@ -109,7 +133,8 @@ def write_id(index: int, ids: Texts, out: NDArray[np.uint8], at: int) -> int:
     """Write an id's fragment, ``null`` for none."""
     if index < 0:
         return phrase(NULL, out, at)
-    return copy(ids.blob, ids.ends[index], ids.ends[index + 1], out, at)
+    span = ids.spans[index]
+    return copy(ids.blob, start_of(span), end_of(span), out, at)
 
 
 _OFFERS_HEAD = constant(b'{"v":1,"ts":')

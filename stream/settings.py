@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     neighbours: int = Field(100, ge=1, le=255, description="Neighbours kept per item")
     transitions: int = Field(20, ge=1, le=255, description="Next items kept per item")
     half_life_days: Positive = Field(30.0, description="Event time in which what was learned loses half its weight")
+    users: int = Field(10_000_000, ge=1, description="Most users kept per partition of topic events")
+    items: int = Field(500_000, ge=1, description="Most items with neighbours kept per partition of topic covisits")
     k: int = Field(20, ge=1, le=100, description="Items per pushed list")
     segments: int = Field(8, ge=2, le=63, description="Number of user segments")
     sample_rate: float = Field(1 / 16, ge=0, le=1, description="Share of events whose user is sampled for clustering")

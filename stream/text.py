@@ -25,19 +25,19 @@ class _Ids(Protocol):
     """A vocabulary, or the fragments of one."""
 
     blob: NDArray[np.uint8]
-    ends: NDArray[np.int64]
+    spans: NDArray[np.int64]
 
 
 class Texts(NamedTuple):
-    """Ids as a kernel takes them: all their bytes, and where each one's end."""
+    """Ids as a kernel takes them: all their bytes, and where each one's lie (see `models.arena`)."""
 
     blob: NDArray[np.uint8]
-    ends: NDArray[np.int64]
+    spans: NDArray[np.int64]
 
     @classmethod
     def of(cls, ids: _Ids) -> Texts:
         """The arrays of a vocabulary or of fragments."""
-        return cls(ids.blob, ids.ends)
+        return cls(ids.blob, ids.spans)
 
 
 @intrinsic

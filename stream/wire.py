@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import Deltas, NeighbourRows
+from models.covisitation import Deltas
+from models.neighbour_rows import NeighbourRows
 from models.vocabulary import Vocabulary
 from stream.packing import HEADER_BYTES, MAGIC, Origin, aligned, pack_targets
 from stream.text import Texts

@@ -11,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.covisitation import Deltas, NeighbourRows, Weighting, power_law
+from models.covisitation import Deltas, Weighting, power_law
 from models.histories import Histories, Touches
+from models.neighbour_rows import NeighbourRows
 from models.ranking import Lists, Query, rank_rows, scratch
 from models.vocabulary import Vocabulary
 
@@ -274,7 +275,7 @@ def rank(
     lists = Lists.empty(len(users), k)
     hidden = np.zeros(len(ids), dtype=np.bool_)
     wanted = np.array(users, dtype=np.int32)
-    rank_rows(histories.arrays, wanted, rows.arrays, query, hidden, ids.blob, ids.ends, scratch(len(ids)), lists)
+    rank_rows(histories.arrays, wanted, rows.arrays, query, hidden, ids.blob, ids.spans, scratch(len(ids)), lists)
     return lists
 
 

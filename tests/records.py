@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from models.covisitation import NeighbourRows
+from models.neighbour_rows import NeighbourRows
 from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch

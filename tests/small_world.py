@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.covisitation import NeighbourRows, Weighting
+from models.covisitation import Weighting
 from models.histories import Histories
+from models.neighbour_rows import NeighbourRows
 from models.ranking import Query
 from tests.plain import (
     KINDS,

@@ -21,8 +21,8 @@ from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[import-untyped]  # no py.typed
 
-from models.covisitation import NeighbourRows
 from models.hashing import partition_of
+from models.neighbour_rows import NeighbourRows
 from stream.app import rules_of
 from stream.compilation import compile_kernels
 from stream.demo.child import Child

@@ -18,8 +18,9 @@ from stream.events import RankAgain
 from stream.fencing import Fence
 from stream.neighbours import Neighbours
 from stream.shards import Shard
+from stream.stages.learned import Learned
 from stream.stages.sends import Send
-from stream.stages.user import Learned, UserStage
+from stream.stages.user import UserStage
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.consent import hear
-from models.hashing import hash_ids
-from models.profiles import DENIED, FOREIGN
+from models.decay import YEAR_2000_S
+from models.hashing import hash_ids, partition_of
+from models.profiles import DENIED
 from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
@@ -22,8 +23,8 @@ class Admitted(NamedTuple):
     """Verdict over a batch.
 
     `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned with `events`; `index`: user
-    index of every event; `foreign`: positions of events that belong to another partition; `told`: positions of events
-    that are not learned but say something about consent.
+    index of every event, -1 for foreign ones; `foreign`: positions of events that belong to another partition; `told`:
+    positions of events that are not learned but say something about consent.
     """
 
     keep: NDArray[np.bool_]
@@ -37,17 +38,14 @@ class Admitted(NamedTuple):
 
 def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Admitted:
     """Judge each event of a batch; counts what is refused and updates watermark, dedup window and consent."""
-    known = len(shard.users)
-    index = shard.users.encode(batch.user)
+    index = shard.users.encode(batch.user, partition, partitions)
     shard.reserve()
-    flags = shard.profiles.arrays.flags
-    if len(shard.users) > known:
-        new = np.arange(known, len(shard.users), dtype=np.int32)
-        flags[new[shard.users.partitions(new, partitions) != partition]] |= FOREIGN
-    foreign = (flags[index] & FOREIGN) != 0
+    ts = np.array(batch.ts, dtype=np.int64)
+    foreign = index < 0
     keep = ~foreign
+    shard.touched[index[keep]] = ts[keep] // 1_000_000 - YEAR_2000_S  # of a user's events the last one counts
     keep &= ~_duplicates(shard, batch, keep)
-    keep &= ~_late(shard, batch, foreign, keep)
+    keep &= ~_late(shard, batch, ts, foreign, keep)
     denied = _denied(shard, batch, index, keep)
     keep &= ~denied
     shard.counts["rekeyed"] += int(foreign.sum())
@@ -57,6 +55,21 @@ def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Ad
     told = np.flatnonzero(denied & (np.array(batch.consent, dtype=np.uint8) > 0))
     sessions = _sessions(batch.session)[events]
     return Admitted(keep, events, index[events], sessions, index, np.flatnonzero(foreign).tolist(), told)
+
+
+def filled_at(shard: UserShard, batch: Batch, partition: int, partitions: int) -> int | None:
+    """Offset of the record whose users fill the shard, None if the batch leaves room."""
+    room = shard.rules.users - len(shard.users)
+    if len(batch.user) < room:
+        return None
+    new: set[str] = set()
+    for event in np.flatnonzero(shard.users.lookup(batch.user) < 0).tolist():
+        user = batch.user[event]
+        if partition_of(user.encode(), partitions) == partition:
+            new.add(user)
+            if len(new) >= room:
+                return batch.offset[event]
+    return None
 
 
 def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -81,10 +94,13 @@ def _sessions(texts: list[str]) -> NDArray[np.uint32]:
 
 
 def _late(
-    shard: UserShard, batch: Batch, foreign: NDArray[np.bool_], candidates: NDArray[np.bool_]
+    shard: UserShard,
+    batch: Batch,
+    ts: NDArray[np.int64],
+    foreign: NDArray[np.bool_],
+    candidates: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Events older than the watermark, as it stood at each of them, by more than the rules allow."""
-    ts = np.array(batch.ts, dtype=np.int64)
     capped = np.minimum(ts, np.array(batch.recorded, dtype=np.int64) + AHEAD_US)
     capped[foreign] = 0
     marks = np.maximum.accumulate(np.append(np.int64(shard.watermark), capped))

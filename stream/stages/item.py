@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -11,8 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import NO_ROW, NeighbourRows, RowArrays
 from models.decay import YEAR_2000_S, decay_add_many
+from models.eviction import oldest
+from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays
 from models.nesting import part, prefixed
 from models.ranking import Lists, find_rows, rank_similar
 from models.references import translate
@@ -30,6 +32,7 @@ from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows,
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
+EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
 
@@ -47,11 +50,12 @@ class Published:
 
 
 class ItemShard:
-    """State of a shard that is not in the shared rows: marks per source partition, and the newest event time."""
+    """State of a shard that is not in the shared rows: marks per source partition, newest event time, how many rows."""
 
     def __init__(self, sources: int) -> None:
         self.marks = np.full(sources, -1, dtype=np.int64)
         self.newest = 0
+        self.rows = 0
         self.applied = -1
         self.counts: Counter[str] = Counter()
         self.turned: set[int] = set()  # items withdrawn or brought back since the last publication
@@ -71,13 +75,19 @@ class ItemStage:
         Number of partitions of topic ``events``.
     k
         Length of ``similar`` lists.
+    items
+        Most items with a row per shard, > 0; above it those visited longest ago are dropped. A record may bring more
+        for a moment.
     """
 
-    def __init__(self, space: ItemSpace, keys: Keys, sources: int, k: int = 20, step_share: float = 0.5) -> None:
+    def __init__(
+        self, space: ItemSpace, keys: Keys, sources: int, k: int = 20, items: int = 500_000, step_share: float = 0.5
+    ) -> None:
         self.space = space
         self.keys = keys
         self.sources = sources
         self.k = k
+        self.items = items
         self.step_share = step_share
         self.shards: dict[int, ItemShard] = {}
 
@@ -100,8 +110,8 @@ class ItemStage:
         space = self.space
         mine = space.partition == partition
         space.rows.retain(~mine)
-        for column in (space.trend, space.trend_epoch, space.unpublished, space.untold):
-            column[mine] = 0
+        space.reclaimer.restart()
+        space.unlearn(mine)
 
     def learn(self, partition: int, records: Sequence[Record]) -> bool:
         """Apply the deltas of one fetch; True if it asked for everything to be published.
@@ -120,6 +130,7 @@ class ItemStage:
         WireError
             If a record is of another version.
         """
+        self.space.reclaimer.step()
         flush = False
         shard = self.shards[partition]
         for record in records:
@@ -149,7 +160,9 @@ class ItemStage:
         space = self.space
         codes = space.encode(record.items)
         deltas = record.deltas._replace(item=codes[record.deltas.item], other=codes[record.deltas.other])
+        rows = space.rows.used
         space.rows.learn(deltas, space.partition, partition)
+        shard.rows += space.rows.used - rows
         if record.categories:
             names = np.append(space.encode_categories(record.categories), NO_CATEGORY)
             space.file(deltas.item, names[record.category])
@@ -163,17 +176,37 @@ class ItemStage:
             deltas.ts[mine],
             HALF_LIFE_S,
         )
+        np.maximum.at(space.visited, deltas.item[mine], deltas.ts[mine])
         space.unpublished[codes[space.partition[codes] == partition]] = True
         space.untold[deltas.item[mine]] = True
         shard.newest = max(shard.newest, int(deltas.ts.max()))
         shard.counts["visits"] += int(mine.sum())
+        if shard.rows > self.items:
+            self._evict(partition, shard)
+
+    def _evict(self, partition: int, shard: ItemShard) -> None:
+        """Drop rows of items visited longest ago; between records, as what is dropped must not depend on fetches."""
+        space = self.space
+        items = self._with_row(partition)
+        most = shard.rows - self.items + self.items // EVICTED
+        dropped = items[oldest(space.visited[items], space.ids.hashes[items], most)]
+        shard.changes.add(dropped)
+        space.rows.drop(dropped)
+        space.unlearn(dropped)
+        shard.rows -= most
+        shard.counts["evicted"] += most
+
+    def _with_row(self, partition: int) -> NDArray[np.int32]:
+        """Items of a shard that have a row."""
+        size = self.space.ids.size
+        mine = self.space.partition[:size] == partition
+        return np.flatnonzero(mine & (self.space.rows.arrays.row[:size] != NO_ROW)).astype(np.int32)
 
     def touch_all(self, partition: int) -> None:
         """Mark every row of a shard for publication."""
-        size = len(self.space.ids)
-        mine = (self.space.partition[:size] == partition) & (self.space.rows.arrays.row[:size] != NO_ROW)
-        self.space.unpublished[:size] |= mine
-        self.space.untold[:size] |= mine
+        items = self._with_row(partition)
+        self.space.unpublished[items] = True
+        self.space.untold[items] = True
 
     def withdraw(self, item: str, withdrawn: bool = True) -> None:
         """Take an item out of all lists from the next publication on, or let it in again."""
@@ -185,12 +218,10 @@ class ItemStage:
 
     def _touch_around(self, partition: int, turned: set[int]) -> None:
         """Mark the rows of a shard that name one of some items for publication; about 0.1 us per row of 100."""
-        size = len(self.space.ids)
-        wanted = np.zeros(size, dtype=np.bool_)
+        wanted = np.zeros(self.space.ids.size, dtype=np.bool_)
         wanted[list(turned)] = True
-        arrays = self.space.rows.arrays
-        mine = np.flatnonzero((self.space.partition[:size] == partition) & (arrays.row[:size] != NO_ROW))
-        self.space.unpublished[mine[find_rows(mine.astype(np.int32), arrays, wanted)]] = True
+        mine = self._with_row(partition)
+        self.space.unpublished[mine[find_rows(mine, self.space.rows.arrays, wanted)]] = True
 
     def publish(self, partition: int, now_ms: int) -> Published:
         """Write up to a slice of changed neighbour lists and tell the global stage of changed popularity.
@@ -206,14 +237,14 @@ class ItemStage:
         if shard.turned:
             self._touch_around(partition, shard.turned)
             shard.turned.clear()
-        size = len(space.ids)
+        size = space.ids.size
         mine = space.partition[:size] == partition
         items = np.flatnonzero(space.unpublished[:size] & mine)[:SLICE].astype(np.int32)
         ts_ms = (shard.newest + YEAR_2000_S) * 1000 if shard.newest else now_ms
         writes = WriteBatch()
         lists = Lists.empty(len(items), self.k)
         ids = space.ids
-        rank_similar(items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.ends, space.scratch, lists)
+        rank_similar(items, space.rows.arrays, self.step_share, space.hidden, ids.blob, ids.spans, space.scratch, lists)
         space.unpublished[items] = False
         shared = len(space.owned) < space.partitions
         known = np.flatnonzero(lists.item[:, 0] >= 0)
@@ -238,7 +269,7 @@ class ItemStage:
     def _popular(self, partition: int, shard: ItemShard) -> list[Send]:
         """Popularity of items touched since the last record: absolute values, so that a repeat does no harm."""
         space = self.space
-        size = len(space.ids)
+        size = space.ids.size
         items = np.flatnonzero(space.untold[:size] & (space.partition[:size] == partition)).astype(np.int32)
         space.untold[items] = False
         items = items[space.trend[items] > 0]
@@ -281,6 +312,7 @@ class ItemStage:
                 **prefixed("items", used.sources()),
                 "trend": Rows(space.trend, mine),
                 "trend_epoch": Rows(space.trend_epoch, mine),
+                "visited": Rows(space.visited, mine),
                 "category": Rows(space.category, mine),
                 "unpublished": Rows(space.unpublished, mine),
                 "untold": Rows(space.untold, mine),
@@ -288,10 +320,12 @@ class ItemStage:
                 "facts": facts(told),
             }
 
-        items = self._mine(partition)
-        items = items[space.rows.arrays.row[items] != NO_ROW]
+        ending = ExitStack()  # no index may go to another item before the ids are copied, which comes last
+        ending.enter_context(space.reclaimer.paused())
+        ending.callback(shard.changes.take)
+        items = self._with_row(partition)
         large = {"with_row": Rows(items), **prefixed("rows", _columns(space.rows, items))}
-        return Copying(large, still, see, shard.changes.take)
+        return Copying(large, still, see, ending.close)
 
     def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
         space = self.space
@@ -305,11 +339,12 @@ class ItemStage:
         mine, category = arrays["mine"], arrays["category"]
         translate(mine, theirs, ours)
         names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(len(names), dtype=np.int32)
+        known = np.arange(names.size, dtype=np.int32)
         translate(category, known, space.encode_categories(names.texts(known)))
         space.file(mine, category)
-        for name in ("trend", "trend_epoch", "unpublished", "untold"):
+        for name in ("trend", "trend_epoch", "visited", "unpublished", "untold"):
             getattr(space, name)[mine] = arrays[name]
+        shard.rows = int((space.rows.arrays.row[mine] != NO_ROW).sum())
         shard.marks = arrays["marks"]
         told = msgspec.json.decode(arrays["facts"].tobytes())
         shard.newest, shard.applied = told["newest"], told["applied"]
@@ -317,7 +352,7 @@ class ItemStage:
 
     def _mine(self, partition: int) -> NDArray[np.int32]:
         """Items of a shard."""
-        return np.flatnonzero(self.space.partition[: len(self.space.ids)] == partition).astype(np.int32)
+        return np.flatnonzero(self.space.partition[: self.space.ids.size] == partition).astype(np.int32)
 
 
 class _RowsOf(NamedTuple):

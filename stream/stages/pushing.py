@@ -40,7 +40,7 @@ class Shelf(NamedTuple):
     def of(cls, table: OfferTable) -> Shelf:
         """What is pushed of a table's offers."""
         fragments = Fragments()
-        fragments.extend(list(table.ids))
+        fragments.put(np.arange(len(table.ids), dtype=np.int32), list(table.ids))
         marks = hash_ids([f"{name} {end}" for name, end in zip(table.ids, table.until_s, strict=True)])
         return cls(fragments, np.minimum(table.until_s, LAST_SECOND), np.append(marks, np.uint64(0)))
 

@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import NeighbourRows
+from models.neighbour_rows import NO_ROW, NeighbourRows
 from models.ranking import Scratch, scratch
 from models.vocabulary import Vocabulary, grown
 from stream.rendering import Fragments
+from stream.stages.reclaiming import Reclaimer
 
 NO_CATEGORY: Final = -1
 MAX_CATEGORIES: Final = 10_000  # further names count as no category
@@ -39,10 +40,16 @@ class ItemSpace:
     ----------
     owned
         The `covisits` partitions this process owns.
+    listed
+        Whether each item is in the catalogue now: those are kept, whether anything else refers to them or not.
+    reclaimer
+        Frees the indices of items that nothing refers to.
+    dropped
+        Items freed so far.
 
     Notes
     -----
-    Memory per item: twice its id + 75 bytes, and 1.46 kB if it has a row.
+    Memory per item: twice its id + 90 bytes, and 1.46 kB if it has a row.
     """
 
     def __init__(
@@ -63,17 +70,24 @@ class ItemSpace:
         self.hidden = np.zeros(0, dtype=np.bool_)
         self.trend = np.zeros(0, dtype=np.float64)
         self.trend_epoch = np.zeros(0, dtype=np.int32)
+        self.visited = np.zeros(0, dtype=np.uint32)  # second of the last visit: rows of the oldest are dropped first
         self.unpublished = np.zeros(0, dtype=np.bool_)  # neighbour lists that changed since they were published
         self.untold = np.zeros(0, dtype=np.bool_)  # popularity that changed since the global stage heard of it
+        self.listed = np.zeros(0, dtype=np.bool_)
+        self.marked = np.zeros(0, dtype=np.bool_)  # found to be referred to by the collection that runs
         self.owned: set[int] = set()
         self.scratch: Scratch = scratch(0)
+        self.reclaimer = Reclaimer(self)
+        self.dropped = 0
 
     def encode(self, ids: list[str]) -> NDArray[np.int32]:
         """Indices of items; unseen ones are added with their partition and fragment."""
         known = len(self.ids)
         indices = self.ids.encode(ids)
         if len(self.ids) > known:
-            self._extend(known)
+            self._extend(indices)
+        if self.reclaimer.running:
+            self.marked[indices] = True
         return indices
 
     def encode_categories(self, names: list[str]) -> NDArray[np.int32]:
@@ -91,18 +105,39 @@ class ItemSpace:
         told = categories != NO_CATEGORY
         self.category[items[told]] = categories[told]
 
-    def _extend(self, known: int) -> None:
-        size = len(self.ids)
-        new = np.arange(known, size, dtype=np.int32)
-        self.partition = grown(self.partition, size)
-        self.partition[known:size] = self.ids.partitions(new, self.partitions)
-        self.partition[size:] = -1
-        had = len(self.category)
-        self.category = grown(self.category, size)
-        self.category[had:] = NO_CATEGORY
-        for name in ("hidden", "trend", "trend_epoch", "unpublished", "untold"):
-            setattr(self, name, grown(getattr(self, name), size))
-        self.fragments.extend(self.ids.texts(new))
-        self.rows.reserve(size)
-        if len(self.scratch.score) < size:
+    def unmarked(self, start: int, end: int) -> NDArray[np.int32]:
+        """Items between two indices that neither the collection nor a row or the catalogue knows of."""
+        end = min(end, self.ids.size)
+        known = self.marked[start:end] | self.listed[start:end] | (self.rows.arrays.row[start:end] != NO_ROW)
+        return (start + np.flatnonzero(~known & (self.partition[start:end] >= 0))).astype(np.int32)
+
+    def drop(self, items: NDArray[np.int32]) -> None:
+        """Forget items that nothing refers to; their indices go to later ones."""
+        self.ids.remove(items)
+        self.fragments.remove(items)
+        self.partition[items] = -1
+        self.category[items] = NO_CATEGORY
+        self.hidden[items] = False
+        self.unlearn(items)
+        self.dropped += len(items)
+
+    def unlearn(self, items: NDArray[np.int32] | NDArray[np.bool_]) -> None:
+        """Forget popularity and last visit of items, and what is to be told of them."""
+        for column in (self.trend, self.trend_epoch, self.visited, self.unpublished, self.untold):
+            column[items] = 0
+
+    def _extend(self, indices: NDArray[np.int32]) -> None:
+        """Room for new items among those just encoded, their partitions and fragments."""
+        size, had = self.ids.size, len(self.partition)
+        if size > had:
+            self.partition = grown(self.partition, size)
+            self.category = grown(self.category, len(self.partition))
+            self.partition[had:] = -1
+            self.category[had:] = NO_CATEGORY
+            for name in ("hidden", "trend", "trend_epoch", "visited", "unpublished", "untold", "listed", "marked"):
+                setattr(self, name, grown(getattr(self, name), len(self.partition)))
             self.scratch = scratch(len(self.partition))
+        self.rows.reserve(size)
+        new = np.unique(indices[self.partition[indices] < 0])
+        self.partition[new] = self.ids.partitions(new, self.partitions)
+        self.fragments.put(new, self.ids.texts(new))

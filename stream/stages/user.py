@@ -7,8 +7,7 @@ written, and perform nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -28,9 +27,11 @@ from stream.decoding import Batch, DeadLetter, Record, decode
 from stream.events import KIND_WEIGHTS, KINDS, Control, RankAgain, RankAll
 from stream.keys import Keys
 from stream.packing import Origin
-from stream.stages.admission import Admitted, admit
+from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import SegmentModel
+from stream.stages.learned import Learned, newest
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
+from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
@@ -43,25 +44,7 @@ _CART_EFFECT[KINDS["add_to_cart"]] = ADD_TO_CART
 _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 
-@dataclass(slots=True)
-class Learned:
-    """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event.
-
-    `event_ms` holds the time of each learned event, for freshness; `as_of_ms` is set if everyone is to be ranked: the
-    partition's highest event time, at which offers are judged. `force` asks to write what seems unchanged, too.
-    """
-
-    sends: list[Send]
-    users: NDArray[np.int32]
-    ts_ms: NDArray[np.int64]
-    event_ms: NDArray[np.int64]
-    as_of_ms: int | None = None
-    force: bool = False
-
-    @property
-    def everyone(self) -> bool:
-        """Whether all users are to be ranked and written."""
-        return self.as_of_ms is not None
+AHEAD: Final = 16  # records looked at for each user that a nearly full shard has room for
 
 
 class Lesson(NamedTuple):
@@ -103,6 +86,7 @@ class UserStage:
         self.votes: Query = query(kinds)
         self.segmenting = Segmenting(space)
         self.set_offers([])
+        space.reclaimer.holders.append(self._mark_items)
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start a shard: empty, or from a snapshot."""
@@ -139,27 +123,44 @@ class UserStage:
         -----
         About 5 us per event in batches of 2,000, half of it decoding.
         """
+        self.space.reclaimer.step()
         shard = self.shards[partition]
-        batch = decode(records)
+        learned: Learned | None = None
+        while records:
+            dropped = shard.make_room()
+            ahead = records[: AHEAD * (self.rules.users - len(shard.users))]
+            batch = decode(ahead)
+            full = filled_at(shard, batch, partition, self.partitions)
+            if full is not None:
+                ahead = [record for record in ahead if record.offset <= full]
+                batch = decode(ahead)
+            part = self._learn_batch(partition, shard, batch, ahead[-1].offset)
+            learned = part if learned is None else learned.without(dropped).then(part)
+            records = records[len(ahead) :]
+        assert learned is not None
+        return learned
+
+    def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
+        """Learn from records up to the offset `last`, for whose users there is room."""
         admitted = admit(shard, batch, partition, self.partitions)
-        shard.changes.add(admitted.index)
+        shard.changes.add(admitted.index[admitted.index >= 0])
         sends = [self._dead_letter(partition, letter, shard) for letter in batch.dead]
         sends += [_rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):
             lesson = self._learn(shard, batch, admitted)
-            sends += self._deltas(partition, shard, batch, lesson, records[-1].offset)
+            sends += self._deltas(partition, shard, batch, lesson, last)
             sends += self._samples(partition, batch, admitted, lesson)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
         if any(isinstance(control, RankAll) for _, control in batch.controls):
             shard.profiled_ms[:] = 0
-            everyone = np.flatnonzero(profiles.events[: len(shard.users)]).astype(np.int32)
+            everyone = np.flatnonzero(profiles.events[: shard.users.size]).astype(np.int32)
             return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, shard.watermark // 1000, force=True)
         again = self._asked(shard, batch.controls)
         shard.profiled_ms[again] = 0
         heard = np.concatenate((admitted.events, admitted.told))
-        users, ts_ms = _newest(
+        users, ts_ms = newest(
             np.concatenate((admitted.index[heard], again)),
             np.concatenate((np.array(batch.ts, dtype=np.int64)[heard] // 1000, np.zeros(len(again), dtype=np.int64))),
         )
@@ -229,7 +230,7 @@ class UserStage:
             users,
             space.rows.arrays,
             self.votes,
-            ItemFacts(space.hidden, space.category, space.ids.blob, space.ids.ends),
+            ItemFacts(space.hidden, space.category, space.ids.blob, space.ids.spans),
             self._columns,
             Shoppers(shard.profiles.arrays, shard.segment, now_ms // 1000),
             space.scratch,
@@ -254,6 +255,19 @@ class UserStage:
         named = [user for _, control in controls if isinstance(control, RankAgain) for user in control.users]
         found = shard.users.lookup(named)
         return found[found >= 0]
+
+    def _mark_items(self) -> Iterator[None]:
+        """Mark the items that offers, histories and pushed lists refer to; lists last, as rows are copied into them."""
+        space = self.space
+        space.marked[np.flatnonzero(np.diff(self._columns.item_start))] = True
+        for shard in list(self.shards.values()):
+            for start in range(0, shard.users.size, USERS):
+                mark_histories(space.marked, shard.histories.arrays, start, min(start + USERS, shard.users.size))
+                yield
+        for shard in list(self.shards.values()):
+            for start in range(0, shard.users.size, USERS):
+                mark_lists(space.marked, shard.last, start, min(start + USERS, shard.users.size))
+                yield
 
     def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
         """Profiles first (they find the sessions), then histories and deltas."""
@@ -348,14 +362,6 @@ class UserStage:
         }
         headers = tuple((name, value.encode(errors="replace")) for name, value in identity.items())
         return Send("dlq", letter.original, key=letter.key, headers=headers)
-
-
-def _newest(users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Distinct users with the highest time of each."""
-    distinct, inverse = np.unique(users, return_inverse=True)
-    newest = np.zeros(len(distinct), dtype=np.int64)
-    np.maximum.at(newest, inverse, ts_ms)
-    return distinct, newest
 
 
 def _last_ms(profiles: ProfileArrays, users: NDArray[np.int32]) -> NDArray[np.int64]:

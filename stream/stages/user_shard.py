@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.dedup import SeenWindow
+from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
 from models.nesting import part, prefixed
 from models.profiles import Profiles
@@ -19,6 +21,8 @@ from models.references import translate
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
 from stream.stages.space import ItemSpace
+
+EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
 
 ITEM_COLUMNS: Final = ("histories.item", "last")  # hold indices of items
 
@@ -33,6 +37,7 @@ class UserRules:
     dedup: int = 1_000_000
     sample_rate: float = 1 / 16
     consent: bool = True
+    users: int = 10_000_000
 
 
 class UserShard:
@@ -50,8 +55,8 @@ class UserShard:
 
     Notes
     -----
-    Memory: about 450 bytes per user with a 36-byte id, and 16 MB for the dedup window. Whatever changes rows of users
-    notes them in `changes`: a copy may be under way.
+    Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for the dedup window.
+    Whatever changes rows of users notes them in `changes`: a copy may be under way.
     """
 
     def __init__(self, rules: UserRules, targets: int) -> None:
@@ -63,6 +68,8 @@ class UserShard:
         self.sent = np.full(targets, -1, dtype=np.int64)
         self.watermark = 0
         self.counts: Counter[str] = Counter()
+        self.touched = np.zeros(0, dtype=np.uint32)  # second of the last event, learned or not: the oldest go first
+        self.hand = 0
         self.last = np.zeros((0, rules.k), dtype=np.int32)
         self.pushed_ms = np.zeros(0, dtype=np.int64)
         self.segment = np.zeros(0, dtype=np.int16)
@@ -78,7 +85,7 @@ class UserShard:
 
     def reserve(self) -> None:
         """Make room for every interned user."""
-        n = len(self.users)
+        n = self.users.size
         self.histories.reserve(n)
         self.profiles.reserve(n)
         had = len(self.last)
@@ -87,9 +94,42 @@ class UserShard:
             self.last[had:] = -1
             self.segment = grown(self.segment, len(self.last))
             self.segment[had:] = -1
+            self.touched = grown(self.touched, len(self.last))
+            self.touched[had:] = NEVER
             self.pushed_ms = grown(self.pushed_ms, len(self.last))
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
+
+    def make_room(self) -> NDArray[np.int32]:
+        """Drop the users that came last longest ago if the shard is full; to be called between two records.
+
+        Between records, and never between batches: where a fetch ends is chance, and the same log must drop the same.
+
+        Returns
+        -------
+        NDArray[np.int32]
+            The dropped users' indices, which go to the next new users.
+        """
+        dropped = [np.zeros(0, dtype=np.int32)]
+        while len(self.users) >= self.rules.users:
+            most = min(max(self.rules.users // 100, 1), EVICTED)
+            users, self.hand = longest_untouched(self.touched[: self.users.size], self.hand, most)
+            self.drop(users)
+            self.counts["evicted"] += len(users)
+            dropped.append(users)
+        return np.concatenate(dropped)
+
+    def drop(self, users: NDArray[np.int32]) -> None:
+        """Forget all that is known of some users."""
+        self.changes.add(users)
+        self.users.remove(users)
+        self.histories.clear(users)
+        self.profiles.clear(users)
+        self.touched[users] = NEVER
+        self.last[users] = -1
+        self.segment[users] = -1
+        for column in (self.pushed_ms, self.profiled_ms, self.offers):
+            column[users] = 0
 
     def doubt(self) -> None:
         """Redis may have lost what was pushed: at the next touch a user's keys are written again, changed or not."""
@@ -113,6 +153,7 @@ class UserShard:
         return {
             **prefixed("histories", self.histories.arrays._asdict()),
             **prefixed("profiles", self.profiles.arrays._asdict()),
+            "touched": self.touched,
             "last": self.last,
             "pushed_ms": self.pushed_ms,
             "segment": self.segment,
@@ -125,6 +166,9 @@ class UserShard:
         self.reserve()
         used = Used(space.ids)
         self.changes.watch()
+        ending = ExitStack()  # no index may go to another item before the ids are copied, which comes last
+        ending.enter_context(space.reclaimer.paused())
+        ending.callback(self.changes.take)
 
         def see(name: str, piece: NDArray[Any]) -> None:
             if name.removeprefix(AGAIN) in ITEM_COLUMNS:
@@ -140,12 +184,12 @@ class UserShard:
                 **prefixed("categories", _rows(space.categories.arrays())),
                 "sent": Rows(self.sent),
                 "hits": Rows(self.hits),
-                "facts": facts({"watermark": self.watermark, "counts": dict(self.counts)}),
+                "facts": facts({"watermark": self.watermark, "counts": dict(self.counts), "hand": self.hand}),
             }
 
         n = self.users.size
         large = {name: Rows(array[:n]) for name, array in self.columns().items()}
-        return Copying(large, still, see, self.changes.take)
+        return Copying(large, still, see, ending.close)
 
     @classmethod
     def restore(cls, rules: UserRules, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
@@ -160,16 +204,16 @@ class UserShard:
         for name in ITEM_COLUMNS:
             translate(columns[name], theirs, ours)
         names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(len(names), dtype=np.int32)
+        known = np.arange(names.size, dtype=np.int32)
         translate(columns["profiles.category"], known, space.encode_categories(names.texts(known)))
         shard.histories = Histories.restore(part(columns, "histories"))
         shard.profiles = Profiles.restore(part(columns, "profiles"))
-        for name in ("last", "pushed_ms", "segment", "profiled_ms", "offers"):
+        for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
         shard.seen = SeenWindow.from_arrays(part(arrays, "seen"))
         shard.sent, shard.hits = arrays["sent"], arrays["hits"]
         told = msgspec.json.decode(arrays["facts"].tobytes())
-        shard.watermark = told["watermark"]
+        shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
         return shard
 

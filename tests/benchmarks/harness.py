@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,15 @@ class Bench:
 
 
 @contextmanager
-def bench(**settings: Any) -> Iterator[Bench]:
-    """Start a real broker and Redis, create the topics, and clean up."""
+def bench(redis: Mapping[str, str] | None = None, /, **settings: Any) -> Iterator[Bench]:
+    """Start a real broker and Redis (with more options), create the topics, and clean up."""
     with ExitStack() as stack:
         broker = stack.enter_context(KafkaBroker())
-        redis = stack.enter_context(RedisServer())
+        server = stack.enter_context(RedisServer(options=redis))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rivulet-bench-")))
         made = Settings(
             kafka=broker.bootstrap,
-            redis=redis.url,
+            redis=server.url,
             snapshot_folder=folder / "snapshots",
             web_port=0,
             log_level="warning",

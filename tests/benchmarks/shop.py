@@ -63,7 +63,7 @@ def rules_found(shop: Shop, pipeline: LocalPipeline) -> int:
         lists = Lists.empty(1, TOP)
         seeds = space.ids.lookup([antecedent])
         ids = space.ids
-        rank_similar(seeds, space.rows.arrays, 0.5, space.hidden, ids.blob, ids.ends, space.scratch, lists)
+        rank_similar(seeds, space.rows.arrays, 0.5, space.hidden, ids.blob, ids.spans, space.scratch, lists)
         found += consequent in ids.texts(lists.item[0][lists.item[0] >= 0])
     return found
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.covisitation import NO_ROW, Deltas, NeighbourRows, Weighting, emit, power_law, weighting
+from models.covisitation import Deltas, Weighting, emit, power_law, weighting
 from models.histories import HISTORY, Histories
+from models.neighbour_rows import NO_ROW, NeighbourRows
 from tests.plain import (
     KINDS,
     PlainHistories,
@@ -230,6 +231,25 @@ def test_a_silence_longer_than_floats_reach_forgets() -> None:
     learned([Visit(1, 1.0, 0, 0, ((0, 1.0, True),)), Visit(0, 1.0, 5_000, 1, ())], rows)
     learned([Visit(2, 1.0, 5_000, 2, ((0, 1.0, True),)), Visit(3, 1.0, 10, 3, ((0, 1.0, True),))], rows)
     assert rows.neighbours(0) == [(2, 1.0), (1, 0.0)]
+
+
+@bounded
+@given(streams(), streams(), st.sets(st.integers(0, ITEMS - 1)))
+def test_dropped_rows_start_again_and_no_other_notices(before: list[Touch], after: list[Touch], gone: set[int]) -> None:
+    rows = learned(emitted(before), NeighbourRows(3, 2, HALF_LIFE_S))
+    rows.reserve(ITEMS)
+    items = np.array([item for item in sorted(gone) if rows.arrays.row[item] >= 0], dtype=np.int32)
+    kept = {key: value for key, value in values_of(rows).items() if key[0] not in gone}
+    used = rows.used
+    rows.drop(items)
+    assert rows.used == used - len(items)
+    assert sorted(rows.arrays.row[rows.arrays.row >= 0]) == list(range(rows.used))
+    assert values_of(rows) == kept
+    again = NeighbourRows(3, 2, HALF_LIFE_S)
+    again.reserve(ITEMS)
+    others = np.flatnonzero(rows.arrays.row[:ITEMS] >= 0).astype(np.int32)
+    again.insert(others, rows.extract(others))
+    assert values_of(learned(emitted(after), rows)) == values_of(learned(emitted(after), again))
 
 
 @bounded

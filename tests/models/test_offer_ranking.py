@@ -81,7 +81,7 @@ def fast(
 ) -> Outcome:
     table = build_table(offers, IDS.index, NAMES.index, LABELS)
     codes = np.array([-1 if name is None else NAMES.index(name) for name in category], dtype=np.int32)
-    facts = ItemFacts(np.isin(np.arange(ITEMS), list(hidden)), codes, world.ids.blob, world.ids.ends)
+    facts = ItemFacts(np.isin(np.arange(ITEMS), list(hidden)), codes, world.ids.blob, world.ids.spans)
     users = np.arange(USERS, dtype=np.int32)
     lists, picked, work = Lists.empty(USERS, 5), Picked.empty(USERS), scratch(ITEMS)
     rank_users(
@@ -161,7 +161,7 @@ def test_lists_are_the_same_with_and_without_offers(
         VOTES,
         np.isin(np.arange(ITEMS), list(hidden)),
         world.ids.blob,
-        world.ids.ends,
+        world.ids.spans,
         scratch(ITEMS),
         expected,
     )

@@ -41,7 +41,7 @@ def test_lists_equal_the_plain_ones(
     users = np.array([2, 0, 3, 1], dtype=np.int32)
     lists, work = Lists.empty(USERS, k), scratch(ITEMS)
     rank_rows(
-        world.histories.arrays, users, world.rows.arrays, votes, hidden, world.ids.blob, world.ids.ends, work, lists
+        world.histories.arrays, users, world.rows.arrays, votes, hidden, world.ids.blob, world.ids.spans, work, lists
     )
     for row, user in enumerate(users.tolist()):
         assert same_list(lists, row, world.expected(user, votes, k, sorted(withdrawn)))
@@ -65,7 +65,7 @@ def test_similar_lists_equal_the_plain_ones(stream: list[Touch], k: int, withdra
     world = World(stream)
     hidden = np.isin(np.arange(ITEMS), list(withdrawn))
     seeds, lists, work = np.arange(ITEMS, dtype=np.int32), Lists.empty(ITEMS, k), scratch(ITEMS)
-    rank_similar(seeds, world.rows.arrays, 0.5, hidden, world.ids.blob, world.ids.ends, work, lists)
+    rank_similar(seeds, world.rows.arrays, 0.5, hidden, world.ids.blob, world.ids.spans, work, lists)
     for item in range(ITEMS):
         votes = plain_votes([(0, Touch(0, item))], world.plain_rows, VOTES)
         assert same_list(lists, item, plain_rank(votes, IDS, k, [*withdrawn, item]))

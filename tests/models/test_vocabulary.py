@@ -43,9 +43,78 @@ def test_goes_on_from_a_snapshot_as_if_nothing_had_happened(before: list[list[st
         expected = fast.encode(batch).tolist()
         assert all(other.encode(batch).tolist() == expected for other in again)
     assert all(equal_arrays(other.arrays(), fast.arrays()) for other in again)
-    assert Vocabulary.from_arrays(arrays).texts(range(len(arrays["ends"]) - 1)) == list(
+    assert Vocabulary.from_arrays(arrays).texts(range(len(arrays["spans"]))) == list(
         dict.fromkeys(text for batch in before for text in batch)
     )
+
+
+class Plain:
+    """A dictionary; the index of a removed id goes to the next new one."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self.free: list[int] = []
+        self.size = 0
+
+    def encode(self, ids: list[str]) -> list[int]:
+        for text in ids:
+            if text not in self.known:
+                self.known[text] = self.free.pop() if self.free else self.size
+                self.size = max(self.size, self.known[text] + 1)
+        return [self.known[text] for text in ids]
+
+    def remove(self, ids: list[str]) -> None:
+        self.free += [self.known.pop(text) for text in ids]
+
+
+@bounded
+@given(st.lists(st.lists(texts, max_size=15) | st.integers(0, 2**15), max_size=20), st.integers(1, 8))
+def test_removed_ids_make_room_for_others(steps: list[list[str] | int], capacity: int) -> None:
+    """Lists are encoded; a number removes the ids whose bit is set in it."""
+    fast, plain, restored = Vocabulary(capacity), Plain(), Vocabulary(capacity)
+    for step in steps:
+        if isinstance(step, list):
+            assert fast.encode(step).tolist() == restored.encode(step).tolist() == plain.encode(step)
+        else:
+            gone = [text for bit, text in enumerate(sorted(plain.known)) if step >> bit & 1]
+            fast.remove(fast.lookup(gone))
+            restored.remove(restored.lookup(gone))
+            plain.remove(gone)
+            assert fast.lookup(gone).tolist() == [-1] * len(gone)
+        assert (len(fast), fast.size) == (len(plain.known), plain.size)
+        assert fast.lookup(list(plain.known)).tolist() == list(plain.known.values())
+        assert fast.indices().tolist() == sorted(plain.known.values())
+        names = {index: text for text, index in plain.known.items()}
+        assert fast.texts(range(fast.size)) == [names.get(index, "") for index in range(plain.size)]
+        assert fast.hashes[list(plain.known.values())].tolist() == hash_ids(list(plain.known)).tolist()
+        restored = Vocabulary.from_arrays(fast.arrays())
+
+
+def test_ids_that_come_and_go_take_no_more_room() -> None:
+    made = Vocabulary()
+    ids = [f"{n:036d}" for n in range(60_000)]
+    for start in range(0, len(ids), 500):
+        made.encode(ids[start : start + 500])
+        if start >= 2_000:
+            made.remove(made.lookup(ids[start - 2_000 : start - 1_500]))
+        if start == 10_000:
+            room = [array.nbytes for array in vars(made).values()]
+    assert len(made) == 2_000
+    assert made.size == 2_500
+    assert [array.nbytes for array in vars(made).values()] == room
+
+
+@bounded
+@given(batches, st.integers(1, 5), st.data())
+def test_ids_of_other_partitions_are_not_added(made: list[list[str]], partitions: int, data: st.DataObject) -> None:
+    partition = data.draw(st.integers(0, partitions - 1))
+    fast, plain = Vocabulary(), dict[str, int]()
+    for batch in made:
+        mine = [text for text in batch if (murmur2(text.encode()) & 0x7FFFFFFF) % partitions == partition]
+        for text in mine:
+            plain.setdefault(text, len(plain))
+        assert fast.encode(batch, partition, partitions).tolist() == [plain.get(text, -1) for text in batch]
+    assert len(fast) == len(plain)
 
 
 @bounded
@@ -74,7 +143,7 @@ def test_ids_sort_as_text(known: list[str]) -> None:
     made = vocabulary(known)
     for left in range(len(known)):
         for right in range(len(known)):
-            assert id_less(made.blob, made.ends, left, right) == (known[left] < known[right])
+            assert id_less(made.blob, made.spans, left, right) == (known[left] < known[right])
 
 
 @bounded
@@ -107,7 +176,7 @@ def test_memory_is_the_ids_and_at_most_60_bytes_each() -> None:
     ids = [f"{n:036d}" for n in range(100_000)]
     for start in range(0, len(ids), 2_000):
         made.encode(ids[start : start + 2_000])
-    used = made.blob.nbytes + made.ends.nbytes + made.hashes.nbytes + made.table.nbytes
+    used = made.blob.nbytes + made.spans.nbytes + made.hashes.nbytes + made.table.nbytes
     assert used <= len(ids) * (36 * 1.5 + 2 * 8 * 1.5 + 24)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.covisitation import NeighbourRows
+from models.neighbour_rows import NeighbourRows
 from stream.demo.shop import Shop
 from stream.keys import Keys, Recommendations, parse_list
 from stream.local import LocalPipeline
@@ -29,12 +29,14 @@ from models.offers import Offer
 from stream.demo.shop import Shop
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
+from stream.stages.user_shard import UserRules
 
 async def main() -> None:
     store = MemoryStore()
     offers = [Offer(id="tents", categories=("camping",), value=3.0), Offer(id="rich", categories=("home",), value=5.0,
               segments=("high spend",)), Offer(id="kitchen", categories=("kitchen",), value=1.0)]
-    pipeline = LocalPipeline(store, offers=offers)
+    users, items = int(sys.argv[2]), int(sys.argv[3])
+    pipeline = LocalPipeline(store, UserRules(users=users), items=items, offers=offers)
     events = Shop(seed=1, users=2_000).events(int(sys.argv[1]))
     await pipeline.feed(
         ((e.get("user_id") or e["user_pseudo_id"]).encode(), e["event_timestamp"] // 1000, msgspec.json.encode(e))
@@ -49,11 +51,12 @@ asyncio.run(main())
 """
 
 
-def test_two_runs_leave_the_same_bytes_whatever_the_hash_seed() -> None:
-    """Both at once: 20,000 events through every stage, offers, segments and a republish."""
+@pytest.mark.parametrize(("events", "users", "items"), [(EVENTS, 10**6, 10**6), (5_000, 50, 40)])
+def test_two_runs_leave_the_same_bytes_whatever_the_hash_seed(events: int, users: int, items: int) -> None:
+    """Both at once: thousands of events through every stage, offers, segments and a republish; also in full shards."""
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", DUMP, str(EVENTS)],
+            [sys.executable, "-c", DUMP, str(events), str(users), str(items)],
             env=os.environ | {"PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
         )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.arena import end_of, start_of
 from models.offer_ranking import Picked
 from models.ranking import Lists
 from models.vocabulary import Vocabulary
@@ -33,6 +34,15 @@ HOSTILE = [
 TTL_S = 259_200
 KEYS = Keys()
 MICROS = st.integers(1, 10**9) | st.sampled_from([1, 10, 999_999, 1_000_000, 1_000_001, 120_000_000, 2**53])
+
+
+def fragments_of(ids: list[str], step: int = 8) -> Fragments:
+    """Fragments by position, put a few at a time."""
+    fragments = Fragments()
+    for start in range(0, len(ids), step):
+        some = ids[start : start + step]
+        fragments.put(np.arange(start, start + len(some), dtype=np.int32), some)
+    return fragments
 
 
 def render(lists: Lists, ts_ms: NDArray[np.int64], model: str, fragments: Fragments) -> list[bytes]:
@@ -71,9 +81,7 @@ def ranked(draw: st.DrawFn) -> tuple[list[str], Lists, list[int]]:
 @given(ranked(), st.integers(1, 3))
 def test_values_are_what_json_would_say(made: tuple[list[str], Lists, list[int]], step: int) -> None:
     ids, lists, ts_ms = made
-    fragments = Fragments()
-    for start in range(0, len(ids), step):  # ids come in batches
-        fragments.extend(ids[start : start + step])
+    fragments = fragments_of(ids, step)  # ids come in batches
     values = render(lists, np.array(ts_ms, dtype=np.int64), "covisit", fragments)
     assert len(values) == len(ts_ms)
     for u, value in enumerate(values):
@@ -96,8 +104,7 @@ def test_values_are_what_json_would_say(made: tuple[list[str], Lists, list[int]]
 
 def test_room_is_enough_for_the_longest_values() -> None:
     """Ids of 256 bytes that JSON writes as six times as many, as items and as reasons, with the widest numbers."""
-    fragments = Fragments()
-    fragments.extend(["\x01" * 256])
+    fragments = fragments_of(["\x01" * 256])
     lists = Lists(np.zeros((3, 20), np.int32), np.full((3, 20), 2**53, np.int64), np.zeros((3, 20), np.int32))
     values = render(lists, np.full(3, 2**53, dtype=np.int64), "m" * 64, fragments)
     assert [parse_list(value).items for value in values] == [["\x01" * 256] * 20] * 3
@@ -105,13 +112,22 @@ def test_room_is_enough_for_the_longest_values() -> None:
 
 
 def test_many_ids_grow_the_fragments() -> None:
-    fragments = Fragments()
     ids = [f"item-{n}-{'é' * (n % 50)}" for n in range(2_000)]
-    for start in range(0, len(ids), 7):
-        fragments.extend(ids[start : start + 7])
-    bounds = fragments.ends.tolist()
-    texts = [json.loads(fragments.blob[bounds[n] : bounds[n + 1]].tobytes()) for n in range(len(ids))]
+    fragments = fragments_of(ids, 7)
+    spans = fragments.spans.tolist()
+    texts = [json.loads(fragments.blob[start_of(span) : end_of(span)].tobytes()) for span in spans[: len(ids)]]
     assert texts == ids
+
+
+def test_a_removed_fragment_makes_room_for_another() -> None:
+    fragments = fragments_of(["tent", "mat", "mug"])
+    used = int(fragments.heads[0])
+    fragments.remove(np.array([1, 0], dtype=np.int32))
+    fragments.put(np.array([0, 1], dtype=np.int32), ["pan", "rug"])
+    assert int(fragments.heads[0]) == used
+    lists = Lists(np.array([[0, 1, 2]], np.int32), np.full((1, 3), 10**6, np.int64), np.zeros((1, 3), np.int32))
+    (value,) = render(lists, np.zeros(1, dtype=np.int64), "m", fragments)
+    assert parse_list(value).items == ["pan", "rug", "mug"]
 
 
 def test_nothing_to_render() -> None:
@@ -122,10 +138,9 @@ def test_nothing_to_render() -> None:
 @given(st.lists(IDS, min_size=1, max_size=6, unique=True), st.data())
 def test_commands_name_the_key_and_lifetime_of_each_user(users: list[str], data: st.DataObject) -> None:
     """Keys as `Keys` spells them, sizes of one to many digits, every user with offers of his own."""
-    ids, names, items, offers = Vocabulary(), ["spring", 'a"b'], Fragments(), Fragments()
+    ids, names = Vocabulary(), ["spring", 'a"b']
     index = ids.encode(users)
-    items.extend(HOSTILE)
-    offers.extend(names)
+    items, offers = fragments_of(HOSTILE), fragments_of(names)
     until_ms = np.array([5, 2**52], dtype=np.int64)
     picked = Picked.empty(len(users))
     for row in range(len(users)):
@@ -150,10 +165,8 @@ def test_commands_name_the_key_and_lifetime_of_each_user(users: list[str], data:
 
 
 def test_lists_of_items_have_keys_of_items() -> None:
-    ids, fragments = Vocabulary(), Fragments()
-    ids.encode(HOSTILE)
-    fragments.extend(HOSTILE)
-    index = np.arange(len(HOSTILE), dtype=np.int32)
+    ids, fragments = Vocabulary(), fragments_of(HOSTILE)
+    index = ids.encode(HOSTILE)
     lists = Lists.empty(len(HOSTILE), 2)
     lists.item[:, 0], lists.micro[:, 0] = index, 10**6
     times = np.zeros(len(HOSTILE), dtype=np.int64)

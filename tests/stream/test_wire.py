@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.covisitation import Deltas, NeighbourRows
+from models.covisitation import Deltas
+from models.neighbour_rows import NeighbourRows
 from models.vocabulary import Vocabulary
 from stream.packing import Origin
 from stream.stages.space import ItemSpace

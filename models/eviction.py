@@ -1,0 +1,100 @@
+"""What is dropped first when a structure is full: what was touched longest ago, users and items alike.
+
+Both decide from learned state alone, so that a replay of the same log drops the same ones: no clock, no chance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernel import kernel
+
+NEVER = np.uint32(0xFFFFFFFF)  # last touch of an index that stands for nobody: no horizon reaches it
+SAMPLE = 4_096  # touches looked at to estimate which are old
+OLD = 64  # one in so many counts as old
+
+
+def longest_untouched(touched: NDArray[np.uint32], hand: int, most: int) -> tuple[NDArray[np.int32], int]:
+    """Some of those whose last touch is among the oldest: a clock's hand takes them as it passes.
+
+    The horizon is a quantile of a sample of the touches, so that neither a sorted list is kept nor everything scanned.
+    With up to 4,096 indices it is exact; beyond, an index is taken whose touch is among the oldest 1.6 %, give or take.
+
+    Parameters
+    ----------
+    touched
+        Time of the last touch by index; `NEVER` where there is nobody.
+    hand
+        Where the last search ended.
+    most
+        Indices wanted, > 0.
+
+    Returns
+    -------
+    tuple[NDArray[np.int32], int]
+        One to `most` distinct indices, and where the hand is now; none if nobody is left.
+
+    Notes
+    -----
+    About 0.5 ms for 4,096 of 10 million.
+
+    Examples
+    --------
+    >>> longest_untouched(np.array([7, 3, 9], dtype=np.uint32), hand=0, most=2)
+    (array([1], dtype=int32), 0)
+    """
+    sample = np.sort(touched[:: max(len(touched) // SAMPLE, 1)])
+    horizon = sample[max(len(sample) // OLD, 1) - 1] if len(sample) else NEVER
+    if horizon == NEVER:
+        return np.zeros(0, dtype=np.int32), hand
+    found = np.empty(most, dtype=np.int32)
+    taken, hand = _sweep(touched, horizon, hand, found)
+    return found[:taken], int(hand)
+
+
+@kernel
+def _sweep(touched: NDArray[np.uint32], horizon: np.uint32, hand: int, found: NDArray[np.int32]) -> tuple[int, int]:
+    taken = 0
+    for _ in range(len(touched)):
+        if taken == len(found):
+            break
+        if hand >= len(touched):
+            hand = 0
+        if touched[hand] <= horizon:
+            found[taken] = hand
+            taken += 1
+        hand += 1
+    return taken, hand if hand < len(touched) else 0
+
+
+def oldest(touched: NDArray[np.uint32], hashes: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
+    """Positions of the lowest touches, equal ones by their hash: exact, and the same in whatever order they are given.
+
+    Parameters
+    ----------
+    touched
+        Times of the last touch.
+    hashes
+        Stable hash of what each belongs to.
+    count
+        How many, 1 to ``len(touched)``.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        `count` positions.
+
+    Notes
+    -----
+    About 10 ns per touch.
+
+    Examples
+    --------
+    >>> oldest(np.array([9, 7, 8], dtype=np.uint32), np.zeros(3, dtype=np.uint64), 2).tolist()
+    [1, 2]
+    """
+    limit = np.partition(touched, count - 1)[count - 1]
+    below, equal = np.flatnonzero(touched < limit), np.flatnonzero(touched == limit)
+    by_hash = equal[np.argsort(hashes[equal], kind="stable")]
+    return np.concatenate((below, by_hash[: count - len(below)]))
