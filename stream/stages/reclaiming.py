@@ -53,6 +53,8 @@ class Reclaimer:
     collection runs: a slice per batch of either stage, about 300 batches with a million users and items.
     """
 
+    __slots__ = ("_kept", "_left", "_space", "_work", "holders")  # no __dict__: who sums up memory meets no circle
+
     def __init__(self, space: ItemSpace) -> None:
         self._space = space
         self._work: Generator[None] | None = None
