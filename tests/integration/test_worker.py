@@ -205,3 +205,16 @@ def history(shop: Installation, user: str) -> list[str]:
     space = ItemSpace(shop.settings.covisits_partitions)
     shard = UserShard.restore(rules_of(shop.settings), space, snapshot.arrays)
     return [space.ids.text(item) for item in shard.histories.recent(int(shard.users.lookup([user])[0]))]
+
+
+async def test_faust_starts_it_too(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    """``faust -A stream.faust_app worker --without-web``, as the README says."""
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        worker = WorkerProcess(shop.settings, ["faust", "-A", "stream.faust_app", "worker", "--without-web"])
+        shop.workers.append(worker)
+        await shop.publish([event("u1", "tent", at=1), event("u1", "mat", at=2), event("u2", "tent", at=3)])
+        await shop.republish()
+        found = await shop.list_of("u2")
+        assert found is not None
+        assert found.items == ["mat"]
+        await stopped(worker)
