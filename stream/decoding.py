@@ -7,6 +7,7 @@ columns are plain lists, because the next step turns them into arrays once per b
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -16,6 +17,8 @@ import msgspec
 from models.decay import YEAR_2000_S
 from models.features import channel_of
 from models.profiles import DENIED, GRANTED
+from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, recognise
+from stream.adapters.cloudevents import Headers, binary
 from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Item, timestamp_us
 
 YEAR_2000_US: Final = YEAR_2000_S * 1_000_000
@@ -37,6 +40,8 @@ class Record(Protocol):
     def key(self) -> bytes | None: ...  # noqa: D102
     @property
     def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Headers: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ class Batch:
 
     `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
-    (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, for re-keying.
+    (0 = not said); `session`: session id or "" ; `raw`: the event in our schema, for re-keying; `shapes`: how many
+    values had another shape, by its name.
     """
 
     offset: list[int] = field(default_factory=list)
@@ -81,34 +87,30 @@ class Batch:
     dead: list[DeadLetter] = field(default_factory=list)
     controls: list[tuple[int, Control]] = field(default_factory=list)
     without_id: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
 
 
 Take = Callable[[Event, Record, int, bytes], None]
 
 
-class _Rejected(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+class _Event(Event, kw_only=True):
+    """Our event, unless it says what only a row of GA4's export or an enriched Snowplow event says."""
 
-
-class _Envelope(msgspec.Struct):
-    events: list[msgspec.Raw]
+    event_date: None = None
+    collector_tstamp: None = None
 
 
 class _Tagged(msgspec.Struct):
     control: str  # required here; msgspec lets a tag be absent
 
 
-_decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
+_decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(_Event).decode
+_decode_anyway: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
+_encode_event: Final = msgspec.json.Encoder().encode
 _decode_control: Final[Callable[[bytes], Control]] = msgspec.json.Decoder(Control).decode
 _decode_tag: Final[Callable[[bytes], _Tagged]] = msgspec.json.Decoder(_Tagged).decode
-_decode_envelope: Final[Callable[[bytes], _Envelope]] = msgspec.json.Decoder(_Envelope).decode
 _decode_array: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
-
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode(records: Sequence[Record]) -> Batch:
@@ -138,12 +140,15 @@ def decode(records: Sequence[Record]) -> Batch:
             continue
         try:
             event = _decode_event(value)
-        except _UNREADABLE:
+        except UNREADABLE:
             _take_other(record, value, batch, take)
+            continue
+        if event.event_id is None and record.headers and binary(record.headers):  # the headers know its id
+            _take_shape(record, 0, value, None, batch, take, record.headers)
             continue
         try:
             take(event, record, 0, value)
-        except _Rejected as verdict:
+        except Refused as verdict:
             batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
     return batch
 
@@ -153,42 +158,70 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
 
 
 def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
-    """Judge what is not a single event: a batch, a control record, or a dead letter."""
-    elements = _elements(value)
-    if elements is not None:
-        for index, element in enumerate(elements):
-            _take_one(record, index, bytes(element), batch, take)
-        if not elements:
-            batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
-        return
-    control = _control(value)
-    if control is not None:
+    """Judge what is not a single event of ours: a batch, a control record, another shape, or a dead letter."""
+    shape, marks = recognise(value)
+    elements: Sequence[bytes | msgspec.Raw] | None = None
+    if shape is not None:
+        try:
+            elements = cut(value, shape)
+        except Refused as verdict:
+            batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
+            return
+    elif marks is None:
+        elements = _array(value)
+    elif marks.control is not msgspec.UNSET and (control := _control(value)) is not None:
         batch.controls.append((record.offset, control))
+        return
     else:
-        _take_one(record, 0, value, batch, take)
+        elements = marks.events
+    if elements is None:
+        _take_shape(record, 0, value, shape, batch, take, record.headers)
+        return
+    for index, element in enumerate(elements):
+        _take_element(record, index, bytes(element), batch, take)
+    if not elements:
+        batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
 
 
-def _elements(value: bytes) -> list[msgspec.Raw] | None:
-    """Elements of a batch, delimited but not yet looked into: a bad one must not spoil the others."""
+def _array(value: bytes) -> list[msgspec.Raw] | None:
+    """Elements of an array, delimited but not yet looked into: a bad one must not spoil the others."""
     try:
-        return _decode_array(value) if value.lstrip()[:1] == b"[" else _decode_envelope(value).events
-    except _UNREADABLE:
+        return _decode_array(value)
+    except UNREADABLE:
         return None
 
 
 def _control(value: bytes) -> Control | None:
     try:
         return _decode_control(value) if _decode_tag(value).control else None
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
-def _take_one(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
+def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
         take(_decode_event(value), record, index, value)
-    except _Rejected as verdict:
+    except Refused as verdict:
         batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
-    except _UNREADABLE as error:
+    except UNREADABLE:
+        _take_shape(record, index, value, recognise(value)[0], batch, take)
+
+
+def _take_shape(
+    record: Record, index: int, value: bytes, shape: Shape | None, batch: Batch, take: Take, headers: Headers = ()
+) -> None:
+    """Judge a value of one event in whatever shape."""
+    try:
+        found = adapt(value, shape, headers)
+        if found is None:
+            take(_decode_anyway(value), record, index, value)
+            return
+        name, event = found
+        batch.shapes[name] += 1
+        take(event, record, index, _encode_event(event))
+    except Refused as verdict:
+        batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+    except UNREADABLE as error:
         batch.dead.append(_letter(record, index, *_fault(value, error), value))
 
 
@@ -196,7 +229,7 @@ def _fault(value: bytes, error: Exception) -> tuple[str, str]:
     """Why bytes are no event: reason and detail."""
     try:
         parsed = _decode_any(value)
-    except _UNREADABLE as broken:
+    except UNREADABLE as broken:
         return "not_json", str(broken)
     if isinstance(parsed, dict) and "control" in parsed:
         return "unknown_shape", "a control record that is not known"
@@ -218,10 +251,10 @@ def _taker(batch: Batch) -> Take:
     positions = batch.offset
 
     def take(event: Event, record: Record, index: int, raw: bytes) -> None:
-        """Append one event, or raise `_Rejected` before anything was appended."""
+        """Append one event, or raise `Refused` before anything was appended."""
         user = event.user_id or event.user_pseudo_id
         if user is None:
-            raise _Rejected("missing_user", "neither user_id nor user_pseudo_id")
+            raise Refused("missing_user", "neither user_id nor user_pseudo_id")
         event_id = event.event_id or ""
         _check_ids(event, user, event_id)
         recorded = min(record.timestamp * 1000, YEAR_2100_US)
@@ -268,9 +301,9 @@ def _time(event: Event, recorded: int) -> int:
         try:
             ts = timestamp_us(stamp)
         except (ValueError, OverflowError) as error:
-            raise _Rejected("time_absurd", f"event_timestamp: {error}") from None
+            raise Refused("time_absurd", f"event_timestamp: {error}") from None
     if not YEAR_2000_US <= ts < YEAR_2100_US or ts > recorded + HOUR_US:
-        raise _Rejected(
+        raise Refused(
             "time_absurd",
             f"event_timestamp {stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record",
         )
@@ -293,9 +326,9 @@ def _check_ids(event: Event, user: str, event_id: str) -> None:
 
 def _check_id(name: str, value: str) -> None:
     if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
-        raise _Rejected("id_invalid", f"{name} has a control character")
+        raise Refused("id_invalid", f"{name} has a control character")
     if len(value.encode()) > MAX_ID_BYTES:
-        raise _Rejected("id_invalid", f"{name} is longer than {MAX_ID_BYTES} bytes")
+        raise Refused("id_invalid", f"{name} is longer than {MAX_ID_BYTES} bytes")
 
 
 def _consent(event: Event) -> int:

@@ -51,6 +51,7 @@ class _Draft(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes
+    headers: tuple[()] = ()
 
 
 class EventProducer:
@@ -283,7 +284,7 @@ def prepare(
     if batch.dead:
         raise BadInputError(f"the event would be refused ({batch.dead[0].reason}): {batch.dead[0].detail}")
     if len(batch.user) != 1 or batch.raw[0] != value:
-        raise BadInputError("one event is expected, not a batch or a control record")
+        raise BadInputError("one event is expected, not a batch or a control record, nor another shape")
     if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == batch.recorded[0]):
         value = _completed(_decode(value), recorded_us, now_ns)
     return batch.user[0].encode(), value

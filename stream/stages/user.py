@@ -144,6 +144,7 @@ class UserStage:
         """Learn from records up to the offset `last`, for whose users there is room."""
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
+        shard.counts.update({f"shape:{shape}": count for shape, count in batch.shapes.items()})
         sends = [self._dead_letter(partition, letter, shard) for letter in batch.dead]
         sends += [_rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):

@@ -1,0 +1,50 @@
+"""What the adapters share: how a value is refused, and the loose types of ids, words and times that shops send."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from stream.events import MAX_ID_BYTES
+
+Word = str | int | None  # shops send ids and categories as numbers, too
+Ident = Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES)] | int | None
+Stamp = str | int | float | None
+
+
+class Refused(Exception):
+    """A value that cannot be taken: the dead letter's reason and detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def text(value: Word) -> str | None:
+    """An id or word as text; empty is the same as absent."""
+    if value is None or value == "":
+        return None
+    return str(value)
+
+
+def required(value: Word, field: str) -> str:
+    """An id or word that must be there."""
+    found = text(value)
+    if found is None:
+        raise Refused("schema", f"{field} is missing or empty")
+    return found
+
+
+def moment(value: Stamp) -> Stamp:
+    """A time as `Event.event_timestamp` takes it: digits sent as text become a number.
+
+    Examples
+    --------
+    >>> moment("1599391467000"), moment("2020-09-06T11:24:27Z"), moment(5.5)
+    (1599391467000, '2020-09-06T11:24:27Z', 5.5)
+    """
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return value or None

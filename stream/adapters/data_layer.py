@@ -1,0 +1,133 @@
+"""What a shop pushes to Google Tag Manager's ``dataLayer``: GA4's ``ecommerce`` and the older Enhanced Ecommerce.
+
+Sources: https://developers.google.com/analytics/devguides/collection/ga4/ecommerce and
+https://developers.google.com/analytics/devguides/collection/ua/gtm/enhanced-ecommerce
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.adapters.ga4 import Parameters, event_of
+from stream.events import Amount, Event, Item
+
+
+class _Product(msgspec.Struct):
+    id: Ident = None
+    name: Word = None
+    category: Word = None
+    price: Amount | None = None
+    quantity: Amount | None = None
+
+
+class _Promotion(msgspec.Struct):
+    id: Word = None
+
+
+class _Field(msgspec.Struct):
+    id: Word = None
+    revenue: Amount | None = None
+    list: Word = None
+
+
+class _Action(msgspec.Struct, rename="camel"):
+    action_field: _Field | None = None
+    products: list[_Product] = []
+    promotions: list[_Promotion] = []
+
+
+class _Ecommerce(
+    Parameters, rename={"currency_code": "currencyCode", "promo_click": "promoClick", "promo_view": "promoView"}
+):
+    """GA4's parameters, or one of Enhanced Ecommerce's actions."""
+
+    currency_code: str | None = None
+    purchase: _Action | None = None
+    refund: _Action | None = None
+    add: _Action | None = None
+    remove: _Action | None = None
+    checkout: _Action | None = None
+    click: _Action | None = None
+    detail: _Action | None = None
+    promo_click: _Action | None = None
+    promo_view: _Action | None = None
+    impressions: list[_Product] | None = None
+
+
+class _Push(msgspec.Struct):
+    ecommerce: _Ecommerce | None = None
+    event: Ident = None
+    event_id: Ident = None
+    event_timestamp: Stamp = None
+    user_id: Ident = None
+    customer: Ident = msgspec.field(default=None, name="userId")
+    user_pseudo_id: Ident = None
+    client_id: Ident = None
+
+
+_decode: Final = msgspec.json.Decoder(_Push, strict=False).decode
+_ACTIONS: Final = {  # what a visitor did comes before what was merely shown beside it
+    "purchase": "purchase",
+    "refund": "refund",
+    "add": "add_to_cart",
+    "remove": "remove_from_cart",
+    "checkout": "begin_checkout",
+    "click": "select_item",
+    "detail": "view_item",
+    "promo_click": "select_promotion",
+    "promo_view": "view_promotion",
+}
+
+
+def adapt(value: bytes) -> Event:
+    """The event of a push."""
+    push = _decode(value)
+    if push.ecommerce is None:
+        raise Refused("unmapped", "a push that only clears ecommerce")
+    user, cookie = push.user_id or push.customer, push.user_pseudo_id or push.client_id
+    event = _enhanced(push.ecommerce)
+    if event is None:
+        event = event_of(push.event, push.ecommerce, user, cookie, None)
+    event.user_id, event.user_pseudo_id = text(user), text(cookie)
+    event.event_id, event.event_timestamp = text(push.event_id), moment(push.event_timestamp)
+    return event
+
+
+def _enhanced(ecommerce: _Ecommerce) -> Event | None:
+    """The event of an Enhanced Ecommerce push; None if it is not one."""
+    for field, name in _ACTIONS.items():
+        action: _Action | None = getattr(ecommerce, field)
+        if action is not None:
+            return _acted(name, action, ecommerce.currency_code)
+    if ecommerce.impressions is None:
+        return None
+    return Event(event_name="view_item_list", items=_items(ecommerce.impressions), currency=ecommerce.currency_code)
+
+
+def _acted(name: str, action: _Action, currency: str | None) -> Event:
+    said = action.action_field or _Field()
+    return Event(
+        event_name=name,
+        items=_items(action.products),
+        value=said.revenue,
+        currency=currency,
+        transaction_id=text(said.id),
+        item_list_id=text(said.list),
+        promotion_id=text(action.promotions[0].id) if action.promotions else None,
+    )
+
+
+def _items(products: list[_Product]) -> list[Item] | None:
+    return [
+        Item(
+            item_id=required(product.id, "products[].id"),
+            item_name=text(product.name),
+            item_category=text(product.category),
+            price=product.price,
+            quantity=product.quantity,
+        )
+        for product in products
+    ] or None

@@ -1,0 +1,54 @@
+"""What GA4's shapes have in common: the parameters and items of an e-commerce event, which are nearly ours."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stream.adapters.common import Ident, Refused, Stamp, Word, required, text
+from stream.events import Amount, Event, Id, Item
+
+NOT_SET = "(not set)"  # what GA4 exports in the place of an absent id
+
+
+class LooseItem(Item):
+    """An item whose id or category may be a number."""
+
+    item_id: Id | int  # type: ignore[assignment]  # narrowed by `event_of`
+    item_category: Word = None  # type: ignore[assignment]
+
+
+class Parameters(msgspec.Struct):
+    """Parameters of an e-commerce event."""
+
+    items: list[LooseItem] | None = None
+    value: Amount | None = None
+    currency: str | None = None
+    transaction_id: Word = None
+    search_term: Word = None
+    promotion_id: Word = None
+    item_list_id: Word = None
+    session_id: Word = None
+
+
+def event_of(name: Ident, parameters: Parameters, user: Ident, cookie: Ident, stamp: Stamp) -> Event:
+    """Our event of a name, its parameters and who did it."""
+    items = parameters.items
+    for item in items or ():
+        item.item_id = str(item.item_id)
+        item.item_category = text(item.item_category)
+        if item.item_id == NOT_SET:
+            raise Refused("id_invalid", "items[].item_id is (not set)")
+    return Event(
+        event_name=required(name, "the event's name"),
+        event_timestamp=stamp,
+        user_id=text(user),
+        user_pseudo_id=text(cookie),
+        session_id=text(parameters.session_id),
+        items=items,  # type: ignore[arg-type]  # each is an Item
+        value=parameters.value,
+        currency=parameters.currency,
+        transaction_id=text(parameters.transaction_id),
+        search_term=text(parameters.search_term),
+        promotion_id=text(parameters.promotion_id),
+        item_list_id=text(parameters.item_list_id),
+    )

@@ -1,0 +1,152 @@
+"""Calls of Segment and RudderStack: track, identify, page, screen and alias, one by one or in a batch.
+
+Sources: https://segment.com/docs/connections/spec/ and https://www.rudderstack.com/docs/event-spec/
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.events import Amount, Event, Item, TrafficSource
+
+NAMES: Final = {
+    "products searched": "search",
+    "product list viewed": "view_item_list",
+    "product list filtered": "view_item_list",
+    "promotion viewed": "view_promotion",
+    "promotion clicked": "select_promotion",
+    "product clicked": "select_item",
+    "product viewed": "view_item",
+    "product added": "add_to_cart",
+    "product removed": "remove_from_cart",
+    "cart viewed": "view_cart",
+    "checkout started": "begin_checkout",
+    "payment info entered": "add_payment_info",
+    "order completed": "purchase",
+    "order refunded": "refund",
+    "order cancelled": "refund",
+    "product added to wishlist": "add_to_wishlist",
+    "product removed from wishlist": "remove_from_wishlist",
+    "wishlist product added to cart": "add_to_cart",
+    "product shared": "share",
+    "cart shared": "share",
+    "product reviewed": "comment",
+    "email opened": "email_open",
+    "email link clicked": "email_click",
+    "signed in": "login",
+    "signed up": "sign_up",
+}
+
+
+class _Product(msgspec.Struct):
+    product_id: Ident = None
+    sku: Ident = None
+    name: Word = None
+    category: Word = None
+    price: Amount | None = None
+    quantity: Amount | None = None
+    coupon: str | None = None
+
+
+class _Properties(_Product):
+    products: list[_Product] | None = None
+    revenue: Amount | None = None
+    value: Amount | None = None
+    total: Amount | None = None
+    currency: str | None = None
+    order_id: Word = None
+    query: Word = None
+    promotion_id: Word = None
+    list_id: Word = None
+
+
+class _Context(msgspec.Struct, rename="camel"):
+    campaign: TrafficSource | None = None
+    session_id: Word = None
+    traits: dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct, rename="camel"):
+    type: Literal["track", "identify", "page", "screen", "alias", "group"]
+    event: Ident = None
+    user_id: Ident = None
+    anonymous_id: Ident = None
+    previous_id: Ident = None
+    message_id: Ident = None
+    timestamp: Stamp = None
+    original_timestamp: Stamp = None
+    properties: _Properties | None = None
+    traits: dict[str, Any] | None = None
+    context: _Context | None = None
+    channel: str | None = None
+
+
+class _Batch(msgspec.Struct):
+    batch: list[msgspec.Raw]
+
+
+_decode: Final = msgspec.json.Decoder(_Call, strict=False).decode
+_decode_batch: Final = msgspec.json.Decoder(_Batch).decode
+
+
+def split(value: bytes) -> list[bytes]:
+    """The calls of a batch; each says for itself who called."""
+    return [bytes(call) for call in _decode_batch(value).batch]
+
+
+def adapt(value: bytes) -> Event:
+    """The event of a call."""
+    call = _decode(value)
+    context = call.context
+    event = Event(
+        event_name=_name(call),
+        event_id=text(call.message_id),
+        event_timestamp=moment(call.timestamp or call.original_timestamp),
+        user_id=text(call.user_id),
+        user_pseudo_id=text(call.previous_id if call.type == "alias" else call.anonymous_id),
+        platform=call.channel,
+    )
+    if context is not None:
+        event.traffic_source, event.session_id = context.campaign, text(context.session_id)
+    if call.type == "identify":
+        event.user_properties = call.traits or (context.traits if context else None)
+    elif call.properties is not None:
+        _fill(event, call.properties)
+    return event
+
+
+def _name(call: _Call) -> str:
+    """Our name of a call; a name that is not in the table stays as it is."""
+    if call.type == "group":
+        raise Refused("unmapped", "a group call: it says nothing about a visitor")
+    if call.type != "track":
+        return {"page": "page_view", "screen": "screen_view"}.get(call.type, call.type)
+    name = required(call.event, "event")
+    return NAMES.get(name.replace("_", " ").lower(), name)
+
+
+def _fill(event: Event, said: _Properties) -> None:
+    products = said.products
+    if products is None:
+        products = [said] if said.product_id is not None or said.sku is not None else []
+    event.items = [_item(product) for product in products] or None
+    event.value = said.revenue if said.revenue is not None else said.value if said.value is not None else said.total
+    event.currency = said.currency
+    event.transaction_id = text(said.order_id)
+    event.search_term = text(said.query)
+    event.promotion_id = text(said.promotion_id)
+    event.item_list_id = text(said.list_id)
+
+
+def _item(product: _Product) -> Item:
+    return Item(
+        item_id=required(product.product_id if product.product_id is not None else product.sku, "product_id"),
+        item_name=text(product.name),
+        item_category=text(product.category),
+        price=product.price,
+        quantity=product.quantity,
+        coupon=product.coupon,
+    )

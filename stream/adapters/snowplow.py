@@ -1,0 +1,223 @@
+"""Snowplow e-commerce: events of the tracker protocol (one, or a payload of many), and enriched events as JSON.
+
+Sources: https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events/ and
+https://docs.snowplow.io/docs/fundamentals/canonical-event/
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.events import Amount, Event, Id, Item
+
+PAYLOAD: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
+NAMES: Final = {
+    "product_view": "view_item",
+    "list_view": "view_item_list",
+    "list_click": "select_item",
+    "checkout_step": "begin_checkout",
+    "transaction": "purchase",
+    "promo_view": "view_promotion",
+    "promo_click": "select_promotion",
+}
+
+_ACTION: Final = "snowplow_ecommerce_action"
+_VENDOR: Final = "com.snowplowanalytics.snowplow.ecommerce"
+
+
+class _Product(msgspec.Struct):
+    id: Ident = None
+    name: Word = None
+    category: Word = None
+    price: Amount | None = None
+    quantity: Amount | None = None
+
+
+class _Money(msgspec.Struct):
+    transaction_id: Word = None
+    currency: str | None = None
+    revenue: Amount | None = None
+    refund_amount: Amount | None = None
+    total_value: Amount | None = None
+
+
+class _Known(msgspec.Struct):
+    """A promotion or user."""
+
+    id: Ident = None
+
+
+class _Action(msgspec.Struct):
+    type: Id
+    name: Word = None
+
+
+class _Entities(msgspec.Struct, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"):
+    """Entities of an event, under the names that enriched events have for them."""
+
+    product: list[_Product] = []
+    transaction: list[_Money] = []
+    refund: list[_Money] = []
+    cart: list[_Money] = []
+    promotion: list[_Known] = []
+    user: list[_Known] = []
+
+
+class _Enriched(_Entities, rename=None):
+    """Who, where and when, under the names of enriched events; the tracker protocol's are in `_Tracked`."""
+
+    event_name: Ident = None
+    event_id: Ident = None
+    derived_tstamp: Stamp = None
+    collector_tstamp: Stamp = None
+    user_id: Ident = None
+    domain_userid: Ident = None
+    network_userid: Ident = None
+    domain_sessionid: Ident = None
+    platform: str | None = None
+    action: _Action | None = msgspec.field(
+        name="unstruct_event_com_snowplowanalytics_snowplow_ecommerce_snowplow_ecommerce_action_1", default=None
+    )
+
+
+class _Tracked(msgspec.Struct):
+    e: str
+    eid: Ident = None
+    dtm: Stamp = None
+    ttm: Stamp = None
+    uid: Ident = None
+    duid: Ident = None
+    nuid: Ident = None
+    sid: Ident = None
+    p: str | None = None
+    ue_pr: str | None = None
+    ue_px: str | None = None
+    co: str | None = None
+    cx: str | None = None
+
+
+class _SelfDescribing(msgspec.Struct):
+    schema: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Payload(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+_decode_enriched: Final = msgspec.json.Decoder(_Enriched, strict=False).decode
+_decode_tracked: Final = msgspec.json.Decoder(_Tracked, strict=False).decode
+_decode_payload: Final = msgspec.json.Decoder(_Payload).decode
+_decode_described: Final = msgspec.json.Decoder(_SelfDescribing).decode
+_decode_contexts: Final = msgspec.json.Decoder(list[_SelfDescribing]).decode
+_decode_action: Final = msgspec.json.Decoder(_Action).decode
+_decode_entity: Final[dict[str, Callable[[bytes], Any]]] = {
+    field.name: msgspec.json.Decoder(field.type.__args__[0], strict=False).decode
+    for field in msgspec.structs.fields(_Entities)
+}
+
+
+def split(value: bytes) -> list[bytes]:
+    """Events of a tracker's payload."""
+    return [bytes(event) for event in _decode_payload(value).data]
+
+
+def adapt_enriched(value: bytes) -> Event:
+    """The event of an enriched event's JSON."""
+    sent = _decode_enriched(value)
+    event = Event(
+        event_name=text(sent.event_name) or "",
+        event_id=text(sent.event_id),
+        event_timestamp=moment(sent.derived_tstamp or sent.collector_tstamp),
+        user_id=text(sent.user_id),
+        user_pseudo_id=text(sent.domain_userid or sent.network_userid),
+        session_id=text(sent.domain_sessionid),
+        platform=sent.platform,
+    )
+    return _acted(event, sent.action, sent)
+
+
+def adapt_tracked(value: bytes) -> Event:
+    """The event of the tracker protocol: a page view, or the e-commerce action."""
+    sent = _decode_tracked(value)
+    event = Event(
+        event_name="page_view" if sent.e == "pv" else "",
+        event_id=text(sent.eid),
+        event_timestamp=moment(sent.ttm or sent.dtm),
+        user_id=text(sent.uid),
+        user_pseudo_id=text(sent.duid or sent.nuid),
+        session_id=text(sent.sid),
+        platform=sent.p,
+    )
+    if sent.e not in ("pv", "ue"):
+        raise Refused("unmapped", f"e is {sent.e[:20]!r}: neither a page view nor an e-commerce action")
+    action = _action(_json(sent.ue_pr, sent.ue_px)) if sent.e == "ue" else None
+    return _acted(event, action, _entities(_json(sent.co, sent.cx)))
+
+
+def _acted(event: Event, action: _Action | None, entities: _Entities) -> Event:
+    """Name, items and money of the action."""
+    if action is not None:
+        event.event_name = NAMES.get(action.type, action.type)
+        event.item_list_id = text(action.name)
+    elif event.event_name != "page_view":
+        raise Refused("unmapped", f"event_name is {event.event_name[:40]!r}: no page view or e-commerce action")
+    event.items = [
+        Item(
+            item_id=required(product.id, "product.id"),
+            item_name=text(product.name),
+            item_category=text(product.category),
+            price=product.price,
+            quantity=product.quantity,
+        )
+        for product in entities.product
+    ] or None
+    for money in (entities.transaction or entities.refund or entities.cart)[:1]:
+        event.transaction_id, event.currency = text(money.transaction_id), money.currency
+        event.value = money.revenue if money.revenue is not None else money.refund_amount
+        event.value = event.value if event.value is not None else money.total_value
+    if entities.promotion:
+        event.promotion_id = text(entities.promotion[0].id)
+    if entities.user and event.user_id is None:
+        event.user_id = text(entities.user[0].id)
+    return event
+
+
+def _json(plain: str | None, encoded: str | None) -> bytes:
+    """A self-describing JSON, sent as text or in base64 for URLs."""
+    if plain is not None:
+        return plain.encode()
+    if encoded is None:
+        return b""
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused("schema", f"ue_px or cx is not base64: {error}") from None
+
+
+def _action(value: bytes) -> _Action:
+    """The e-commerce action inside a self-describing event."""
+    if not value:
+        raise Refused("schema", "ue_pr or ue_px is missing")
+    event = _decode_described(_decode_described(value).data)
+    if not event.schema.startswith(f"iglu:{_VENDOR}/{_ACTION}/"):
+        raise Refused("unmapped", f"schema {event.schema[:80]!r} is not the e-commerce action")
+    return _decode_action(event.data)
+
+
+def _entities(value: bytes) -> _Entities:
+    """The e-commerce entities among the contexts."""
+    found = _Entities()
+    if value:
+        for context in _decode_contexts(_decode_described(value).data):
+            vendor, _, rest = context.schema.removeprefix("iglu:").partition("/")
+            name = rest.partition("/")[0]
+            if vendor == _VENDOR and name in _decode_entity:
+                getattr(found, name).append(_decode_entity[name](context.data))
+    return found
