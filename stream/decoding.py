@@ -19,7 +19,7 @@ from models.features import channel_of
 from models.profiles import DENIED, GRANTED
 from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, recognise
 from stream.adapters.cloudevents import Headers, binary
-from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Item, timestamp_us
+from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Id, Item, timestamp_us
 
 YEAR_2000_US: Final = YEAR_2000_S * 1_000_000
 YEAR_2100_US: Final = 4_102_444_800_000_000  # models keep seconds since 2000 in 32 bits, until 2136
@@ -62,8 +62,8 @@ class Batch:
 
     `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
-    (0 = not said); `session`: session id or "" ; `raw`: the event in our schema, for re-keying; `shapes`: how many
-    values had another shape, by its name.
+    (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
+    re-keying (see `json_of`); `shapes`: how many values had another shape, by its name.
     """
 
     offset: list[int] = field(default_factory=list)
@@ -94,8 +94,12 @@ Take = Callable[[Event, Record, int, bytes], None]
 
 
 class _Event(Event, kw_only=True):
-    """Our event, unless it says what only a row of GA4's export or an enriched Snowplow event says."""
+    """Our event, unless it says what only a row of GA4's export or an enriched Snowplow event says.
 
+    That the name may be absent spares other shapes an exception, the dearest part of finding out what they are.
+    """
+
+    event_name: Id = ""
     event_date: None = None
     collector_tstamp: None = None
 
@@ -143,8 +147,8 @@ def decode(records: Sequence[Record]) -> Batch:
         except UNREADABLE:
             _take_other(record, value, batch, take)
             continue
-        if event.event_id is None and record.headers and binary(record.headers):  # the headers know its id
-            _take_shape(record, 0, value, None, batch, take, record.headers)
+        if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
+            _take_other(record, value, batch, take)
             continue
         try:
             take(event, record, 0, value)
@@ -153,22 +157,32 @@ def decode(records: Sequence[Record]) -> Batch:
     return batch
 
 
+def json_of(raw: bytes) -> bytes:
+    """A taken event in our schema; another shape is mapped again, cheaper than to keep what all became."""
+    found = adapt(raw, recognise(raw)[0])
+    return raw if found is None else _encode_event(found[1])
+
+
 def _letter(record: Record, index: int, reason: str, detail: str, original: bytes) -> DeadLetter:
     return DeadLetter(reason, detail[:MAX_DETAIL], record.offset, index, record.key, original)
 
 
 def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
-    """Judge what is not a single event of ours: a batch, a control record, another shape, or a dead letter."""
-    shape, marks = recognise(value)
-    elements: Sequence[bytes | msgspec.Raw] | None = None
-    if shape is not None:
+    """Judge what is not simply an event of ours: a batch, a control record, another shape, or a dead letter."""
+    if value.lstrip()[:1] == b"[":
+        shape, marks = None, None
+        elements: Sequence[bytes | msgspec.Raw] | None = _array(value)
+    else:
+        shape, marks = recognise(value)
+        elements = None
+    if shape is not None and shape.split is not None:
         try:
             elements = cut(value, shape)
         except Refused as verdict:
             batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
             return
-    elif marks is None:
-        elements = _array(value)
+    elif marks is None or shape is not None:
+        pass
     elif marks.control is not msgspec.UNSET and (control := _control(value)) is not None:
         batch.controls.append((record.offset, control))
         return
@@ -200,11 +214,16 @@ def _control(value: bytes) -> Control | None:
 
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
-        take(_decode_event(value), record, index, value)
+        event = _decode_event(value)
+        if event.event_name:
+            take(event, record, index, value)
+            return
     except Refused as verdict:
         batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+        return
     except UNREADABLE:
-        _take_shape(record, index, value, recognise(value)[0], batch, take)
+        pass
+    _take_shape(record, index, value, recognise(value)[0], batch, take)
 
 
 def _take_shape(
@@ -218,7 +237,7 @@ def _take_shape(
             return
         name, event = found
         batch.shapes[name] += 1
-        take(event, record, index, _encode_event(event))
+        take(event, record, index, _encode_event(event) if headers else value)
     except Refused as verdict:
         batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
     except UNREADABLE as error:

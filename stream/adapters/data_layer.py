@@ -17,7 +17,7 @@ from stream.events import Amount, Event, Item
 
 class _Product(msgspec.Struct):
     id: Ident = None
-    name: Word = None
+    name: str | None = None
     category: Word = None
     price: Amount | None = None
     quantity: Amount | None = None
@@ -30,7 +30,7 @@ class _Promotion(msgspec.Struct):
 class _Field(msgspec.Struct):
     id: Word = None
     revenue: Amount | None = None
-    list: Word = None
+    list: str | None = None
 
 
 class _Action(msgspec.Struct, rename="camel"):
@@ -88,7 +88,7 @@ def adapt(value: bytes) -> Event:
     if push.ecommerce is None:
         raise Refused("unmapped", "a push that only clears ecommerce")
     user, cookie = push.user_id or push.customer, push.user_pseudo_id or push.client_id
-    event = _enhanced(push.ecommerce)
+    event = _enhanced(push.ecommerce) if push.ecommerce.items is None else None
     if event is None:
         event = event_of(push.event, push.ecommerce, user, cookie, None)
     event.user_id, event.user_pseudo_id = text(user), text(cookie)
@@ -115,7 +115,7 @@ def _acted(name: str, action: _Action, currency: str | None) -> Event:
         value=said.revenue,
         currency=currency,
         transaction_id=text(said.id),
-        item_list_id=text(said.list),
+        item_list_id=said.list,
         promotion_id=text(action.promotions[0].id) if action.promotions else None,
     )
 
@@ -124,7 +124,7 @@ def _items(products: list[_Product]) -> list[Item] | None:
     return [
         Item(
             item_id=required(product.id, "products[].id"),
-            item_name=text(product.name),
+            item_name=product.name,
             item_category=text(product.category),
             price=product.price,
             quantity=product.quantity,

@@ -24,9 +24,9 @@ class Parameters(msgspec.Struct):
     value: Amount | None = None
     currency: str | None = None
     transaction_id: Word = None
-    search_term: Word = None
-    promotion_id: Word = None
-    item_list_id: Word = None
+    search_term: str | None = None
+    promotion_id: str | None = None
+    item_list_id: str | None = None
     session_id: Word = None
 
 
@@ -48,7 +48,7 @@ def event_of(name: Ident, parameters: Parameters, user: Ident, cookie: Ident, st
         value=parameters.value,
         currency=parameters.currency,
         transaction_id=text(parameters.transaction_id),
-        search_term=text(parameters.search_term),
-        promotion_id=text(parameters.promotion_id),
-        item_list_id=text(parameters.item_list_id),
+        search_term=parameters.search_term,
+        promotion_id=parameters.promotion_id,
+        item_list_id=parameters.item_list_id,
     )

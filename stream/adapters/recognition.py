@@ -73,10 +73,12 @@ _decode_marks: Final = msgspec.json.Decoder(Marks).decode
 
 def recognise(value: bytes) -> tuple[Shape | None, Marks | None]:
     """The shape of a value, and the marks of a JSON object; None where there is none."""
+    if value[:1].isalnum():  # no JSON object: the row of a table, perhaps
+        return _text_shape(value), None
     try:
         marks = _decode_marks(value)
     except UNREADABLE:
-        return _text_shape(value), None
+        return None, None
     return _shape(marks), marks
 
 
@@ -167,9 +169,9 @@ def _shape(marks: Marks) -> Shape | None:
 
 def _exported(marks: Marks) -> Shape | None:
     """What has our ``event_name`` and is still not ours."""
-    if marks.collector_tstamp is not UNSET:
+    if _is_said(marks.collector_tstamp):
         return ENRICHED
-    if marks.event_date is not UNSET and (marks.event_params is UNSET or _is_list(marks.event_params)):
+    if _is_said(marks.event_date) and (marks.event_params is UNSET or _is_list(marks.event_params)):
         return ROW_OF_EXPORT
     return None
 
@@ -181,6 +183,10 @@ def _request(events: list[msgspec.Raw], marks: Marks) -> Shape | None:
     if len(events) == 1:
         return None if b'"event_name"' in bytes(events[0]) else REQUEST
     return None if events and b'"event_name"' in bytes(events[0]) else REQUESTS
+
+
+def _is_said(mark: _Mark) -> bool:
+    return mark is not UNSET and bytes(mark) != b"null"
 
 
 def _is_list(mark: _Mark) -> bool:

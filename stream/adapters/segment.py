@@ -44,7 +44,7 @@ NAMES: Final = {
 class _Product(msgspec.Struct):
     product_id: Ident = None
     sku: Ident = None
-    name: Word = None
+    name: str | None = None
     category: Word = None
     price: Amount | None = None
     quantity: Amount | None = None
@@ -58,9 +58,9 @@ class _Properties(_Product):
     total: Amount | None = None
     currency: str | None = None
     order_id: Word = None
-    query: Word = None
-    promotion_id: Word = None
-    list_id: Word = None
+    query: str | None = None
+    promotion_id: str | None = None
+    list_id: str | None = None
 
 
 class _Context(msgspec.Struct, rename="camel"):
@@ -136,15 +136,15 @@ def _fill(event: Event, said: _Properties) -> None:
     event.value = said.revenue if said.revenue is not None else said.value if said.value is not None else said.total
     event.currency = said.currency
     event.transaction_id = text(said.order_id)
-    event.search_term = text(said.query)
-    event.promotion_id = text(said.promotion_id)
-    event.item_list_id = text(said.list_id)
+    event.search_term = said.query
+    event.promotion_id = said.promotion_id
+    event.item_list_id = said.list_id
 
 
 def _item(product: _Product) -> Item:
     return Item(
         item_id=required(product.product_id if product.product_id is not None else product.sku, "product_id"),
-        item_name=text(product.name),
+        item_name=product.name,
         item_category=text(product.category),
         price=product.price,
         quantity=product.quantity,

@@ -33,7 +33,7 @@ _VENDOR: Final = "com.snowplowanalytics.snowplow.ecommerce"
 
 class _Product(msgspec.Struct):
     id: Ident = None
-    name: Word = None
+    name: str | None = None
     category: Word = None
     price: Amount | None = None
     quantity: Amount | None = None
@@ -171,7 +171,7 @@ def _acted(event: Event, action: _Action | None, entities: _Entities) -> Event:
     event.items = [
         Item(
             item_id=required(product.id, "product.id"),
-            item_name=text(product.name),
+            item_name=product.name,
             item_category=text(product.category),
             price=product.price,
             quantity=product.quantity,

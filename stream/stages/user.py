@@ -23,7 +23,7 @@ from models.offers import Offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
 from models.ranking import Lists, Query, query, score_lists
 from stream.copying import Copying
-from stream.decoding import Batch, DeadLetter, Record, decode
+from stream.decoding import Batch, DeadLetter, Record, decode, json_of
 from stream.events import KIND_WEIGHTS, KINDS, Control, RankAgain, RankAll
 from stream.keys import Keys
 from stream.packing import Origin
@@ -375,7 +375,7 @@ def _rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
 
     The partition is named: a topic that was given more partitions would send the event in circles.
     """
-    raw, key = batch.raw[event], batch.user[event].encode()
+    raw, key = json_of(batch.raw[event]), batch.user[event].encode()
     if not batch.event_id[event]:
         derived = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
         raw = b'%s,"event_id":"%s"}' % (raw.rstrip()[:-1], derived.encode())  # of two equal names the last one counts
