@@ -63,7 +63,7 @@ class Batch:
     `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
     (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
-    re-keying (see `json_of`); `shapes`: how many values had another shape, by its name.
+    re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name.
     """
 
     offset: list[int] = field(default_factory=list)
@@ -236,8 +236,8 @@ def _take_shape(
             take(_decode_anyway(value), record, index, value)
             return
         name, event = found
-        batch.shapes[name] += 1
         take(event, record, index, _encode_event(event) if headers else value)
+        batch.shapes[name] += 1
     except Refused as verdict:
         batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
     except UNREADABLE as error:

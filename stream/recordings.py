@@ -105,6 +105,48 @@ def open_recording(path: str | Path) -> Iterator[dict[str, Any]]:
                     yield msgspec.json.decode(raw)
 
 
+def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
+    """Lines of a file as they would be sent, not judged.
+
+    Parameters
+    ----------
+    path
+        As for `open_recording`; a CSV may have other columns.
+
+    Yields
+    ------
+    tuple
+        Line number and JSON; a row of a CSV with other columns as it stands, and the error of one that is no event.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read or is of an unknown kind.
+    """
+    name = str(path)
+    with _opened(name) as file:
+        lines = enumerate(file, 1)
+        if _is_csv(name):
+            header = next(lines, (1, b""))[1]
+            if header.strip().decode(errors="replace").split(",") == COLUMNS:
+                for line, raw in lines:
+                    yield line, _row_json(name, line, raw)
+                return
+            yield 1, header.rstrip(b"\r\n")
+        for line, raw in lines:
+            if not raw.isspace():
+                yield line, raw.rstrip(b"\r\n")
+
+
+def _row_json(name: str, line: int, raw: bytes) -> bytes | BadInputError:
+    try:
+        return msgspec.json.encode(_event(name, line, next(csv.reader([raw.decode()]), [])))
+    except BadInputError as error:
+        return error
+    except (csv.Error, UnicodeDecodeError) as error:
+        return _bad(name, line, "row", str(error))
+
+
 def read_table(path: str | Path, progress: Callable[[int], None] | None = None) -> Recording:
     """Read a whole recording into columns.
 

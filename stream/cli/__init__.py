@@ -12,6 +12,7 @@ from stream.errors import RivuletError
 
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
+    from stream.cli.check import check
     from stream.cli.compile_ import compile_
     from stream.cli.evaluate import evaluate
     from stream.cli.get import get
@@ -19,6 +20,7 @@ def build() -> typer.Typer:
     from stream.cli.publish import publish
     from stream.cli.replay import replay
     from stream.cli.republish import republish
+    from stream.cli.schemas import schemas
     from stream.cli.settings import settings
     from stream.cli.snapshot import app as snapshot
     from stream.cli.topics import topics
@@ -31,7 +33,7 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    for verb in (worker, topics, publish, offers, replay, republish, evaluate, get, settings):
+    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, get, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)

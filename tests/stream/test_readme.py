@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from models.offers import load_offers
+from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
 from stream.cli import build
 from stream.decoding import decode
@@ -90,11 +91,23 @@ def test_event_weights() -> None:
 
 
 def test_dead_letter_reasons() -> None:
-    source = (ROOT / "stream" / "decoding.py").read_text(encoding="utf-8")
+    files = [ROOT / "stream" / "decoding.py", *(ROOT / "stream" / "adapters").glob("*.py")]
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     text = section("Events").split("Reasons:")[1].split("Duplicates")[0]
     for reason in re.findall(r"`(\w+)`", text):
         assert f'"{reason}"' in source, reason
     assert decode([]).dead == []
+
+
+def test_shapes() -> None:
+    text = section("Shapes you already send")
+    shapes = {found.name for found in vars(recognition).values() if isinstance(found, Shape)}
+    assert {row[0].strip("`") for row in rows("Shapes you already send")} >= shapes
+    for ours in segment.NAMES.values():
+        assert f"-> `{ours}`" in text, ours
+    for names in (snowplow.NAMES, metarank.NAMES):
+        for theirs, ours in names.items():
+            assert f"{theirs} -> `{ours}`" in text, theirs
 
 
 def test_topics() -> None:

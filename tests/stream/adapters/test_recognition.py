@@ -121,7 +121,7 @@ def mutants(draw: st.DrawFn) -> bytes:
             for step in path[:-1]:
                 parent = parent[step]
             if draw(st.booleans()):
-                parent[path[-1]] = draw(ODD)
+                parent[path[-1]] = copy.deepcopy(draw(ODD))
             else:
                 del parent[path[-1]]
     data = bytearray(value.encode() if isinstance(value, str) else json.dumps(value).encode())
