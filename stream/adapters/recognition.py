@@ -6,7 +6,7 @@ One decoding pass collects these marks, which costs less than building the value
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -25,8 +25,7 @@ from stream.adapters.common import Refused
 from stream.events import Event
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-T = TypeVar("T")
+_FAULTS: Final = (Refused, *UNREADABLE)
 
 _Mark = msgspec.Raw | msgspec.UnsetType
 _CALLS: Final = frozenset(("track", "identify", "page", "screen", "alias", "group"))
@@ -90,15 +89,18 @@ def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) 
     Refused
         If it has one, but no event of ours can be made of it: says why.
     """
-    if headers and cloudevents.binary(headers):
-        return "cloudevents", _refusing(
-            "cloudevents", lambda data: cloudevents.adapt_binary(data, headers, _inner), value
-        )
+    binary = bool(headers) and cloudevents.binary(headers)
+    if binary:
+        shape = CLOUDEVENT
     if shape is None:
         return None
     if shape.adapt is None:
         raise Refused("unmapped", f"{shape.name}: a batch within a batch")
-    return shape.name, _refusing(shape.name, shape.adapt, value)
+    try:
+        event = cloudevents.adapt_binary(value, headers, _inner) if binary else shape.adapt(value)
+    except _FAULTS as error:
+        raise _refusal(shape, error) from None
+    return shape.name, event
 
 
 def cut(value: bytes, shape: Shape) -> list[bytes] | None:
@@ -109,19 +111,19 @@ def cut(value: bytes, shape: Shape) -> list[bytes] | None:
     Refused
         If it cannot be cut.
     """
-    return None if shape.split is None else _refusing(shape.name, shape.split, value)
-
-
-def _refusing(name: str, step: Callable[[bytes], T], value: bytes) -> T:
-    """What a step returns; what it cannot read becomes a refusal that names the shape."""
     try:
-        return step(value)
-    except msgspec.MsgspecError as error:
-        raise Refused("schema", f"{name}: {error}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise Refused("not_json", f"{name}: {error}") from None
-    except Refused as error:
-        raise Refused(error.reason, f"{name}: {error}") from None
+        return None if shape.split is None else shape.split(value)
+    except _FAULTS as error:
+        raise _refusal(shape, error) from None
+
+
+def _refusal(shape: Shape, error: Exception) -> Refused:
+    """A refusal that names the shape."""
+    if isinstance(error, Refused):
+        reason = error.reason
+    else:
+        reason = "schema" if isinstance(error, msgspec.MsgspecError) else "not_json"
+    return Refused(reason, f"{shape.name}: {error}")
 
 
 def _inner(value: bytes) -> Event | None:

@@ -202,6 +202,26 @@ async def test_a_batch_of_many_users_is_split(shop: Installation) -> None:
     assert all("lid" in found[user].items for user in users)
 
 
+async def test_other_shapes_are_learned_wherever_they_arrive(shop: Installation) -> None:
+    call = {"type": "track", "event": "Product Viewed", "timestamp": "2025-06-15T15:10:00Z"}
+    users = [users_of(partition, 1, "caller")[0] for partition in range(4)]
+    calls = [{**call, "userId": user, "messageId": f"m-{user}", "properties": {"product_id": "tent"}} for user in users]
+    group = {"type": "group", "userId": users[0], "groupId": "g"}
+    request = {"client_id": users[0], "events": [{"name": "view_item", "params": {"items": [{"item_id": "pan"}]}}]}
+    seen = {record.offset for record in await shop.read("dlq")}
+    async with counting(shop, learned=4, rekeyed=3, dead_unmapped=1, shape_segment=4):
+        await shop.write("events", msgspec.json.encode({"batch": [*calls, group]}), b"any key", 0)
+    assert [await events_of(shop, user) for user in users] == [1] * 4
+    found = await shop.lists(users)
+    assert all({"bag", "stove"} <= set(found[user].items) for user in users)
+    (letter,) = await dead_letters(shop, seen)
+    assert msgspec.json.decode(letter.value) == group
+    assert dict(letter.headers)["index"] == b"4"
+    async with counting(shop, learned=1, shape_ga4_measurement_protocol=1):
+        await shop.write("events", msgspec.json.encode(request), b"any key", 0)
+    assert await events_of(shop, users[0]) == 2
+
+
 async def test_consent_is_obeyed(shop: Installation) -> None:
     user, denied, granted = "careful", {"analytics_storage": "denied"}, {"analytics_storage": "granted"}
     async with counting(shop, denied=2):
