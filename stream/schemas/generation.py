@@ -24,7 +24,7 @@ ASYNCAPI: Final = "asyncapi.json"
 
 Schema = dict[str, Any]
 
-_TYPES: Final[dict[str, tuple[type, str]]] = {
+_TYPES: Final[dict[str, tuple[Any, str]]] = {
     "event": (Event, "One thing a visitor did: a record of topic events, or an element of a batch"),
     "control": (Control, "A control record of topic events"),
     "item": (CatalogueItem, "A record of topic items"),
@@ -97,7 +97,7 @@ def rendered(document: Schema) -> bytes:
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _of_type(name: str, made: type, title: str) -> Schema:
+def _of_type(name: str, made: Any, title: str) -> Schema:
     (reference,), parts = msgspec.json.schema_components([made], ref_template="#/$defs/{name}")
     for part in parts.values():
         part["description"] = part.get("description", "").split("\n\n")[0].replace("``", "")
