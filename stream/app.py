@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import tempfile
 from typing import Any, Final
 
 import faust
@@ -42,7 +41,6 @@ from stream.transport import Fetch, batch_topic, faust_settings
 from stream.watchdog import Watchdog
 from stream.web.server import WebServer
 
-IN_FLIGHT: Final = 8  # fetches of one topic under way; those of one partition wait for each other
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
 
@@ -76,7 +74,6 @@ def faust_app(settings: Settings) -> RivuletApp:
         broker=servers,
         broker_credentials=credentials,
         store="memory://",
-        datadir=tempfile.gettempdir(),  # Faust insists on a folder and keeps nothing in it
         web_enabled=False,  # ours is stream/web: Faust's shows tables, routes and more to whoever asks
         **faust_settings(
             session_s=settings.session_s,
@@ -90,6 +87,9 @@ class RivuletApp(faust.App):
     """Faust's app that brings its worker's connections up before any agent runs, and down after all."""
 
     worker: Worker
+
+    def _create_directories(self) -> None:
+        """Nothing: Faust's folders are for its tables."""
 
     async def on_start(self) -> None:
         """Connect first: an agent that runs may send and write."""
@@ -169,7 +169,10 @@ class Worker:
             agents,
             SnapshotStore.of(settings),
             HostSettings(
-                snapshot_every_s=settings.snapshot_every_s, session_s=settings.session_s, on_gap=settings.on_gap
+                snapshot_every_s=settings.snapshot_every_s,
+                session_s=settings.session_s,
+                on_gap=settings.on_gap,
+                batch_records=settings.batch_records,
             ),
         )
         self.gate.host = self.host
@@ -179,20 +182,8 @@ class Worker:
 
     def _consume(self, topic: str) -> None:
         async def consume(stream: faust.Stream[Fetch]) -> None:
-            # Partitions wait for acknowledgements and for Redis side by side. Tasks start in the order in which they
-            # were made and queue at their shard's lock, so each partition stays in order.
-            slots = asyncio.Semaphore(IN_FLIGHT)
-            under_way: set[asyncio.Task[None]] = set()  # the event loop itself holds tasks only weakly
-
-            def done(handling: asyncio.Task[None]) -> None:
-                under_way.discard(handling)
-                slots.release()
-
             async for fetch in stream.noack():
-                await slots.acquire()
-                handling = asyncio.create_task(self.host.handle(fetch))
-                under_way.add(handling)
-                handling.add_done_callback(done)
+                await self.host.handle(fetch)
 
         self.app.agent(batch_topic(self.app, topic), name=topic)(consume)  # type: ignore[arg-type]  # Faust's own stream type
 

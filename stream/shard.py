@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream.copying import Copying
 from stream.errors import RivuletError
-from stream.transport import TP, ConsumerRecord
+from stream.transport import TP, ConsumerRecord, Fetch
 
 LOG_START = -1
 """``Shard.next`` of a shard without a snapshot: it starts with the first record that the broker still has."""
@@ -30,7 +31,8 @@ class Shard:
     whoever awaits something inside ``process`` checks it afterwards and stops without applying anything. ``leaving``
     asks a snapshot that takes its time to make room for the last one. ``saved`` is the offset of the newest snapshot,
     which took ``saved_bytes`` and ``saved_seconds`` and was begun, read or found to be still true at ``saved_at``
-    (monotonic).
+    (monotonic). ``waiting`` are fetches not yet fed; while there are any, one task is ``busy`` with them, and says when
+    there is ``room`` for more. The last batch ended at ``fed_at``.
     """
 
     topic: str
@@ -50,8 +52,17 @@ class Shard:
     fetches: int = 0
     suspect: int | None = None
     failures: int = 0
+    fed_at: float = 0.0
+    waiting: deque[Fetch] = field(default_factory=deque)
+    busy: bool = False
+    room: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def lose(self) -> None:
+        """It is not this worker's any more."""
+        self.lost = True
+        self.room.set()
 
     @property
     def tp(self) -> TP:
@@ -70,6 +81,10 @@ class Stage(Protocol):
     @property
     def topic(self) -> str:
         """Topic it reads."""
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds between two fetches of a partition; 0 = as fast as they come."""
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Take up a shard from a snapshot's arrays, or empty; replaces the shard if it is open already."""

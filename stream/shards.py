@@ -31,6 +31,7 @@ __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
+MOST_WAITING: Final = 8  # fetches of a shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class HostSettings:
         A hole in the log that the broker's log start does not explain stops the worker ("stop") or is counted as
         lost ("accept": for brokers that delete silently, and for topics with transactional writers, whose markers
         look like holes).
+    batch_records
+        Most records that fetches are put together to.
     """
 
     snapshot_every_s: float = 30.0
@@ -62,6 +65,7 @@ class HostSettings:
     exit_s: float = 2.0
     session_s: float = 10.0
     on_gap: Literal["stop", "accept"] = "stop"
+    batch_records: int = 2_000
 
 
 class ShardHost:
@@ -107,6 +111,7 @@ class ShardHost:
         self._clock = clock
         self._hard_exit = hard_exit
         self._shards: dict[TP, Shard] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._term = 0
         self._epochs = count(1)
         self._app: faust.App
@@ -147,24 +152,62 @@ class ShardHost:
     # -- records -------------------------------------------------------------------------------------------------
 
     async def handle(self, fetch: Fetch) -> None:
-        """Feed one fetch to its stage. Never raises for what a stage does: it reloads the shard or stops the worker.
+        """Take a fetch for its stage; returns when there is room for another one of this shard.
 
-        Faust would drop a batch whose agent raised and go on behind it.
+        Partitions are fed side by side, each in order. Fetches that come while a batch is under way become one batch:
+        the busier a worker is, the fewer and larger its batches, which cost less per record.
         """
-        stage, shard = self._stages[fetch.tp.topic], self._shards.get(fetch.tp)
+        shard = self._shards.get(fetch.tp)
         if shard is None:
             self.counts["stale"] += 1
             return
+        shard.waiting.append(fetch)
+        if not shard.busy:
+            shard.busy = True
+            task = asyncio.create_task(self._work(self._stages[shard.topic], shard))
+            self._tasks.add(task)  # the event loop itself holds tasks only weakly
+            task.add_done_callback(self._tasks.discard)
+        while len(shard.waiting) >= MOST_WAITING and not shard.lost:
+            shard.room.clear()
+            await shard.room.wait()
+
+    async def _work(self, stage: Stage, shard: Shard) -> None:
+        """Feed what waits. Never raises for what a stage does: it reloads the shard or stops the worker.
+
+        Faust would drop a batch whose agent raised and go on behind it.
+        """
         try:
-            await stage.ready()
-            async with shard.lock:
-                await self._feed(stage, shard, fetch)
+            while shard.waiting:
+                await stage.ready()
+                await asyncio.sleep(max(0.0, shard.fed_at + stage.pace_s - self._clock()))
+                async with shard.lock:
+                    await self._feed(stage, shard, self._next_batch(shard))
+                shard.fed_at = self._clock()
         except Exception as error:  # noqa: BLE001  # the one place where any bug must stop the worker
             await self._give_up(shard, error)
+        finally:
+            shard.busy = False
+            shard.room.set()
 
-    async def _feed(self, stage: Stage, shard: Shard, fetch: Fetch) -> None:
-        if shard.lost or fetch.epoch != shard.epoch:
-            self.counts["stale"] += 1
+    def _next_batch(self, shard: Shard) -> Fetch | None:
+        """As much of what waits as belongs together; None if nothing of it counts."""
+        batch: Fetch | None = None
+        while shard.waiting:
+            fetch = shard.waiting[0]
+            if shard.lost or fetch.epoch != shard.epoch:
+                self.counts["stale"] += 1
+            elif batch is None:
+                batch = fetch
+            elif batch.followed_by(fetch) and len(batch.records) + len(fetch.records) <= self.settings.batch_records:
+                batch = batch.joined(fetch)
+            else:
+                break
+            shard.waiting.popleft()
+        shard.room.set()
+        return batch
+
+    async def _feed(self, stage: Stage, shard: Shard, fetch: Fetch | None) -> None:
+        if fetch is None:
             return
         try:
             if shard.dirty:
@@ -179,7 +222,7 @@ class ShardHost:
         if fetch.number != shard.fetches:
             self.counts["dropped"] += 1
             return await self._seek(shard)
-        shard.fetches += 1
+        shard.fetches += fetch.fetches
         if shard.next == LOG_START:
             shard.next = fetch.records[0].offset
         for run in runs(self._unseen(shard, fetch)):
@@ -244,7 +287,7 @@ class ShardHost:
             log.info("failed_after_revocation", shard=shard.name, reason=repr(error))
             return
         log.critical("worker_stops", shard=shard.name, offset=shard.next, reason=repr(error))
-        shard.lost = True
+        shard.lose()
         await self._app.crash(error)
 
     # -- positions -----------------------------------------------------------------------------------------------
@@ -337,12 +380,12 @@ class ShardHost:
             log.warning("given_back_without_snapshot", shard=shard.name, busy_s=self.settings.release_s)
             return None
         finally:
-            shard.lost = True
+            shard.lose()
 
     def _forget(self) -> None:
         self._term += 1
         for shard in self._shards.values():
-            shard.lost = True
+            shard.lose()
             self._stages[shard.topic].close(shard.partition)
         self._shards = {}
 

@@ -50,6 +50,8 @@ class Fetch(NamedTuple):
         0, 1, 2 ... within the epoch, so that the receiver sees when a fetch was dropped on the way.
     highwater
         End of the partition's log when they were read; ``highwater - records[-1].offset - 1`` records are waiting.
+    fetches
+        How many fetches these are, one after another.
     """
 
     tp: TP
@@ -57,6 +59,17 @@ class Fetch(NamedTuple):
     epoch: int
     number: int
     highwater: int
+    fetches: int = 1
+
+    def followed_by(self, other: Fetch) -> bool:
+        """Whether another one goes on where this one ends."""
+        return (other.epoch, other.number) == (self.epoch, self.number + self.fetches)
+
+    def joined(self, other: Fetch) -> Fetch:
+        """Both as one."""
+        return self._replace(
+            records=self.records + other.records, highwater=other.highwater, fetches=self.fetches + other.fetches
+        )
 
 
 class Log(NamedTuple):

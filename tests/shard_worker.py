@@ -99,6 +99,8 @@ class SlowStore(SnapshotStore):
 class CountingStage:
     """Counts records and chains their offsets; mutates in place, one record after another."""
 
+    pace_s = 0.0
+
     def __init__(self, orders: Orders) -> None:
         self.topic = orders.topic
         self.orders = orders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -46,6 +46,8 @@ class Agent(Generic[S]):
     stats
         Counts and times.
     """
+
+    pace_s: ClassVar[float] = 0.0  # seconds between two fetches of a partition
 
     topic: str
     stage: S

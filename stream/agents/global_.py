@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 
@@ -15,6 +16,8 @@ from stream.stages.global_ import GlobalStage
 @dataclass(eq=False)
 class GlobalAgent(Agent[GlobalStage]):
     """Carries out what the global stage decides."""
+
+    pace_s: ClassVar[float] = 0.25  # what it learns is published every few seconds
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn from samples and popularity; what follows from them is published every few seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ class ItemAgent(Agent[ItemStage]):
     moved
         Set whenever deltas were applied.
     """
+
+    pace_s: ClassVar[float] = (
+        0.05  # lists may lack the deltas of so short a time; small batches cost more
+    )
 
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 

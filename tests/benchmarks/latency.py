@@ -78,7 +78,9 @@ async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, probe_
     partitions = bench_.settings.events_partitions
     # librdkafka: it sends from threads of its own, and costs the two cores a tenth of what a Python client would
     producer = Producer({"bootstrap.servers": bench_.settings.kafka, "acks": 1, "linger.ms": 0})
-    source = Shop(seed=2, users=20_000, concurrent=2_000, rate=rate, start_ts_us=time.time_ns() // 1000).json_events()
+    seed = time.time_ns() % 2**31  # events of its own each time: known ids would be dropped as repeats
+    began_us = time.time_ns() // 1000
+    source = Shop(seed=seed, users=20_000, concurrent=2_000, rate=rate, start_ts_us=began_us).json_events()
     total = int(rate * seconds)
     encoded = list(itertools.islice(source, total))
     users = [msgspec.json.decode(value, type=_User) for value in encoded]

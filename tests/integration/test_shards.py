@@ -317,7 +317,7 @@ async def test_store_of_snapshots_without_answer_is_waited_for(group: Group) -> 
     (group.folder / "no-disk").touch()
     group.start()
     await group.write(400)
-    await group.until(lambda: group.log().count("cannot be read, tried again") > 1, "it does not try again")
+    await group.until(lambda: group.log().count("snapshots_unreadable") > 1, "it does not try again")
     assert group.processed() <= 0
     (group.folder / "no-disk").unlink()
     await group.until_read()
