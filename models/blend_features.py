@@ -1,0 +1,225 @@
+"""What the blend knows about each candidate: votes of several models, and a few facts about the item.
+
+Candidates come from co-visitation and transitions of the recent items, from the neighbours of the best neighbours (a
+*walk* of two steps, which finds what was never seen beside the item in hand), from similar sessions, from what the
+visitor has seen, and from what is popular. A model's votes become ``v / (v + EDGE * sum of its votes)``: from 0 to
+almost 1, steep where votes are weak, so that a sum of them ranks nearly as a product of chances would.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.candidates import Candidates, add_cells, column
+from models.covisitation import NO_ROW, RowArrays, power_law
+from models.histories import SESSION_START, HistoryArrays
+from models.kernel import kernel
+from models.postings import Postings
+from models.ranking import Query, Scratch, find_voters, query
+from models.session_knn import Matches, Neighbourhood, vote_sessions
+from models.tallies import HALF_LIVES, Tallies, strength
+
+# features by row of the candidates' table: first the votes ...
+NEWEST, PREVIOUS, EARLIER, STEP, SESSIONS, WALK, SEEN, BACK, NEAR, TIMES, POPULAR, TRENDING = range(12)
+FEATURES: Final = 12
+VOTES: Final = 6  # ... the first so many are votes
+EDGE: Final = 0.05  # share of a model's votes that counts half
+VOTERS: Final = 10  # recent items that vote
+STEPS: Final = 5  # best neighbours whose neighbours vote
+REACH: Final = Neighbourhood(sample=50, neighbours=25, length=3)
+LENGTHS: Final = 5  # groups by items of this visit: 1, 2, 3-4, 5-9, more
+EVIDENCES: Final = 5  # groups by decayed visits of the item in hand: under 5, 20, 80, 320, more
+GROUPS: Final = LENGTHS + EVIDENCES
+CURRENT: Final = 0  # column of the item the visitor is on, which is never shown
+
+
+class Sources(NamedTuple):
+    """What votes: state of the item stage (`rows`) and of the user's partition (all else)."""
+
+    histories: HistoryArrays
+    rows: RowArrays
+    postings: Postings
+    tallies: Tallies
+
+
+class Desk(NamedTuple):
+    """Working memory of one thread: the voters' (`scratch`), the sessions', the candidates', and the recent items."""
+
+    scratch: Scratch
+    matches: Matches
+    candidates: Candidates
+    recent: NDArray[np.int32]
+    group: NDArray[np.int64]
+
+
+def desk(work: Scratch, history: int) -> Desk:
+    """Working memory over a scratch, whose room by item is shared: about 210 kB more."""
+    candidates = Candidates.empty(0, FEATURES)._replace(place=work.place, item=work.touched)
+    matches = Matches.empty(REACH.sample, REACH.length)
+    return Desk(work, matches, candidates, np.zeros(history, dtype=np.int32), np.zeros(2, dtype=np.int64))
+
+
+def votes(kinds: NDArray[np.float32] | None = None) -> Query:
+    """How recent items vote in the blend: as in `models.ranking`, but only the newest of them."""
+    return query(kinds)._replace(near=power_law(1.5, VOTERS))
+
+
+@kernel
+def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
+    """Gather a user's candidates with their features, and the groups of the list; returns how many there are.
+
+    Column 0 is the item the visitor is on. 0 if there is none.
+    """
+    candidates = desk.candidates
+    distinct, visit = _recent(sources.histories, user, desk.recent)
+    if distinct == 0:
+        return 0
+    found = 1
+    column(candidates, desk.recent[0], 0)
+    voters = find_voters(sources.histories, user, sources.rows, query, desk.scratch)
+    found = _neighbours(sources.rows, voters, desk, found)
+    found = _walk(sources.rows, voters, desk, found)
+    found = vote_sessions(
+        sources.postings,
+        sources.histories,
+        desk.recent[:distinct],
+        user,
+        REACH,
+        desk.matches,
+        candidates,
+        SESSIONS,
+        found,
+    )
+    found = _seen(sources.histories, user, candidates, found)
+    for item in sources.tallies.popular:
+        if item >= 0:
+            found += column(candidates, item, found) == found
+    _level(candidates, found)
+    _popularity(sources.tallies, candidates, found)
+    known = sources.rows.total[desk.scratch.row[0]] if voters > 0 and desk.scratch.seed[0] == desk.recent[0] else 0.0
+    desk.group[0] = 1 + _length_group(visit)
+    desk.group[1] = 1 + LENGTHS + _evidence_group(known)
+    return found
+
+
+@kernel
+def _recent(histories: HistoryArrays, user: int, recent: NDArray[np.int32]) -> tuple[int, int]:
+    """Write a user's distinct recent items, newest first; returns how many, and the touches of this visit."""
+    size = histories.item.shape[1]
+    head = np.int64(histories.head[user])
+    distinct, visit = 0, 0
+    first = True
+    for i in range(histories.count[user]):
+        slot = head - i if head >= i else head - i + size
+        item = histories.item[user, slot]
+        if first:
+            visit += 1
+            first = not histories.kind[user, slot] & SESSION_START
+        if not (recent[:distinct] == item).any():
+            recent[distinct] = item
+            distinct += 1
+    return distinct, visit
+
+
+@kernel
+def _neighbours(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
+    work, candidates = desk.scratch, desk.candidates
+    for v in range(voters):
+        row = work.row[v]
+        age = v if work.seed[v] == desk.recent[0] or v > 0 else 1
+        feature = min(NEWEST + age, EARLIER)
+        found = add_cells(candidates, feature, rows.item[row], rows.value[row], rows.size[row], work.vote[v], found)
+        if work.step[v] > 0.0:
+            step = work.step[v]
+            found = add_cells(candidates, STEP, rows.step_item[row], rows.step_value[row], rows.steps[row], step, found)
+    return found
+
+
+@kernel
+def _walk(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
+    """Let the neighbours of the best neighbours of the newest item vote, as far as their rows are at hand."""
+    if voters == 0:
+        return found
+    row = desk.scratch.row[0]
+    best = np.full(STEPS, -1, dtype=np.int64)
+    for c in range(rows.size[row]):
+        if rows.item[row, c] == desk.recent[0]:
+            continue
+        at = STEPS
+        while at > 0 and (best[at - 1] < 0 or rows.value[row, c] > rows.value[row, best[at - 1]]):
+            if at < STEPS:
+                best[at] = best[at - 1]
+            at -= 1
+        if at < STEPS:
+            best[at] = c
+    for c in best:
+        if c < 0:
+            break
+        item = rows.item[row, c]
+        onward = rows.row[item] if item < len(rows.row) else NO_ROW
+        if onward != NO_ROW and rows.total[onward] > 0:
+            vote = rows.value[row, c] / rows.total[onward]
+            cells, values, size = rows.item[onward], rows.value[onward], rows.size[onward]
+            found = add_cells(desk.candidates, WALK, cells, values, size, vote, found)
+    return found
+
+
+@kernel
+def _seen(histories: HistoryArrays, user: int, candidates: Candidates, found: int) -> int:
+    """Note which candidates the visitor saw before, how long ago in touches, and how often."""
+    size = histories.item.shape[1]
+    head = np.int64(histories.head[user])
+    for i in range(1, histories.count[user]):
+        slot = head - i if head >= i else head - i + size
+        at = column(candidates, histories.item[user, slot], found)
+        if at < 0:
+            continue
+        found += at == found
+        if candidates.x[SEEN, at] == 0.0:
+            candidates.x[SEEN, at] = 1.0
+            candidates.x[BACK, at] = 1.0 if i == 1 else 0.0
+            candidates.x[NEAR, at] = 1.0 / i
+        candidates.x[TIMES, at] += 1.0
+    return found
+
+
+@kernel
+def _level(candidates: Candidates, found: int) -> None:
+    """Bring votes of any size to 0 .. 1."""
+    for feature in range(VOTES):
+        edge = np.float32(EDGE * candidates.total[feature])
+        if edge > 0.0:
+            x = candidates.x[feature, :found]
+            for c in range(found):
+                x[c] = x[c] / (x[c] + edge)
+
+
+@kernel
+def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
+    slow = tallies.events[0] / HALF_LIVES[0]
+    fast = tallies.events[0] / HALF_LIVES[1]
+    for c in range(found):
+        item = candidates.item[c]
+        if item < len(tallies.slow):
+            candidates.x[POPULAR, c] = strength(tallies.slow[item], slow) / 8.0
+            candidates.x[TRENDING, c] = strength(tallies.fast[item], fast) / 8.0
+
+
+@kernel
+def _length_group(visit: int) -> int:
+    if visit <= 2:
+        return max(visit - 1, 0)
+    return 2 if visit <= 4 else (3 if visit <= 9 else 4)
+
+
+@kernel
+def _evidence_group(visits: float) -> int:
+    group = 0
+    edge = 5.0
+    while visits >= edge and group < EVIDENCES - 1:
+        group += 1
+        edge *= 4.0
+    return group
