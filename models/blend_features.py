@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import Candidates, add_cells, column
+from models.candidates import ROOM, Candidates, add_cells, column
 from models.covisitation import NO_ROW, RowArrays, power_law
 from models.histories import SESSION_START, HistoryArrays
 from models.kernel import kernel
@@ -46,20 +46,41 @@ class Sources(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """Working memory of one thread: the voters' (`scratch`), the sessions', the candidates', and the recent items."""
+    """Working memory of one thread for one list.
+
+    `scratch`, `matches`, `candidates`: those of the voters, the sessions and the candidates. `recent`: the visitor's
+    distinct items, newest first; `voters`: how many vote; `group`: the list's rows of weights; `weight`: their sum. By
+    candidate: `score`, `chance`. By place in the list: `clue`, kept from the candidates.
+    """
 
     scratch: Scratch
     matches: Matches
     candidates: Candidates
     recent: NDArray[np.int32]
+    voters: NDArray[np.int64]
     group: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    score: NDArray[np.float32]
+    chance: NDArray[np.float32]
+    clue: NDArray[np.int32]
 
 
 def desk(work: Scratch, history: int) -> Desk:
     """Working memory over a scratch, whose room by item is shared: about 210 kB more."""
     candidates = Candidates.empty(0, FEATURES)._replace(place=work.place, item=work.touched)
     matches = Matches.empty(REACH.sample, REACH.length)
-    return Desk(work, matches, candidates, np.zeros(history, dtype=np.int32), np.zeros(2, dtype=np.int64))
+    return Desk(
+        work,
+        matches,
+        candidates,
+        np.zeros(history, dtype=np.int32),
+        np.zeros(1, dtype=np.int64),
+        np.zeros(2, dtype=np.int64),
+        np.zeros(FEATURES, dtype=np.float32),
+        np.zeros(ROOM, dtype=np.float32),
+        np.zeros(ROOM, dtype=np.float32),
+        np.zeros(ROOM, dtype=np.int32),
+    )
 
 
 def votes(kinds: NDArray[np.float32] | None = None) -> Query:
@@ -80,6 +101,7 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     found = 1
     column(candidates, desk.recent[0], 0)
     voters = find_voters(sources.histories, user, sources.rows, query, desk.scratch)
+    desk.voters[0] = voters
     found = _neighbours(sources.rows, voters, desk, found)
     found = _walk(sources.rows, voters, desk, found)
     found = vote_sessions(

@@ -17,13 +17,15 @@ class Candidates(NamedTuple):
     """Working memory of one list; all zero between lists, so that adding needs no preparation.
 
     `place`: by item index, 1 + its column, 0 = no candidate; `item`: by column; `x`: float32[features, ROOM], what the
-    models say; `total`: by feature, the sum of its votes. `place` and `item` may be those of a `Scratch`.
+    models say; `total`: by feature, the sum of its votes. `place` and `item` may be those of a `Scratch`. `clue`: by
+    column, the visitor's item through which a similar session was found; means nothing where none was.
     """
 
     place: NDArray[np.int32]
     item: NDArray[np.int32]
     x: NDArray[np.float32]
     total: NDArray[np.float64]
+    clue: NDArray[np.int32]
 
     @classmethod
     def empty(cls, items: int, features: int) -> Candidates:
@@ -33,6 +35,7 @@ class Candidates(NamedTuple):
             np.zeros(items + 1, dtype=np.int32),
             np.zeros((features, ROOM), dtype=np.float32),
             np.zeros(features),
+            np.zeros(ROOM, dtype=np.int32),
         )
 
 

@@ -37,6 +37,8 @@ class Stream:
         Position of the key's event before, -1 for its first: following it gives the recent items, newest first.
     scored
         True where the event is a target. Never a key's first event.
+    learned
+        True where the models learn from the event; all of them, unless frozen.
     item_ids
         The catalogue, by index.
     rank
@@ -49,6 +51,7 @@ class Stream:
     weight: NDArray[np.float32]
     previous: NDArray[np.int32]
     scored: NDArray[np.bool_]
+    learned: NDArray[np.bool_]
     item_ids: list[str]
     rank: NDArray[np.int32]
 
@@ -60,7 +63,7 @@ class Stream:
         scored = self.scored[:n].copy()
         scored[-1:] = self.previous[:n][-1:] >= 0
         columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
-        return Stream(*columns, scored, self.item_ids, self.rank)
+        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank)
 
 
 Contender = Callable[[Stream, int], NDArray[np.int32]]
@@ -111,6 +114,8 @@ def prepare(
     weight: NDArray[np.float32],
     item_ids: Sequence[str],
     start: float = 0.8,
+    *,
+    frozen: bool = False,
 ) -> Stream:
     """Columns of a recording to a stream, by the protocol above.
 
@@ -122,6 +127,8 @@ def prepare(
         The catalogue.
     start
         Share of the events before the first scored one, 0 to 1.
+    frozen
+        Models learn only from events before the scored part; visitors' histories still grow.
 
     Returns
     -------
@@ -155,6 +162,7 @@ def prepare(
         weight=weight[kept].astype(np.float32),
         previous=previous,
         scored=(previous >= 0) & (kept >= start * len(key)),
+        learned=kept < start * len(key) if frozen else np.ones(len(kept), dtype=np.bool_),
         item_ids=list(item_ids),
         rank=rank,
     )

@@ -207,6 +207,8 @@ def _vote(
         at = column(candidates, ring[slot], found)
         if at >= 0:
             found += at == found
+            if x[at] == 0.0:
+                candidates.clue[at] = recent[matches.first[m]]
             x[at] += part
             candidates.total[feature] += part
     return found
