@@ -19,7 +19,7 @@ from models.histories import SESSION_START, HistoryArrays
 from models.kernel import kernel
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
-from models.session_knn import Matches, Neighbourhood, vote_sessions
+from models.session_knn import Matches, Neighbourhood, distinct_recent, vote_sessions
 from models.tallies import HALF_LIVES, Tallies, strength
 
 # features by row of the candidates' table: first the votes ...
@@ -95,7 +95,7 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     Column 0 is the item the visitor is on. 0 if there is none.
     """
     candidates = desk.candidates
-    distinct, visit = _recent(sources.histories, user, desk.recent)
+    distinct = distinct_recent(sources.histories, user, desk.recent)
     if distinct == 0:
         return 0
     found = 1
@@ -122,28 +122,21 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     _level(candidates, found)
     _popularity(sources.tallies, candidates, found)
     known = sources.rows.total[desk.scratch.row[0]] if voters > 0 and desk.scratch.seed[0] == desk.recent[0] else 0.0
-    desk.group[0] = 1 + _length_group(visit)
+    desk.group[0] = 1 + _length_group(_visit(sources.histories, user))
     desk.group[1] = 1 + LENGTHS + _evidence_group(known)
     return found
 
 
 @kernel
-def _recent(histories: HistoryArrays, user: int, recent: NDArray[np.int32]) -> tuple[int, int]:
-    """Write a user's distinct recent items, newest first; returns how many, and the touches of this visit."""
+def _visit(histories: HistoryArrays, user: int) -> int:
+    """Touches of the visit a user is on, as far as the ring remembers them."""
     size = histories.item.shape[1]
     head = np.int64(histories.head[user])
-    distinct, visit = 0, 0
-    first = True
-    for i in range(histories.count[user]):
-        slot = head - i if head >= i else head - i + size
-        item = histories.item[user, slot]
-        if first:
-            visit += 1
-            first = not histories.kind[user, slot] & SESSION_START
-        if not (recent[:distinct] == item).any():
-            recent[distinct] = item
-            distinct += 1
-    return distinct, visit
+    count = np.int64(histories.count[user])
+    for i in range(count):
+        if histories.kind[user, head - i if head >= i else head - i + size] & SESSION_START:
+            return int(i + 1)
+    return int(count)
 
 
 @kernel

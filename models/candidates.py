@@ -18,7 +18,8 @@ class Candidates(NamedTuple):
 
     `place`: by item index, 1 + its column, 0 = no candidate; `item`: by column; `x`: float32[features, ROOM], what the
     models say; `total`: by feature, the sum of its votes. `place` and `item` may be those of a `Scratch`. `clue`: by
-    column, the visitor's item through which a similar session was found; means nothing where none was.
+    column, the visitor's item through which a similar session was found; means nothing where none was. `voter`: by
+    column, 1 + the session that voted last.
     """
 
     place: NDArray[np.int32]
@@ -26,6 +27,7 @@ class Candidates(NamedTuple):
     x: NDArray[np.float32]
     total: NDArray[np.float64]
     clue: NDArray[np.int32]
+    voter: NDArray[np.int32]
 
     @classmethod
     def empty(cls, items: int, features: int) -> Candidates:
@@ -35,6 +37,7 @@ class Candidates(NamedTuple):
             np.zeros(items + 1, dtype=np.int32),
             np.zeros((features, ROOM), dtype=np.float32),
             np.zeros(features),
+            np.zeros(ROOM, dtype=np.int32),
             np.zeros(ROOM, dtype=np.int32),
         )
 
@@ -84,3 +87,4 @@ def clear(candidates: Candidates, found: int) -> None:
         candidates.place[candidates.item[c]] = 0
     candidates.x[:, :found] = 0.0
     candidates.total[:] = 0.0
+    candidates.voter[:found] = 0
