@@ -10,49 +10,28 @@ each sees 1/P of the sessions, and the rows see all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN
 
-from models.blend_features import FEATURES, GROUPS, Desk, Sources, describe
-from models.blend_features import NEWEST, POPULAR, PREVIOUS, SEEN, SESSIONS, STEP, WALK
-from models.candidates import clear
+from models.blend_features import GROUPS, Desk
+from models.blend_lists import HITS, LESSONS, BlendArrays, learn_touches, rank_blended
 from models.covisitation import RowArrays
 from models.histories import HistoryArrays, Touches
-from models.kernel import kernel
-from models.listwise import Learner, learn, mixed, score, softmax
+from models.listwise import Learner
 from models.postings import Postings
-from models.ranking import MICRO, Lists, Query, explain
-from models.session_knn import learn_touch
-from models.tallies import Tallies, tally
-from models.vocabulary import id_less
+from models.ranking import Lists, Query
+from models.tallies import Tallies
 
-REASONS: Final = ("covisit", "next", "sessions", "walk", "seen", "popular")
-COVISIT, NEXT, ALIKE, ONWARD, AGAIN, TREND = range(6)
-NO_REASON: Final = 255
-# where all learning of the weights starts: about what seven public streams agreed on
+# where all learning of the weights starts: about what five public streams agreed on
 PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1)
 RATE: Final = 0.05
 BLOCKS: Final = 1 << 17  # of postings: 8 MB
-ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
-EVERY: Final = 4  # ... later each so many-th: enough to follow, at a quarter of the cost
-GRID: Final = 1e5  # scores that agree to so many parts of 1 rank by id, like in `models.ranking`
-TOP: Final = 20  # a hit is a target among so many
 SAMPLE: Final = 25  # lessons whose mean hit rate is one value for ADWIN
 QUICKEN: Final = 0.25  # what a drift leaves of the squared gradients: the next steps are twice as long
-TOUCHES, LESSONS, HITS = range(3)  # counts
-
-
-class BlendArrays(NamedTuple):
-    """What kernels read and write: the partition's postings, tallies, weights and counts."""
-
-    postings: Postings
-    tallies: Tallies
-    learner: Learner
-    counts: NDArray[np.int64]
 
 
 class Blend:
@@ -66,6 +45,8 @@ class Blend:
         Learning rate of the weights, > 0. Higher adapts faster and is noisier.
     frozen
         Keep the weights as they are; sessions and popularity are still learned.
+    prior
+        Weights to start from, one per feature.
 
     Notes
     -----
@@ -73,17 +54,24 @@ class Blend:
     per block and 24 per item.
     """
 
-    def __init__(self, blocks: int = BLOCKS, rate: float = RATE, *, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        blocks: int = BLOCKS,
+        rate: float = RATE,
+        *,
+        frozen: bool = False,
+        prior: Sequence[float] = PRIOR,
+    ) -> None:
         self.rate = rate
         self.frozen = frozen
         self.drifts = 0
         self.arrays = BlendArrays(
             Postings.empty(blocks),
             Tallies.empty(),
-            Learner.start(np.array(PRIOR), GROUPS),
+            Learner.start(np.array(prior), GROUPS),
             np.zeros(3, dtype=np.int64),
         )
-        self._detector = ADWIN()
+        self._detector: Any = ADWIN()  # type: ignore[no-untyped-call]  # River's detectors are not annotated
         self._told = np.zeros(3, dtype=np.int64)
 
     @property
@@ -99,17 +87,21 @@ class Blend:
     @property
     def weights(self) -> NDArray[np.float64]:
         """Weights shared by all lists, by feature."""
-        return self.arrays.learner.weight[0].copy()
+        shared: NDArray[np.float64] = self.arrays.learner.weight[0].copy()
+        return shared
 
     def reserve(self, items: int) -> None:
         """Make room for item indices below `items`."""
         arrays = self.arrays
-        self.arrays = arrays._replace(
-            postings=arrays.postings.reserved(items), tallies=arrays.tallies.reserved(items)
-        )
+        self.arrays = arrays._replace(postings=arrays.postings.reserved(items), tallies=arrays.tallies.reserved(items))
 
     def learn_many(
-        self, histories: HistoryArrays, rows: RowArrays, touches: Touches, kinds: NDArray[np.float32], query: Query,
+        self,
+        histories: HistoryArrays,
+        rows: RowArrays,
+        touches: Touches,
+        kinds: NDArray[np.float32],
+        query: Query,
         desk: Desk,
     ) -> None:
         """Test, then learn a batch. To be called before `emit` appends the touches to the histories.
@@ -177,7 +169,11 @@ class Blend:
 
     @classmethod
     def restore(
-        cls, arrays: Mapping[str, NDArray[Any]], items: NDArray[np.int32] | None = None, rate: float = RATE, *,
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        items: NDArray[np.int32] | None = None,
+        rate: float = RATE,
+        *,
         frozen: bool = False,
     ) -> Blend:
         """A blend from the arrays of `snapshot`.
@@ -210,184 +206,3 @@ class Blend:
         blend._told = counts.copy()
         blend.drifts = int(arrays["drifts"][0])
         return blend
-
-
-@kernel
-def weigh(
-    arrays: BlendArrays, histories: HistoryArrays, user: int, rows: RowArrays, query: Query, desk: Desk
-) -> int:
-    """Gather and score a user's candidates; returns how many there are, the first being the item the user is on."""
-    sources = Sources(histories, rows, arrays.postings, arrays.tallies)
-    found = describe(sources, user, query, desk)
-    if found > 0:
-        mixed(arrays.learner, desk.group, desk.weight)
-        score(desk.candidates.x, found, desk.weight, desk.score)
-        desk.score[0] = -np.inf
-    return found
-
-
-@kernel
-def learn_touches(
-    arrays: BlendArrays,
-    histories: HistoryArrays,
-    rows: RowArrays,
-    touches: Touches,
-    kinds: NDArray[np.float32],
-    query: Query,
-    frozen: bool,
-    rate: float,
-    desk: Desk,
-) -> None:
-    """Test and learn each touch, in order."""
-    for n in range(len(touches.user)):
-        user, item = touches.user[n], touches.item[n]
-        if kinds[touches.kind[n]] <= 0 or on_item(histories, user, item):
-            continue
-        if not frozen and is_lesson(arrays.counts, histories, user):
-            found = weigh(arrays, histories, user, rows, query, desk)
-            teach(arrays, desk, found, item, rate)
-            clear(desk.candidates, found)
-        remember(arrays, histories, user, item)
-
-
-@kernel
-def on_item(histories: HistoryArrays, user: int, item: int) -> bool:
-    """Whether a user is on an item already: a repeat, which teaches nothing."""
-    return bool(histories.count[user] > 0 and histories.item[user, histories.head[user]] == item)
-
-
-@kernel
-def is_lesson(counts: NDArray[np.int64], histories: HistoryArrays, user: int) -> bool:
-    """Whether the next touch of a user is to teach the weights."""
-    turn = counts[LESSONS] < ALL_TEACH or counts[TOUCHES] % EVERY == 0
-    return bool(turn and histories.count[user] > 0)
-
-
-@kernel
-def remember(arrays: BlendArrays, histories: HistoryArrays, user: int, item: int) -> None:
-    """Learn a touch in the models that belong to the partition."""
-    arrays.counts[TOUCHES] += 1
-    tally(arrays.tallies, item)
-    learn_touch(arrays.postings, histories, user, item)
-
-
-@kernel
-def teach(arrays: BlendArrays, desk: Desk, found: int, item: int, rate: float) -> None:
-    """Move the weights towards the item that was touched, if it was a candidate; count lesson and hit."""
-    arrays.counts[LESSONS] += 1
-    target = np.int64(desk.candidates.place[item]) - 1
-    if target <= 0:
-        return
-    scores = desk.score[:found]
-    better = 0
-    for value in scores:
-        better += value > scores[target]
-    arrays.counts[HITS] += better < TOP
-    softmax(scores, desk.chance[:found])
-    learn(arrays.learner, desk.candidates.x, desk.chance[:found], target, desk.group, rate)
-
-
-@kernel
-def rank_blended(
-    arrays: BlendArrays,
-    histories: HistoryArrays,
-    users: NDArray[np.int32],
-    rows: RowArrays,
-    query: Query,
-    hidden: NDArray[np.bool_],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-    desk: Desk,
-    out: Lists,
-    reasons: NDArray[np.uint8],
-) -> None:
-    """Rank and explain a list for each of some users."""
-    for u in range(len(users)):
-        found = weigh(arrays, histories, users[u], rows, query, desk)
-        filled = choose(found, hidden, blob, ends, desk, out.item[u], out.micro[u])
-        for i in range(filled):
-            at = desk.candidates.place[out.item[u, i]] - 1
-            reasons[u, i] = main_reason(desk.weight, desk.candidates.x[:, at])
-            desk.clue[i] = desk.candidates.clue[at]
-        clear(desk.candidates, found)
-        explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
-        for i in range(filled):
-            out.why[u, i] = origin(reasons[u, i], out.item[u, i], out.why[u, i], desk.scratch.seed[0], desk.clue[i])
-        out.why[u, filled:] = -1
-        reasons[u, filled:] = NO_REASON
-
-
-@kernel
-def origin(reason: int, item: int, voter: int, newest: int, clue: int) -> int:
-    """The visitor's own item that led to a listed one, -1 for none."""
-    if reason == COVISIT:
-        return voter
-    if reason in (NEXT, ONWARD):
-        return newest
-    if reason == ALIKE:
-        return clue
-    return item if reason == AGAIN else -1
-
-
-@kernel
-def choose(
-    found: int,
-    hidden: NDArray[np.bool_],
-    blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-    desk: Desk,
-    items: NDArray[np.int32],
-    micros: NDArray[np.int64],
-) -> int:
-    """Write the best candidates by rounded score, then id, with their chances; returns how many."""
-    k = len(items)
-    filled = 0
-    floor = np.float32(-np.inf)
-    softmax(desk.score[:found], desk.chance[:found])
-    for c in range(1, found):
-        if filled == k and desk.score[c] < floor:  # most candidates end here
-            continue
-        item = desk.candidates.item[c]
-        if hidden[item]:
-            continue
-        key = np.int64(np.floor(desk.score[c] * GRID + 0.5))
-        at = filled
-        while at > 0 and (
-            key > micros[at - 1] or (key == micros[at - 1] and id_less(blob, ends, item, items[at - 1]))
-        ):
-            if at < k:
-                items[at] = items[at - 1]
-                micros[at] = micros[at - 1]
-            at -= 1
-        if at < k:
-            items[at] = item
-            micros[at] = key
-            filled = min(filled + 1, k)
-        if filled == k:
-            floor = np.float32((micros[k - 1] - 1) / GRID)
-    for i in range(filled):
-        chance = desk.chance[desk.candidates.place[items[i]] - 1]
-        micros[i] = max(np.int64(chance * MICRO + 0.5), 1)
-    items[filled:] = -1
-    micros[filled:] = 0
-    return filled
-
-
-@kernel
-def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32]) -> int:
-    """The model that adds most to a candidate's score; popularity where none adds anything."""
-    best, reason = 0.0, TREND
-    parts = (
-        (COVISIT, NEWEST, STEP),
-        (NEXT, STEP, SESSIONS),
-        (ALIKE, SESSIONS, WALK),
-        (ONWARD, WALK, SEEN),
-        (AGAIN, SEEN, POPULAR),
-    )
-    for which, first, end in parts:
-        part = 0.0
-        for k in range(first, end):
-            part += weight[k] * x[k]
-        if part > best:
-            best, reason = part, which
-    return reason

@@ -19,7 +19,7 @@ from models.histories import SESSION_START, HistoryArrays
 from models.kernel import kernel
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
-from models.session_knn import Matches, Neighbourhood, distinct_recent, vote_sessions
+from models.session_votes import Matches, Neighbourhood, distinct_recent, vote_sessions
 from models.tallies import HALF_LIVES, Tallies, strength
 
 # features by row of the candidates' table: first the votes ...
@@ -161,22 +161,17 @@ def _walk(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     row = desk.scratch.row[0]
     best = np.full(STEPS, -1, dtype=np.int64)
     for c in range(rows.size[row]):
-        if rows.item[row, c] == desk.recent[0]:
-            continue
-        at = STEPS
+        at = STEPS if rows.item[row, c] != desk.recent[0] else 0
         while at > 0 and (best[at - 1] < 0 or rows.value[row, c] > rows.value[row, best[at - 1]]):
             if at < STEPS:
                 best[at] = best[at - 1]
             at -= 1
-        if at < STEPS:
             best[at] = c
-    for c in best:
-        if c < 0:
-            break
-        item = rows.item[row, c]
-        onward = rows.row[item] if item < len(rows.row) else NO_ROW
+    for cell in best:
+        item = rows.item[row, cell]
+        onward = rows.row[item] if cell >= 0 and item < len(rows.row) else NO_ROW
         if onward != NO_ROW and rows.total[onward] > 0:
-            vote = rows.value[row, c] / rows.total[onward]
+            vote = rows.value[row, cell] / rows.total[onward]
             cells, values, size = rows.item[onward], rows.value[onward], rows.size[onward]
             found = add_cells(desk.candidates, WALK, cells, values, size, vote, found)
     return found

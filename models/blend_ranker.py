@@ -9,18 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from river import reco
 
-from models.blend import BLOCKS, RATE, REASONS, Blend, BlendArrays, choose, is_lesson, remember, teach, weigh
-from models.blend_features import Desk, desk, votes
+from models.blend import BLOCKS, PRIOR, RATE, Blend
+from models.blend_features import BACK, EARLIER, NEAR, NEWEST, PREVIOUS, SESSIONS, STEP, TIMES, WALK, Desk, desk, votes
+from models.blend_lists import REASONS, BlendArrays, choose, is_lesson, remember, teach, weigh
 from models.candidates import clear
 from models.covisitation import Deltas, NeighbourRows, RowArrays, Weighting, apply_deltas, emit, emit_into, weighting
+from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.kernel import kernel
 from models.ranking import Lists, Query, scratch
 from models.vocabulary import Vocabulary
 
+PARTS: Final = {
+    "covisit": (NEWEST, PREVIOUS, EARLIER),
+    "next": (STEP,),
+    "sessions": (SESSIONS,),
+    "walk": (WALK,),
+    "seen": (BACK, NEAR, TIMES),
+}
 CHUNK: Final = 2_000  # events between two looks at the hit rate
-YEAR_2000_S: Final = 946_684_800
 
 
 class BlendRanker(reco.base.Ranker):
@@ -150,7 +158,7 @@ class BlendRanker(reco.base.Ranker):
         return lists, reasons
 
 
-def run(stream: Stream, k: int, partitions: int = 1) -> NDArray[np.int32]:
+def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[np.int32]:
     """Test, then learn a whole stream in kernels: the evaluator's blend contender.
 
     Parameters
@@ -162,6 +170,8 @@ def run(stream: Stream, k: int, partitions: int = 1) -> NDArray[np.int32]:
     partitions
         Parts the visitors are dealt to: each has weights, sessions and popularity of its own, and all share the rows,
         as in a running system.
+    part
+        One of `PARTS`, to rank by it alone, with its start weights for good; empty for the whole blend.
 
     Returns
     -------
@@ -175,7 +185,8 @@ def run(stream: Stream, k: int, partitions: int = 1) -> NDArray[np.int32]:
     rows = NeighbourRows()
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
-    blends = [Blend() for _ in range(partitions)]
+    prior = [weight if not part or feature in PARTS[part] else 0.0 for feature, weight in enumerate(PRIOR)]
+    blends = [Blend(prior=prior) for _ in range(partitions)]
     for blend in blends:
         blend.reserve(len(items))
     n = len(stream)
@@ -190,6 +201,7 @@ def run(stream: Stream, k: int, partitions: int = 1) -> NDArray[np.int32]:
             touches,
             stream.scored,
             stream.learned,
+            bool(part),
             start,
             min(start + CHUNK, n),
             arrays,
@@ -215,6 +227,7 @@ def _run(
     touches: Touches,
     scored: NDArray[np.bool_],
     learned: NDArray[np.bool_],
+    alone: bool,
     start: int,
     end: int,
     blends: tuple[BlendArrays, ...],
@@ -248,11 +261,11 @@ def _run(
     for n in range(start, end):
         user, item = touches.user[n], touches.item[n]
         blend = blends[user % len(blends)]
-        lesson = learned[n] and is_lesson(blend.counts, histories, user)
+        lesson = learned[n] and not alone and is_lesson(blend.counts, histories, user)
         if scored[n] or lesson:
             found = weigh(blend, histories, user, rows, query, work)
             if scored[n]:
-                choose(found, hidden, blob, ends, work, out[queries], micros)
+                choose(found, 0.0 if alone else -np.inf, hidden, blob, ends, work, out[queries], micros)
                 queries += 1
             if lesson:
                 teach(blend, work, found, item, RATE)

@@ -44,7 +44,7 @@ class Candidates(NamedTuple):
 
 @kernel
 def column(candidates: Candidates, item: int, found: int) -> int:
-    """Column of an item, `found` if it is new (it is listed then, and the caller counts it), `FULL` if there is none."""
+    """Column of an item: `found` if it is new (it is listed then, and the caller counts it), `FULL` if none is left."""
     place = np.int64(candidates.place[item])
     if place > 0:
         return int(place - 1)

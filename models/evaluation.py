@@ -177,6 +177,14 @@ def _previous(key: NDArray[np.int32]) -> NDArray[np.int32]:
     return previous
 
 
+def reciprocal_ranks(stream: Stream, lists: NDArray[np.int32]) -> NDArray[np.float64]:
+    """1 / place of each target in its list, 0 where it is missing; parameters as for `measure`."""
+    found = np.zeros(len(lists))
+    hits, places = np.nonzero(lists == stream.item[np.flatnonzero(stream.scored), None])
+    found[hits] = 1 / (places + 1)
+    return found
+
+
 def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
     """Compare a contender's lists with what the visitors did next.
 

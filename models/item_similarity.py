@@ -12,7 +12,7 @@ from river import reco
 from models.covisitation import Deltas, Weighting, emit, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
-from models.histories import HISTORY, Histories, HistoryArrays, Touches
+from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import (
@@ -168,6 +168,7 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
     _run(
         touches,
         stream.scored,
+        stream.learned,
         histories.arrays,
         rows.arrays,
         rows.half_life_s,
@@ -185,6 +186,7 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
 def _run(
     touches: Touches,
     scored: NDArray[np.bool_],
+    learned: NDArray[np.bool_],
     histories: HistoryArrays,
     rows: RowArrays,
     half_life_s: float,
@@ -220,6 +222,9 @@ def _run(
             current = current_item(histories, user[0])
             select(found, current, hidden, blob, spans, work, out[queries], micros)
             queries += 1
+        if not learned[n]:
+            append(histories, user[0], touches.item[n], touches.kind[n], touches.ts[n], touches.starts[n])
+            continue
         one = Touches(
             user, touches.item[n : n + 1], touches.kind[n : n + 1], touches.ts[n : n + 1], touches.starts[n : n + 1]
         )

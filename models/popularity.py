@@ -269,7 +269,7 @@ def run(stream: Stream, k: int, half_life_s: float = HALF_LIFE_S) -> NDArray[np.
     """
     ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
-    _run(stream.item, ts, stream.weight, stream.previous, stream.scored, stream.rank, half_life_s, out)
+    _run(stream.item, ts, stream.weight, stream.previous, stream.scored, stream.learned, stream.rank, half_life_s, out)
     return out
 
 
@@ -280,6 +280,7 @@ def _run(
     weight: NDArray[np.float32],
     previous: NDArray[np.int32],
     scored: NDArray[np.bool_],
+    learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
     half_life_s: float,
     out: NDArray[np.int32],
@@ -301,6 +302,8 @@ def _run(
                     out[queries, shown] = top[i]
                     shown += 1
             queries += 1
+        if not learned[n]:
+            continue
         decay_add_many(values, epochs, item[n : n + 1], weight[n : n + 1], ts[n : n + 1], half_life_s)
         filled = _take_out(top, strengths, filled, item[n])
         filled = place(top, strengths, filled, item[n], _strength(values[item[n]], epochs[item[n]]), rank)

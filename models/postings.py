@@ -60,7 +60,7 @@ def live(postings: Postings, number: int) -> bool:
 def before(postings: Postings, number: int) -> int:
     """Number of the block before a live one; -1 where the list ends."""
     back = np.int64(postings.block[number % len(postings.block), BACK])
-    earlier: int = number - back if back > 0 else NONE
+    earlier = int(number - back) if back > 0 else NONE
     return earlier if live(postings, earlier) else NONE
 
 

@@ -155,7 +155,7 @@ def run(stream: Stream, k: int, steps: int = STEPS, rules: int = RULES) -> NDArr
         One row of item indices per scored event, best first, -1 where the list is shorter.
     """
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
-    _run(stream.item, stream.previous, stream.scored, stream.rank, steps, rules, out)
+    _run(stream.item, stream.previous, stream.scored, stream.learned, stream.rank, steps, rules, out)
     return out
 
 
@@ -164,6 +164,7 @@ def _run(
     item: NDArray[np.int32],
     previous: NDArray[np.int32],
     scored: NDArray[np.bool_],
+    learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
     steps: int,
     rules: int,
@@ -189,4 +190,5 @@ def _run(
                 score = rounded(weights[recent[0], c])
                 filled = place(out[queries], best, filled, items[recent[0], c], score, rank)
             queries += 1
-        _learn(items, weights, sizes, recent[:length], item[n])
+        if learned[n]:
+            _learn(items, weights, sizes, recent[:length], item[n])

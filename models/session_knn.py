@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import Candidates, clear, column
+from models.candidates import Candidates, clear
 from models.evaluation import Stream
 from models.histories import Histories, HistoryArrays, append
 from models.kernel import kernel
-from models.postings import FILLED, FIRST, NONE, Postings, before, live, post
+from models.postings import NONE, Postings
+from models.session_votes import Matches, Neighbourhood, distinct_recent, learn_touch, vote_sessions
 from models.toplist import ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
 
@@ -26,193 +27,6 @@ SAMPLE: Final = 1_000
 NEIGHBOURS: Final = 500
 LENGTH: Final = 10
 HISTORY: Final = 50
-FREE: Final = 0
-
-
-class Matches(NamedTuple):
-    """Working memory of one query: the sessions that share an item with it. `table` is all `FREE` between queries.
-
-    `table`: open addressing, 1 + the place of a user among those kept. Of those: `user`; `slot`, its place in the
-    table; `similarity`; `first`, the query item (0 = newest) by which it was found; `last`, the one that added last.
-    """
-
-    table: NDArray[np.int32]
-    user: NDArray[np.int32]
-    slot: NDArray[np.int32]
-    similarity: NDArray[np.float32]
-    first: NDArray[np.int32]
-    last: NDArray[np.int32]
-
-    @classmethod
-    def empty(cls, sample: int, length: int) -> Matches:
-        """Room for `sample` sessions for each of `length` items: 28 to 36 bytes each."""
-        kept = sample * length
-        return cls(
-            np.zeros(1 << (2 * kept - 1).bit_length(), dtype=np.int32),
-            np.zeros(kept, dtype=np.int32),
-            np.zeros(kept, dtype=np.int32),
-            np.zeros(kept, dtype=np.float32),
-            np.zeros(kept, dtype=np.int32),
-            np.zeros(kept, dtype=np.int32),
-        )
-
-
-class Neighbourhood(NamedTuple):
-    """How far a query looks: `sample` latest sessions per item, `neighbours` of them vote, `length` items matched."""
-
-    sample: int
-    neighbours: int
-    length: int
-
-
-@kernel
-def learn_touch(postings: Postings, histories: HistoryArrays, user: int, item: int) -> None:
-    """List a user's session under an item it is about to get, unless its ring has the item already."""
-    for slot in range(histories.count[user]):
-        if histories.item[user, slot] == item:
-            return
-    post(postings, item, user)
-
-
-@kernel
-def vote_sessions(
-    postings: Postings,
-    histories: HistoryArrays,
-    recent: NDArray[np.int32],
-    own: int,
-    reach: Neighbourhood,
-    matches: Matches,
-    candidates: Candidates,
-    feature: int,
-    found: int,
-) -> int:
-    """Let the sessions most like a query vote for their items.
-
-    Parameters
-    ----------
-    postings, histories
-        Sessions by item, and the sessions.
-    recent
-        The query: distinct items, newest first.
-    own
-        A user who is no neighbour (the one who asks), or -1.
-    reach
-        How far to look.
-    matches, candidates, feature, found
-        Working memory; where to add the votes, and how many candidates there are.
-
-    Returns
-    -------
-    int
-        How many candidates there are now.
-
-    Notes
-    -----
-    Cost: one table probe per session met and up to a ring of cells per neighbour: about 3 us for 50, 25 and 3.
-    """
-    kept = 0
-    for position in range(min(len(recent), reach.length)):
-        if recent[position] < len(postings.newest):
-            kept = _meet(postings, recent[position], position, own, reach.sample, matches, kept)
-    edge, room = _edge(matches.similarity[:kept], reach.neighbours)
-    for m in range(kept):
-        similarity = matches.similarity[m]
-        if similarity > edge:
-            found = _vote(histories, recent, matches, m, candidates, feature, found)
-        elif similarity == edge and room > 0:
-            room -= 1
-            found = _vote(histories, recent, matches, m, candidates, feature, found)
-    for m in range(kept):
-        matches.table[matches.slot[m]] = FREE
-    return found
-
-
-@kernel
-def _meet(
-    postings: Postings, item: int, position: int, own: int, sample: int, matches: Matches, kept: int
-) -> int:
-    """Credit the latest sessions with a query item, newest first; returns how many sessions are kept now."""
-    share = np.float32(1.0 / (position + 1))
-    number = postings.newest[item]
-    if not live(postings, number):
-        number = NONE
-    left = sample
-    while number != NONE:
-        block = postings.block[number % len(postings.block)]
-        for at in range(FIRST + block[FILLED] - 1, FIRST - 1, -1):
-            user = block[at]
-            if user == own:
-                continue
-            if left == 0:
-                return kept
-            left -= 1
-            slot = _slot(matches, user)
-            m = matches.table[slot] - 1
-            if m < 0:
-                m = kept
-                kept += 1
-                matches.table[slot] = kept
-                matches.user[m] = user
-                matches.slot[m] = slot
-                matches.similarity[m] = 0.0
-                matches.first[m] = position
-            elif matches.last[m] == position:
-                continue  # it had left the session's ring and came back
-            matches.last[m] = position
-            matches.similarity[m] += share
-        number = before(postings, number)
-    return kept
-
-
-@kernel
-def _slot(matches: Matches, user: int) -> int:
-    """Where a user stands in the table, or the free place for it."""
-    mask = len(matches.table) - 1
-    slot = (user * 0x9E3779B1 >> 7) & mask
-    while matches.table[slot] != FREE and matches.user[matches.table[slot] - 1] != user:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@kernel
-def _edge(similarity: NDArray[np.float32], neighbours: int) -> tuple[float, int]:
-    """Similarity that a neighbour must exceed, and how many that just reach it have room (the first met come first)."""
-    if len(similarity) <= neighbours:
-        return -1.0, 0
-    edge = np.partition(similarity, len(similarity) - neighbours)[len(similarity) - neighbours]
-    room = neighbours
-    for value in similarity:
-        room -= value > edge
-    return edge, room
-
-
-@kernel
-def _vote(
-    histories: HistoryArrays,
-    recent: NDArray[np.int32],
-    matches: Matches,
-    m: int,
-    candidates: Candidates,
-    feature: int,
-    found: int,
-) -> int:
-    """Add one session's vote to each of its items; nothing if what they share has left its ring since."""
-    ring = histories.item[matches.user[m]]
-    size = histories.count[matches.user[m]]
-    if not (ring[:size] == recent[matches.first[m]]).any():
-        return found
-    part = matches.similarity[m] / np.float32(matches.first[m] + 1)
-    x = candidates.x[feature]
-    for slot in range(size):
-        at = column(candidates, ring[slot], found)
-        if at >= 0 and candidates.voter[at] != m + 1:  # a session counts once per item
-            found += at == found
-            if candidates.voter[at] == 0:
-                candidates.clue[at] = recent[matches.first[m]]
-            candidates.voter[at] = m + 1
-            x[at] += part
-            candidates.total[feature] += part
-    return found
 
 
 class SessionKNN(ScoreRanker):
@@ -313,7 +127,10 @@ class SessionKNN(ScoreRanker):
             return {}
         recent = np.array(list(dict.fromkeys(self._histories.recent(session)))[: self.length], dtype=np.int32)
         candidates = Candidates.empty(len(self._ids), 1)
-        reach, matches = Neighbourhood(self.sample, self.neighbours, self.length), Matches.empty(self.sample, self.length)
+        reach, matches = (
+            Neighbourhood(self.sample, self.neighbours, self.length),
+            Matches.empty(self.sample, self.length),
+        )
         postings, histories = self._postings, self._histories.arrays
         found = vote_sessions(postings, histories, recent, NONE, reach, matches, candidates, 0, 0)
         items = candidates.item[:found]
@@ -335,7 +152,12 @@ class SessionKNN(ScoreRanker):
 
 
 def run(
-    stream: Stream, k: int, sample: int = SAMPLE, neighbours: int = NEIGHBOURS, length: int = LENGTH
+    stream: Stream,
+    k: int,
+    sample: int = SAMPLE,
+    neighbours: int = NEIGHBOURS,
+    length: int = LENGTH,
+    partitions: int = 1,
 ) -> NDArray[np.int32]:
     """Test, then learn a whole stream in one kernel: the evaluator's session-kNN contender.
 
@@ -347,6 +169,8 @@ def run(
         Length of the lists.
     sample, neighbours, length
         As for `SessionKNN`; the postings hold the whole stream.
+    partitions
+        Parts the sessions are dealt to; none sees the sessions of another.
 
     Returns
     -------
@@ -357,7 +181,7 @@ def run(
     items = len(stream.item_ids)
     histories = Histories(HISTORY)
     histories.reserve(int(stream.key.max(initial=0)) + 1)
-    postings = Postings.empty(max(len(stream), 1)).reserved(items)
+    postings = tuple(Postings.empty(max(len(stream), 1)).reserved(items) for _ in range(partitions))
     work, reach = Matches.empty(sample, length), Neighbourhood(sample, neighbours, length)
     _run(
         stream.key,
@@ -383,7 +207,7 @@ def _run(
     learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
     histories: HistoryArrays,
-    postings: Postings,
+    dealt: tuple[Postings, ...],
     reach: Neighbourhood,
     matches: Matches,
     candidates: Candidates,
@@ -391,19 +215,21 @@ def _run(
 ) -> None:
     recent = np.empty(histories.item.shape[1], dtype=np.int32)
     best = np.empty(out.shape[1], dtype=np.int64)
-    seen = np.zeros(len(rank), dtype=np.int64)
-    events = 0
+    counts = np.zeros((len(dealt), len(rank)), dtype=np.int64)
+    events = np.zeros(len(dealt), dtype=np.int64)
     queries = 0
     for n in range(len(key)):
+        partition = key[n] % len(dealt)
+        postings, seen = dealt[partition], counts[partition]
         if scored[n]:
             distinct = distinct_recent(histories, key[n], recent)
-            found = vote_sessions(
-                postings, histories, recent[:distinct], NONE, reach, matches, candidates, 0, 0
-            )
+            found = vote_sessions(postings, histories, recent[:distinct], NONE, reach, matches, candidates, 0, 0)
             filled = 0
             for c in range(found):
                 candidate = candidates.item[c]
-                score = candidates.x[0, c] * math.log(events / seen[candidate]) if seen[candidate] > 0 else 0.0
+                score = (
+                    candidates.x[0, c] * math.log(events[partition] / seen[candidate]) if seen[candidate] > 0 else 0.0
+                )
                 if candidate != recent[0] and score > 0.0:
                     filled = place(out[queries], best, filled, candidate, rounded(score), rank)
             clear(candidates, found)
@@ -411,20 +237,5 @@ def _run(
         if learned[n]:
             learn_touch(postings, histories, key[n], item[n])
             seen[item[n]] += 1
-            events += 1
+            events[partition] += 1
         append(histories, key[n], item[n], 0, 0, False)
-
-
-@kernel
-def distinct_recent(histories: HistoryArrays, user: int, recent: NDArray[np.int32]) -> int:
-    """Write a user's distinct recent items, newest first; returns how many."""
-    size = histories.item.shape[1]
-    head = np.int64(histories.head[user])
-    distinct = 0
-    for i in range(histories.count[user]):
-        slot = head - i if head >= i else head - i + size
-        item = histories.item[user, slot]
-        if not (recent[:distinct] == item).any():
-            recent[distinct] = item
-            distinct += 1
-    return distinct

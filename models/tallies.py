@@ -66,7 +66,8 @@ def tally(tallies: Tallies, item: int) -> None:
 @kernel
 def added(cell: float, now: float) -> float:
     """The cell after a touch at time `now`, in half-lives."""
-    return now + np.log2(1.0 + 2.0 ** (cell - now))
+    grown_to: float = now + np.log2(1.0 + 2.0 ** (cell - now))
+    return grown_to
 
 
 @kernel
