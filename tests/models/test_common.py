@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from models.blend_ranker import BlendRanker
 from models.item_similarity import ItemSimilarity
 from models.popularity import Popularity
 from models.sequential_rules import SequentialRules
@@ -30,13 +31,14 @@ class Model(Protocol):
 Make = Callable[[], Model]
 
 MODELS: dict[str, Make] = {
+    "blend": lambda: BlendRanker(blocks=50),
     "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
     "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
     "sequential_rules": lambda: SequentialRules(rules=10, max_users=40, max_items=50),
-    "session_knn": lambda: SessionKNN(sample=20, neighbours=10, max_clicks=200, max_sessions=40, max_items=50),
+    "session_knn": lambda: SessionKNN(sample=20, neighbours=10, blocks=50, max_sessions=40, max_items=50),
 }
 # its bound is that of the stage that owns it: users and items are dropped with their partition
-UNBOUNDED = {"item_similarity"}
+UNBOUNDED = {"item_similarity", "blend"}
 
 models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 

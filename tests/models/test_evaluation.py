@@ -77,7 +77,7 @@ def test_a_share_out_of_range_is_refused() -> None:
         stream_of([], start=1.5)
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "popularity", "sequential_rules"])
+@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "popularity", "sequential_rules", "blend_ranker"])
 @given(touches=TOUCHES, start=st.sampled_from([0.0, 0.5]), k=st.integers(1, 12))
 @settings(deadline=None, max_examples=50)
 def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], start: float, k: int) -> None:
@@ -94,7 +94,7 @@ def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], sta
         assert row == sorted(row, key=lambda i: i < 0), "has a hole"
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules"])
+@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker"])
 def test_every_personal_contender_finds_a_certain_successor(name: str) -> None:
     run: Contender = import_module(f"models.{name}").run
     touches = [touch for key in range(20) for touch in ((key, key % 2, 1), (key, 2 + key % 2, 1))]
