@@ -148,7 +148,7 @@ class Blend:
     ) -> None:
         """Rank lists for some users, as `rank_rows` does; `reasons` gets indices into `REASONS`, else `NO_REASON`.
 
-        A score is the chance, in millionths, that the item is the next one, among the candidates of the list.
+        A score is the item's chance to be the next one, in millionths of the chance of the list's first.
         """
         rank_blended(self.arrays, histories, users, rows, query, hidden, blob, ends, desk, out, reasons)
 

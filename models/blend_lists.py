@@ -164,14 +164,13 @@ def choose(
     items: NDArray[np.int32],
     micros: NDArray[np.int64],
 ) -> int:
-    """Write the best candidates by rounded score, then id, with their chances; returns how many.
+    """Write the best candidates by rounded score, then id; returns how many.
 
-    Only scores above `least` count.
+    Only scores above `least` count. What is written as an item's score is its chance, in millionths of the first one's.
     """
     k = len(items)
     filled = 0
     floor = np.float32(least)
-    softmax(desk.score[:found], desk.chance[:found])
     for c in range(1, found):
         if desk.score[c] <= floor:  # most candidates end here
             continue
@@ -191,9 +190,9 @@ def choose(
             filled = min(filled + 1, k)
         if filled == k:
             floor = np.float32(max((micros[k - 1] - 1) / GRID, least))
-    for i in range(filled):
-        chance = desk.chance[desk.candidates.place[items[i]] - 1]
-        micros[i] = np.int64(max(chance * MICRO, 1.0) + 0.5)
+    for i in range(filled - 1, -1, -1):
+        below = (micros[0] - micros[i]) / GRID
+        micros[i] = np.int64(max(np.exp(-below) * MICRO, 1.0) + 0.5)
     items[filled:] = -1
     micros[filled:] = 0
     return filled

@@ -118,7 +118,7 @@ class BlendRanker(reco.base.Ranker):
         self._rows.learn(deltas, np.zeros(len(self._items), dtype=np.int32))
 
     def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
-        """Chance of an item to be a user's next, 0 to 1; 0 where nothing is known. Reading leaves the state equal."""
+        """Chance of an item to be next, relative to the likeliest one's: 0 to 1; 0 where nothing is known."""
         return dict(self.recommend(user, k=max(len(self._items), 1))).get(str(item), 0.0)
 
     def rank(self, user: Hashable, items: set[Hashable], x: dict[str, Any] | None = None) -> list[Hashable]:
@@ -127,7 +127,10 @@ class BlendRanker(reco.base.Ranker):
         return sorted(items, key=lambda item: (-chances.get(str(item), 0.0), str(item)))
 
     def recommend(self, user: Hashable, k: int = 20) -> list[tuple[str, float]]:
-        """At most k (item, chance) pairs, best first, ties by item id; without the item the user is on."""
+        """At most k (item, score) pairs, best first, ties by item id; without the item the user is on.
+
+        A score is the item's chance to be next, relative to that of the first.
+        """
         lists, _ = self._ranked(user, k)
         size = int((lists.item[0] >= 0).sum())
         return list(zip(self._items.texts(lists.item[0, :size]), (lists.micro[0, :size] / 1e6).tolist(), strict=True))

@@ -186,7 +186,7 @@ def _vote(
     """Add one session's vote to each of its items; nothing if what they share has left its ring since."""
     ring = histories.item[matches.user[m]]
     size = histories.count[matches.user[m]]
-    if not (ring[:size] == recent[matches.first[m]]).any():
+    if not holds(ring, size, recent[matches.first[m]]):
         return found
     part = matches.similarity[m] / np.float32(matches.first[m] + 1)
     x = candidates.x[feature]
@@ -203,6 +203,15 @@ def _vote(
 
 
 @kernel
+def holds(items: NDArray[np.int32], size: int, item: int) -> bool:
+    """Whether an item is among the first `size`."""
+    for slot in range(size):
+        if items[slot] == item:
+            return True
+    return False
+
+
+@kernel
 def distinct_recent(histories: HistoryArrays, user: int, recent: NDArray[np.int32]) -> int:
     """Write a user's distinct recent items, newest first; returns how many."""
     size = histories.item.shape[1]
@@ -211,7 +220,7 @@ def distinct_recent(histories: HistoryArrays, user: int, recent: NDArray[np.int3
     for i in range(histories.count[user]):
         slot = head - i if head >= i else head - i + size
         item = histories.item[user, slot]
-        if not (recent[:distinct] == item).any():
+        if not holds(recent, distinct, item):
             recent[distinct] = item
             distinct += 1
     return distinct

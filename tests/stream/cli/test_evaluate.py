@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stream.cli.evaluate import evaluate
+from stream.errors import BadInputError
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Forty visits of three items; the second follows the first, and then the first comes again."""
+    rows = ["ts,user,session,item,type,value"]
+    for visit in range(40):
+        for step, item in enumerate((visit % 4, visit % 4 + 4, visit % 4)):
+            rows.append(f"{1_700_000_000_000 + 1000 * len(rows)},u{visit},s{visit},i{item},view,{step}")
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def report(*arguments: str) -> dict[str, dict[str, float | list[float]]]:
+    app = typer.Typer()
+    app.command()(evaluate)
+    done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    models: dict[str, dict[str, float | list[float]]] = json.loads(done.stdout)["models"]
+    return models
+
+
+def test_models_are_told_with_intervals_and_how_far_the_blend_is_ahead(recording: Path) -> None:
+    models = report(str(recording), "--models", "popularity,blend", "--partitions", "2")
+    assert list(models) == ["popularity", "blend"]
+    blend, other = models["blend"], models["popularity"]
+    assert blend["hr"] == blend["mrr"] == 1.0
+    assert blend["hr_interval"] == [1.0, 1.0]
+    assert "blend_ahead_hr_interval" not in blend
+    low, high = other["blend_ahead_mrr_interval"]  # type: ignore[misc]  # a pair
+    assert isinstance(other["mrr"], float)
+    assert 0 < low <= 1 - other["mrr"] <= high
+
+
+def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Path) -> None:
+    with recording.open("a") as file:
+        for visit in range(10):
+            for item in ("new1", "new2"):
+                file.write(f"{1_700_000_900_000 + visit},late{visit},late{visit},{item},view,\n")
+    learned = report(str(recording), "--from", "0.857", "--models", "covisit,sknn,blend,sequential_rules")
+    frozen = report(str(recording), "--from", "0.857", "--models", "covisit,sknn,blend,sequential_rules", "--frozen")
+    for name in learned:
+        assert learned[name]["hr"] == 0.9, name  # all but the first visitor of the new items
+        assert frozen[name]["hr"] == 0.0, name
+
+
+def test_an_unknown_model_is_named_with_the_known_ones(recording: Path) -> None:
+    with pytest.raises(BadInputError, match="there is no 'blnd'; choose from all, covisit"):
+        report(str(recording), "--models", "blnd")
