@@ -19,12 +19,12 @@ from river.drift import ADWIN
 
 from models.blend_features import GROUPS, Desk
 from models.blend_lists import HITS, LESSONS, BlendArrays, learn_touches, rank_blended
-from models.covisitation import RowArrays
 from models.histories import HistoryArrays, Touches
 from models.listwise import Learner
-from models.postings import Postings
+from models.neighbour_rows import RowArrays
+from models.postings import NONE, Postings
 from models.ranking import Lists, Query
-from models.tallies import Tallies
+from models.tallies import NEVER, Tallies
 
 # where all learning of the weights starts: about what five public streams agreed on
 PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1)
@@ -95,6 +95,18 @@ class Blend:
         arrays = self.arrays
         self.arrays = arrays._replace(postings=arrays.postings.reserved(items), tallies=arrays.tallies.reserved(items))
 
+    def drop_items(self, items: NDArray[np.int32]) -> None:
+        """Forget some items: nothing refers to their indices any more, and they go to others.
+
+        A dropped user needs no such call: a posting counts only as long as the user's ring has the item.
+        """
+        postings, tallies = self.arrays.postings, self.arrays.tallies
+        postings.newest[items] = NONE
+        tallies.slow[items] = tallies.fast[items] = NEVER
+        kept = tallies.popular[~np.isin(tallies.popular, items)]
+        tallies.popular[:] = NONE
+        tallies.popular[: len(kept)] = kept
+
     def learn_many(
         self,
         histories: HistoryArrays,
@@ -141,7 +153,7 @@ class Blend:
         query: Query,
         hidden: NDArray[np.bool_],
         blob: NDArray[np.uint8],
-        ends: NDArray[np.int64],
+        spans: NDArray[np.int64],
         desk: Desk,
         out: Lists,
         reasons: NDArray[np.uint8],
@@ -150,7 +162,7 @@ class Blend:
 
         A score is the item's chance to be the next one, in millionths of the chance of the list's first.
         """
-        rank_blended(self.arrays, histories, users, rows, query, hidden, blob, ends, desk, out, reasons)
+        rank_blended(self.arrays, histories, users, rows, query, hidden, blob, spans, desk, out, reasons)
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of the state; ADWIN's window is not kept and fills again."""

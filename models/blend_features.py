@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import ROOM, Candidates, add_cells, column
-from models.covisitation import NO_ROW, RowArrays, power_law
+from models.covisitation import power_law
 from models.histories import SESSION_START, HistoryArrays
 from models.kernel import kernel
+from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
 from models.session_votes import Matches, Neighbourhood, distinct_recent, vote_sessions

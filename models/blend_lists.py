@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from models.blend_features import NEWEST, POPULAR, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
 from models.candidates import clear
-from models.covisitation import RowArrays
 from models.histories import HistoryArrays, Touches
 from models.kernel import kernel
 from models.listwise import Learner, learn, mixed, score, softmax
+from models.neighbour_rows import RowArrays
 from models.postings import Postings
 from models.ranking import MICRO, Lists, Query, explain
 from models.session_votes import learn_touch
@@ -120,7 +120,7 @@ def rank_blended(
     query: Query,
     hidden: NDArray[np.bool_],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     desk: Desk,
     out: Lists,
     reasons: NDArray[np.uint8],
@@ -128,7 +128,7 @@ def rank_blended(
     """Rank and explain a list for each of some users."""
     for u in range(len(users)):
         found = weigh(arrays, histories, users[u], rows, query, desk)
-        filled = choose(found, -np.inf, hidden, blob, ends, desk, out.item[u], out.micro[u])
+        filled = choose(found, -np.inf, hidden, blob, spans, desk, out.item[u], out.micro[u])
         for i in range(filled):
             at = desk.candidates.place[out.item[u, i]] - 1
             reasons[u, i] = main_reason(desk.weight, desk.candidates.x[:, at])
@@ -159,7 +159,7 @@ def choose(
     least: float,
     hidden: NDArray[np.bool_],
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     desk: Desk,
     items: NDArray[np.int32],
     micros: NDArray[np.int64],
@@ -179,7 +179,9 @@ def choose(
             continue
         key = np.int64(np.floor(desk.score[c] * GRID + 0.5))
         at = filled
-        while at > 0 and (key > micros[at - 1] or (key == micros[at - 1] and id_less(blob, ends, item, items[at - 1]))):
+        while at > 0 and (
+            key > micros[at - 1] or (key == micros[at - 1] and id_less(blob, spans, item, items[at - 1]))
+        ):
             if at < k:
                 items[at] = items[at - 1]
                 micros[at] = micros[at - 1]

@@ -13,11 +13,12 @@ from models.blend import BLOCKS, PRIOR, RATE, Blend
 from models.blend_features import BACK, EARLIER, NEAR, NEWEST, PREVIOUS, SESSIONS, STEP, TIMES, WALK, Desk, desk, votes
 from models.blend_lists import REASONS, BlendArrays, choose, is_lesson, remember, teach, weigh
 from models.candidates import clear
-from models.covisitation import Deltas, NeighbourRows, RowArrays, Weighting, apply_deltas, emit, emit_into, weighting
+from models.covisitation import Deltas, Weighting, emit, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.kernel import kernel
+from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import Lists, Query, scratch
 from models.vocabulary import Vocabulary
 
@@ -157,7 +158,7 @@ class BlendRanker(reco.base.Ranker):
             histories, rows = self._histories.arrays, self._rows.arrays
             work = self._desk()
             query = self._query
-            self.blend.rank_many(histories, found, rows, query, hidden, items.blob, items.ends, work, lists, reasons)
+            self.blend.rank_many(histories, found, rows, query, hidden, items.blob, items.spans, work, lists, reasons)
         return lists, reasons
 
 
@@ -214,7 +215,7 @@ def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[
             weighting(),
             votes(),
             items.blob,
-            items.ends,
+            items.spans,
             work,
             used,
             queries,
@@ -240,7 +241,7 @@ def _run(
     weights: Weighting,
     query: Query,
     blob: NDArray[np.uint8],
-    ends: NDArray[np.int64],
+    spans: NDArray[np.int64],
     work: Desk,
     used: int,
     queries: int,
@@ -268,7 +269,7 @@ def _run(
         if scored[n] or lesson:
             found = weigh(blend, histories, user, rows, query, work)
             if scored[n]:
-                choose(found, 0.0 if alone else -np.inf, hidden, blob, ends, work, out[queries], micros)
+                choose(found, 0.0 if alone else -np.inf, hidden, blob, spans, work, out[queries], micros)
                 queries += 1
             if lesson:
                 teach(blend, work, found, item, RATE)

@@ -204,11 +204,11 @@ def _vote(
 
 @kernel
 def holds(items: NDArray[np.int32], size: int, item: int) -> bool:
-    """Whether an item is among the first `size`."""
-    for slot in range(size):
-        if items[slot] == item:
-            return True
-    return False
+    """Whether an item is among the first `size`; a comparison of arrays would allocate one."""
+    slot = 0
+    while slot < size and items[slot] != item:
+        slot += 1
+    return slot < size
 
 
 @kernel

@@ -251,7 +251,7 @@ def _ranked(blend: Blend, model: BlendRanker) -> list[tuple[list[int], list[int]
     hidden = np.zeros(len(items), dtype=np.bool_)
     histories, rows = model._histories.arrays, model._rows.arrays
     work = desk(scratch(len(items)), 20)
-    blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.ends, work, lists, reasons)
+    blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists, reasons)
     return list(zip(lists.item.tolist(), lists.micro.tolist(), reasons.tolist(), strict=True))
 
 
@@ -285,6 +285,19 @@ def test_a_snapshot_finds_its_items_under_other_indices() -> None:
     assert moved.arrays.tallies.popular[listed >= 0].tolist() == there[listed[listed >= 0]].tolist()
 
 
+def test_dropped_items_are_forgotten_before_their_index_goes_to_another() -> None:
+    model = BlendRanker()
+    teach(model, [(n % 3, n % 7, 1) for n in range(40)])
+    tallies, postings = model.blend.arrays.tallies, model.blend.arrays.postings
+    listed = tallies.popular[tallies.popular >= 0].tolist()
+    model.blend.drop_items(np.array(listed[1:3], dtype=np.int32))
+    assert tallies.popular[: len(listed) - 1].tolist() == [listed[0], *listed[3:], -1]
+    assert (tallies.slow[listed[1:3]] == -np.inf).all()
+    assert (tallies.fast[listed[1:3]] == -np.inf).all()
+    assert (postings.newest[listed[1:3]] == -1).all()
+    assert (postings.newest[listed[3:]] >= 0).all()
+
+
 def test_hidden_items_are_not_shown() -> None:
     model = BlendRanker()
     teach(model, [(n % 3, n % 7, 1) for n in range(40)])
@@ -294,7 +307,7 @@ def test_hidden_items_are_not_shown() -> None:
     items, users = model._items, np.zeros(1, dtype=np.int32)
     histories, rows = model._histories.arrays, model._rows.arrays
     work = model._desk()
-    model.blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.ends, work, lists, reasons)
+    model.blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists, reasons)
     assert set(lists.item[0].tolist()) <= {3, -1}
 
 
