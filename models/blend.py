@@ -195,22 +195,24 @@ class Blend:
         arrays
             The arrays.
         items
-            For each item index of the snapshot the index here; None = the same.
+            For each item index of the snapshot the index here, -1 where there is none; None = the same.
         rate, frozen
             As for `Blend`.
         """
         known = len(arrays["newest"])
         here = np.arange(known, dtype=np.int32) if items is None else items[:known]
+        there = np.flatnonzero(here >= 0)
         blend = cls(int(arrays["blocks"][0]), rate, frozen=frozen)
         blend.reserve(int(here.max(initial=-1)) + 1)
         postings, tallies, learner, counts = blend.arrays
         postings.block[: len(arrays["block"])] = arrays["block"]
-        postings.newest[here] = arrays["newest"][: len(here)]
+        postings.newest[here[there]] = arrays["newest"][there]
         postings.allocated[:] = arrays["allocated"]
-        tallies.slow[here] = arrays["slow"][: len(here)]
-        tallies.fast[here] = arrays["fast"][: len(here)]
-        listed = arrays["popular"] >= 0
-        tallies.popular[listed] = here[arrays["popular"][listed]]
+        tallies.slow[here[there]] = arrays["slow"][there]
+        tallies.fast[here[there]] = arrays["fast"][there]
+        listed = here[arrays["popular"][arrays["popular"] >= 0]]
+        listed = listed[listed >= 0]
+        tallies.popular[: len(listed)] = listed
         tallies.events[:] = arrays["events"]
         learner.weight[:] = arrays["weight"]
         learner.square[:] = arrays["square"]

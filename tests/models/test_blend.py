@@ -276,13 +276,14 @@ def test_a_snapshot_finds_its_items_under_other_indices() -> None:
     teach(model, [(n % 5, (n * n) % 10, 1) for n in range(60)])
     size = len(model._items)
     there = np.arange(size, dtype=np.int32)[::-1].copy()
-    moved = Blend.restore(model.blend.snapshot(), there)
-    for name in ("slow", "fast"):
-        cells = getattr(moved.arrays.tallies, name)
-        assert cells[there].tolist() == getattr(model.blend.arrays.tallies, name)[:size].tolist()
-    assert moved.arrays.postings.newest[there].tolist() == model.blend.arrays.postings.newest[:size].tolist()
-    listed = model.blend.arrays.tallies.popular
-    assert moved.arrays.tallies.popular[listed >= 0].tolist() == there[listed[listed >= 0]].tolist()
+    there[2] = -1  # nothing else refers to this item any more
+    kept = np.flatnonzero(there >= 0)
+    moved, old = Blend.restore(model.blend.snapshot(), there).arrays, model.blend.arrays
+    assert moved.tallies.slow[there[kept]].tolist() == old.tallies.slow[kept].tolist()
+    assert moved.tallies.fast[there[kept]].tolist() == old.tallies.fast[kept].tolist()
+    assert moved.postings.newest[there[kept]].tolist() == old.postings.newest[kept].tolist()
+    listed = [there[item] for item in old.tallies.popular if item >= 0 and item != 2]
+    assert moved.tallies.popular[: len(listed) + 1].tolist() == [*listed, -1]
 
 
 def test_dropped_items_are_forgotten_before_their_index_goes_to_another() -> None:
