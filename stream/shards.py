@@ -31,7 +31,6 @@ __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
-MOST_WAITING: Final = 8  # fetches of a shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class HostSettings:
         lost ("accept": for brokers that delete silently, and for topics with transactional writers, whose markers
         look like holes).
     batch_records
-        Most records that fetches are put together to.
+        Most records that fetches are put together to, and that wait before no more are taken from Faust.
     """
 
     snapshot_every_s: float = 30.0
@@ -167,7 +166,7 @@ class ShardHost:
             task = asyncio.create_task(self._work(self._stages[shard.topic], shard))
             self._tasks.add(task)  # the event loop itself holds tasks only weakly
             task.add_done_callback(self._tasks.discard)
-        while len(shard.waiting) >= MOST_WAITING and not shard.lost:
+        while sum(len(waiting.records) for waiting in shard.waiting) > self.settings.batch_records and not shard.lost:
             shard.room.clear()
             await shard.room.wait()
 

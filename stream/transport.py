@@ -353,7 +353,7 @@ def faust_settings(
     partitions
         Most partitions of a topic that this worker may own.
     fetch_records
-        Most records in one fetch; memory is bounded to about ``5 * partitions * fetch_records`` records per topic.
+        Most records in one fetch; memory is bounded to about ``6 * partitions * fetch_records`` records per topic.
     """
     # Faust pauses a partition whose fetch comes when an agent's queue is 80 % full, and blocks delivery to every agent
     # when it is full. An agent that waits for another one would then wait for ever: so each partition's last fetch must

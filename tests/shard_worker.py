@@ -167,6 +167,7 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
             exit_s=orders.exit_s,
             session_s=orders.session_s,
             on_gap="accept" if orders.on_gap == "accept" else "stop",
+            batch_records=orders.fetch_records,
         ),
     )
     host.attach(app)
@@ -184,7 +185,8 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
             counts=dict(host.counts),
             losses=list(host.losses),
             may_write=host.may_write(),
-            buffered=sum(len(event.value.records) for event in waiting),
+            buffered=sum(len(event.value.records) for event in waiting)
+            + sum(len(fetch.records) for shard in host.shards.values() for fetch in shard.waiting),
         )
         path = Path(orders.folder) / f"status-{orders.name}.json"
         path.with_suffix(".tmp").write_bytes(msgspec.json.encode(status))
