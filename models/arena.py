@@ -69,10 +69,12 @@ def put(heads: NDArray[np.int64], blob: NDArray[np.uint8], data: NDArray[np.uint
 
 @kernel
 def free(heads: NDArray[np.int64], blob: NDArray[np.uint8], span: int) -> None:
-    """Give a string's chunk back."""
+    """Give a string's chunk back, its bytes wiped: what is removed may be someone's name."""
     chunks = (length_of(span) + CHUNK - 1) // CHUNK
+    at = start_of(span)
+    for i in range(at, end_of(span)):
+        blob[i] = 0
     if 0 < chunks < CLASSES:
-        at = start_of(span)
         _write(blob, at, heads[chunks])
         heads[chunks] = at
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.histories import HISTORY, KIND_MASK, SESSION_START, HistoryArrays, Touches, append
+from models.histories import HISTORY, KIND_MASK, SESSION_START, Histories, HistoryArrays, Touches, append
 from models.kernel import kernel
 
 GAP = 3  # a session boundary counts like this many further items
@@ -101,6 +101,30 @@ def emit(histories: HistoryArrays, touches: Touches, weighting: Weighting) -> De
     pairs = int(deltas.start[visits])
     ends = (visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
     return Deltas._make(column[:end] for column, end in zip(deltas, ends, strict=True))
+
+
+def retract(histories: Histories, users: NDArray[np.int32], weighting: Weighting) -> Deltas:
+    """What `emit` returned for what the histories keep of some users, with the opposite sign.
+
+    Parameters
+    ----------
+    histories
+        Left as they are.
+    users
+        Distinct indices.
+    weighting
+        As it was when the touches were learned.
+
+    Returns
+    -------
+    Deltas
+        Exactly what was emitted for users whose history was never cut. For others, touches that were dropped from it
+        stay in the sums, as do their pairs.
+    """
+    alone = Histories(histories.size)
+    alone.reserve(len(users))
+    deltas = emit(alone.arrays, histories.recall(users), weighting)
+    return deltas._replace(weight=-deltas.weight, pull=-deltas.pull)
 
 
 @kernel

@@ -18,6 +18,14 @@ from numpy.typing import NDArray
 from models.kernel import kernel
 
 YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
+ROUNDING: Final = 1e-9  # share of a subtracted amount that may be left of it by rounding alone
+
+
+@kernel
+def summed(value: float, amount: float) -> float:
+    """Add; where a subtraction leaves nothing or only its rounding, 0: noise divided by noise would be a neighbour."""
+    total = value + amount
+    return total if total > ROUNDING * abs(amount) else 0.0
 
 
 @kernel
@@ -38,4 +46,4 @@ def decay_add_many(
         if behind > 0:
             values[index] *= np.ldexp(1.0, -behind) if behind < 1024 else 0.0
             epochs[index] = epoch
-        values[index] = max(values[index] + weights[n] * 2.0 ** (age - epochs[index]), 0.0)
+        values[index] = summed(values[index], weights[n] * 2.0 ** (age - epochs[index]))

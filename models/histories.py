@@ -90,9 +90,22 @@ class Histories:
         return bool(append(self.arrays, user, item, kind, ts, starts))
 
     def clear(self, users: NDArray[np.int32]) -> None:
-        """Forget what some users touched."""
-        self.arrays.head[users] = 0
-        self.arrays.count[users] = 0
+        """Forget what some users touched, and wipe it."""
+        for column in self.arrays:
+            column[users] = 0
+
+    def recall(self, users: NDArray[np.int32]) -> Touches:
+        """What is kept of some users' touches, user by user, oldest first; they are called 0, 1 ... as they are given.
+
+        Appended to empty histories it makes the same histories again.
+        """
+        a = self.arrays
+        age = np.arange(self.size - 1, -1, -1)
+        kept = age < a.count[users][:, None]
+        slots = (a.head[users].astype(np.int64)[:, None] - age) % self.size
+        item, kind, ts = (column[users[:, None], slots][kept] for column in (a.item, a.kind, a.ts))
+        user = np.repeat(np.arange(len(users), dtype=np.int32), a.count[users])
+        return Touches(user, item, kind & KIND_MASK, ts, (kind & SESSION_START) > 0)
 
     def recent(self, user: int) -> list[int]:
         """Items of a user, newest first; empty for an unknown user."""

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas
+from models.decay import summed
 from models.kernel import kernel
 from models.vocabulary import grown
 
 NO_ROW = -1
 COUNTED = -2  # only while missing rows are counted
-ROUNDING = 1e-9  # share of a subtracted amount that may be left of it by rounding alone
 
 
 class RowArrays(NamedTuple):
@@ -276,13 +276,6 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
         rows.epoch[row] = epoch
     factor: float = 2.0 ** (ages - rows.epoch[row])
     return factor
-
-
-@kernel
-def summed(value: float, amount: float) -> float:
-    """Add; where a subtraction leaves nothing or only its rounding, 0: noise divided by noise would be a neighbour."""
-    total = value + amount
-    return total if total > ROUNDING * abs(amount) else 0.0
 
 
 @kernel

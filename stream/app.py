@@ -1,4 +1,4 @@
-"""The worker: Faust's app with the batch transport, three agents, and what surrounds them."""
+"""The worker: Faust's app with the batch transport, its agents, and what surrounds them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 from faust.types.auth import AuthProtocol
 
 from models.offers import Offer, decode_offer
+from stream.agents.door import DoorAgent
 from stream.agents.global_ import GlobalAgent
 from stream.agents.item import ItemAgent
 from stream.agents.user import UserAgent
@@ -30,6 +31,7 @@ from stream.pulse import Pulse
 from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
+from stream.stages.door import Door
 from stream.stages.global_ import MODEL_KEY, GlobalStage, decode_model
 from stream.stages.item import ItemStage
 from stream.stages.space import ItemSpace
@@ -54,6 +56,7 @@ def rules_of(settings: Settings) -> UserRules:
         sample_rate=settings.sample_rate,
         consent=settings.consent_default == "granted",
         users=settings.users,
+        tombstones=settings.tombstones,
     )
 
 
@@ -164,7 +167,9 @@ class Worker:
             settings.topic("events"), self.users, *outputs, self.neighbours, fence, self.gate.ready
         )
         self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs)
-        agents: tuple[Stage, ...] = (self.user_agent, self.item_agent, self.global_agent)
+        privacy = settings.topic("privacy")
+        door = DoorAgent(privacy, Door(privacy, settings.events_partitions), *outputs)
+        agents: tuple[Stage, ...] = (self.user_agent, self.item_agent, self.global_agent, door)
         self.host = ShardHost(
             agents,
             SnapshotStore.of(settings),

@@ -19,7 +19,18 @@ from models.features import channel_of
 from models.profiles import DENIED, GRANTED
 from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, recognise
 from stream.adapters.cloudevents import Headers, binary
-from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, Control, Event, Id, Item, timestamp_us
+from stream.events import (
+    KINDS,
+    MAX_ID_BYTES,
+    MAX_RECORD_BYTES,
+    Control,
+    Event,
+    Id,
+    Item,
+    RankAgain,
+    Request,
+    timestamp_us,
+)
 
 YEAR_2000_US: Final = YEAR_2000_S * 1_000_000
 YEAR_2100_US: Final = 4_102_444_800_000_000  # models keep seconds since 2000 in 32 bits, until 2136
@@ -184,7 +195,7 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
     elif marks is None or shape is not None:
         pass
     elif marks.control is not msgspec.UNSET and (control := _control(value)) is not None:
-        batch.controls.append((record.offset, control))
+        _take_control(record, value, control, batch)
         return
     else:
         elements = marks.events
@@ -195,6 +206,37 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
         _take_element(record, index, bytes(element), batch, take)
     if not elements:
         batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
+
+
+def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:
+    try:
+        for user in control.users if isinstance(control, RankAgain) else ():
+            _check_id("users[]", user)
+        if isinstance(control, Request):
+            _check_id("user", control.user)
+            _date(control, record)
+    except Refused as verdict:
+        batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
+    else:
+        batch.controls.append((record.offset, control))
+
+
+def _date(request: Request, record: Record) -> None:
+    """Put in when it was asked: not after its record was written."""
+    recorded_ms = min(record.timestamp, YEAR_2100_US // 1000)
+    asked_ms = recorded_ms if request.asked_ms is None else min(request.asked_ms, recorded_ms)
+    request.asked_ms = max(asked_ms, YEAR_2000_S * 1000)
+
+
+def decode_request(record: Record) -> Request | DeadLetter:
+    """Decode and validate a record of topic ``privacy``."""
+    batch = decode([record])
+    for _, control in batch.controls:
+        if isinstance(control, Request):
+            return control
+    for letter in batch.dead:
+        return letter
+    return _letter(record, 0, "unknown_shape", "neither a request to forget nor to export", record.value or b"")
 
 
 def _array(value: bytes) -> list[msgspec.Raw] | None:

@@ -126,7 +126,27 @@ class RankAgain(msgspec.Struct, kw_only=True, tag_field="control", tag="rank"):
     users: list[str]
 
 
-Control = RankAll | RankAgain
+class Forget(msgspec.Struct, kw_only=True, tag_field="control", tag="forget"):
+    """Request of topic ``privacy``, and control record of topic ``events``: forget a user, up to now.
+
+    `request` names the request in its answer. `asked_ms` is when it was asked; absent: at the record's time.
+    """
+
+    user: Id
+    request: str = ""
+    asked_ms: int | None = None
+
+
+class Export(msgspec.Struct, kw_only=True, tag_field="control", tag="export"):
+    """Request of topic ``privacy``, and control record of topic ``events``: tell what is kept of a user."""
+
+    user: Id
+    request: str = ""
+    asked_ms: int | None = None
+
+
+Request = Forget | Export
+Control = RankAll | RankAgain | Request
 
 
 def timestamp_us(value: float | str) -> int:

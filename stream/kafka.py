@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import ConfigurationError
 from stream.settings import Settings
@@ -30,3 +34,16 @@ def client_options(settings: Settings) -> dict[str, Any]:
         options["sasl_plain_username"] = settings.kafka_username
         options["sasl_plain_password"] = settings.kafka_password.get_secret_value()
     return options
+
+
+@asynccontextmanager
+async def careful_producer(settings: Settings) -> AsyncIterator[Any]:
+    """An idempotent producer that waits for all replicas, for the few records of a command."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, **client_options(settings)
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()

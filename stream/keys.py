@@ -22,6 +22,7 @@ PROFILE_TTL_S: Final = 90 * 86_400
 SIMILAR_TTL_S: Final = 7 * 86_400
 TRENDING_TTL_S: Final = 7 * 86_400
 NEIGHBOURS_TTL_S: Final = 7 * 86_400
+PRIVACY_TTL_S: Final = 600
 COVISIT: Final = b"covisit"  # name of the model behind lists
 
 _ESCAPES: Final = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
@@ -106,19 +107,24 @@ class Keys:
         """Hash with a user's segment, propensity, churn, rfm, value, last_ts, consent."""
         return self._of(user) + b"profile"
 
+    def privacy(self, user: str) -> bytes:
+        """Answer to a user's latest request to forget or to export."""
+        return self._of(user) + b"privacy"
+
     def user_keys(self, user: str, placements: Iterable[str] = ()) -> tuple[bytes, ...]:
         """Every key a user can have: the closed list that erasure deletes, without any SCAN.
 
         Examples
         --------
         >>> Keys().user_keys("u1", ["cart"])
-        (b'rv:{u1}:recs', b'rv:{u1}:offers', b'rv:{u1}:profile', b'rv:{u1}:recs:cart')
+        (b'rv:{u1}:recs', b'rv:{u1}:offers', b'rv:{u1}:profile', b'rv:{u1}:privacy', b'rv:{u1}:recs:cart')
         """
         base = self._of(user)
         return (
             base + b"recs",
             base + b"offers",
             base + b"profile",
+            base + b"privacy",
             *(base + b"recs:" + quote(placement) for placement in placements),
         )
 

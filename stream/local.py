@@ -170,6 +170,8 @@ class LocalPipeline:
         learned = self.users.learn(partition, records)
         for send in learned.sends:
             self._send(send)
+        for answer in learned.answers:
+            await self._flush(answer.writes)
         pushes = self.users.rank(
             partition, learned.users, learned.ts_ms, force=learned.force, as_of_ms=learned.as_of_ms
         )

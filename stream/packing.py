@@ -28,6 +28,12 @@ class Origin(NamedTuple):
     index: NDArray[np.int64]  # type: ignore[assignment]  # the field's name outweighs tuple.index
     category: NDArray[np.int32]
 
+    @classmethod
+    def of_record(cls, offset: int, visits: int) -> Origin:
+        """So many visits that all come from one record, and belong to no category."""
+        zeros = np.zeros(visits, dtype=np.int64)
+        return cls(zeros + offset, zeros, np.full(visits, -1, dtype=np.int32))
+
 
 @kernel
 def pack_targets(

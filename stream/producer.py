@@ -44,7 +44,7 @@ class Receipt(NamedTuple):
     offset: int
 
 
-class _Draft(NamedTuple):
+class Draft(NamedTuple):
     """An event as the worker will see it, for `decode`."""
 
     offset: int
@@ -280,7 +280,7 @@ def prepare(
         value = event if isinstance(event, bytes) else _completed(event, recorded_us, now_ns)
     except (TypeError, ValueError) as error:
         raise BadInputError(f"the event is not JSON: {error}") from error
-    batch = decode((_Draft(0, recorded_us // 1000, None, value),))
+    batch = decode((Draft(0, recorded_us // 1000, None, value),))
     if batch.dead:
         raise BadInputError(f"the event would be refused ({batch.dead[0].reason}): {batch.dead[0].detail}")
     if len(batch.user) != 1 or batch.raw[0] != value:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
-
 from stream.events import timestamp_us
-from stream.kafka import client_options
+from stream.kafka import careful_producer, client_options
 from stream.producer import EventProducer
 from stream.progress import Progress
 from stream.settings import Settings
@@ -121,11 +119,7 @@ async def republish(settings: Settings, report: Callable[[str], None] = lambda _
     async with Progress(settings) as progress:
         report("waiting until all events are learned")
         await progress.drained()
-        producer = AIOKafkaProducer(
-            bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, **client_options(settings)
-        )
-        await producer.start()
-        try:
+        async with careful_producer(settings) as producer:
             before = None
             while (owners := await progress.owners()) != before:
                 before = owners
@@ -134,5 +128,3 @@ async def republish(settings: Settings, report: Callable[[str], None] = lambda _
                     for partition in await progress.ends(role):
                         await producer.send_and_wait(settings.topic(role), value, partition=partition)
                     await progress.until(role, await progress.ends(role))
-        finally:
-            await producer.stop()

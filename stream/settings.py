@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     sample_rate: float = Field(1 / 16, ge=0, le=1, description="Share of events whose user is sampled for clustering")
     lateness_hours: Positive = Field(24.0, description="Events older than the watermark by more are not learned")
     dedup: int = Field(1_000_000, ge=1, description="Event ids remembered per partition")
+    tombstones: int = Field(1_000_000, ge=1, description="Forgotten users remembered per partition of topic events")
     consent_default: Literal["granted", "denied"] = Field("granted", description="Consent where an event says nothing")
 
     publish_every_s: Positive = Field(5.0, description="At most so often per key: similar, nb, trending, segment")

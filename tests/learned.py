@@ -74,7 +74,7 @@ def learned(settings: Settings) -> Learned:
         books[partition] = Counter({kind: count for kind, count in shard.counts.items() if count})
         offsets[partition] = snapshot.offset
         windows[partition] = (shard.watermark, len(shard.seen))
-        users |= _users(shard, space)
+        users |= users_of(shard, space)
     space, stage = item_shards(settings)
     size = space.rows.arrays.size
     return Learned(
@@ -101,14 +101,16 @@ def item_shards(settings: Settings) -> tuple[ItemSpace, ItemStage]:
     return space, stage
 
 
-def _users(shard: UserShard, space: ItemSpace) -> dict[str, dict[str, Any]]:
+def users_of(shard: UserShard, space: ItemSpace) -> dict[str, dict[str, Any]]:
+    """History, profile and affinities of each user."""
     names = space.ids.texts(range(len(space.ids)))
     categories = space.categories.texts(range(len(space.categories)))
     ring = {name: array.tolist() for name, array in shard.histories.arrays._asdict().items()}
     profile = {name: array.tolist() for name, array in shard.profiles.arrays._asdict().items()}
     slots = len(ring["item"][0]) if ring["item"] else 0
     users = {}
-    for n, user in enumerate(shard.users.texts(range(len(shard.users)))):
+    known = shard.users.indices()
+    for n, user in zip(known.tolist(), shard.users.texts(known), strict=True):
         places = [(ring["head"][n] - back) % slots for back in range(ring["count"][n])]
         users[user] = {
             "history": [(names[ring["item"][n][p]], ring["ts"][n][p], ring["kind"][n][p]) for p in places],

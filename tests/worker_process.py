@@ -329,5 +329,5 @@ def canonical_users(events: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def balance(counts: Mapping[str, int]) -> int:
     """Events that the books account for: every event of the log is counted under exactly one of these."""
-    kinds = ("learned", "duplicates", "late", "denied", "rekeyed")
+    kinds = ("learned", "duplicates", "late", "denied", "rekeyed", "forgotten")
     return sum(counts.get(kind, 0) for kind in kinds) + sum(n for kind, n in counts.items() if kind.startswith("dead:"))

@@ -1,4 +1,4 @@
-"""What the three agents share: where they write, and a stage that keeps the state of their shards."""
+"""What the agents share: where they write, and a stage that keeps the state of their shards."""
 
 from __future__ import annotations
 

@@ -67,6 +67,12 @@ class UserAgent(Agent[UserStage]):
         force = learned.force or self.fence.is_fresh(shard)
         if learned.everyone:  # asked for after all rows were published: none read before may count
             self.neighbours.drop()
+        for answer in learned.answers:
+            if not await self.fence.may_write(shard):
+                return
+            await self.write(answer.writes)
+            if self.fence.is_overtaken(shard):
+                await self._ask_again(shard, [answer.user])
         for start in range(0, len(learned.users), SLICE):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return

@@ -15,6 +15,8 @@ def build() -> typer.Typer:
     from stream.cli.check import check
     from stream.cli.compile_ import compile_
     from stream.cli.evaluate import evaluate
+    from stream.cli.export import export
+    from stream.cli.forget import forget
     from stream.cli.get import get
     from stream.cli.offers import offers
     from stream.cli.publish import publish
@@ -33,7 +35,8 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, get, settings, schemas):
+    personal = (get, forget, export)
+    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)

@@ -14,8 +14,9 @@ import msgspec
 
 from models import offers as offer_files
 from stream import keys
+from stream.answers import Exported, Forgotten
 from stream.catalogue import CatalogueItem
-from stream.events import Control, Event
+from stream.events import Control, Event, Request
 from stream.topics import Topic, layout
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -27,10 +28,12 @@ Schema = dict[str, Any]
 _TYPES: Final[dict[str, tuple[Any, str]]] = {
     "event": (Event, "One thing a visitor did: a record of topic events, or an element of a batch"),
     "control": (Control, "A control record of topic events"),
+    "request": (Request, "A record of topic privacy"),
     "item": (CatalogueItem, "A record of topic items"),
     "offer": (offer_files.Offer, "A record of topic offers"),
     "redis-list": (keys.Recommendations, "Value of the keys recs, similar and trending"),
     "redis-offers": (keys.Offers, "Value of the key offers"),
+    "redis-privacy": (Forgotten | Exported, "Value of the key privacy"),
 }
 _NOT_IN_REDIS: Final = "source"  # set by readers
 
@@ -70,16 +73,18 @@ _HASHES: Final[dict[str, Schema]] = {
 
 _HEADERS: Final = ("reason", "detail", "topic", "partition", "offset", "index")
 _SENT: Final = frozenset(("models", "covisits", "global", "served", "messages", "events.dlq"))
-_READ: Final = frozenset(("events", "items", "offers", "models", "covisits", "global"))
+_READ: Final = frozenset(("events", "items", "offers", "models", "covisits", "global", "privacy"))
 _PAYLOADS: Final[Mapping[str, tuple[str, ...]]] = {
     "events": ("event", "batch", "control"),
     "items": ("item",),
     "offers": ("offer",),
+    "privacy": ("request",),
 }
 _KEYS: Final[Mapping[str, str]] = {
     "events": "Canonical user: user_id, else user_pseudo_id; partitioned by murmur2",
     "items": "Item id",
     "offers": "Offer id",
+    "privacy": "The user whom the request is about",
     "events.dlq": "Key of the refused record",
 }
 
@@ -132,7 +137,7 @@ def asyncapi() -> Schema:
         "defaultContentType": "application/json",
         "channels": {_id(topic): _channel(topic) for topic in topics},
         "operations": dict(_operations(topics)),
-        "components": {"messages": {name: _message(name) for name in ("event", "batch", "control", "item", "offer")}},
+        "components": {"messages": {name: _message(name) for names in _PAYLOADS.values() for name in names}},
     }
 
 

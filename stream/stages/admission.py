@@ -1,4 +1,7 @@
-"""Which events of a batch are learned: partition, duplicates, lateness, consent, each judged on its own and counted."""
+"""Which events of a batch are learned: each is judged on its own and counted.
+
+By partition, tombstones, duplicates, lateness and consent, in this order: what is refused goes no further.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class Admitted(NamedTuple):
     """Verdict over a batch.
 
     `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned with `events`; `index`: user
-    index of every event, -1 for foreign ones; `foreign`: positions of events that belong to another partition; `told`:
-    positions of events that are not learned but say something about consent.
+    index of every event, -1 for foreign and forgotten ones; `foreign`: positions of events that belong to another
+    partition; `told`: positions of events that are not learned but say something about consent.
     """
 
     keep: NDArray[np.bool_]
@@ -38,14 +41,15 @@ class Admitted(NamedTuple):
 
 def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Admitted:
     """Judge each event of a batch; counts what is refused and updates watermark, dedup window and consent."""
-    index = shard.users.encode(batch.user, partition, partitions)
-    shard.reserve()
     ts = np.array(batch.ts, dtype=np.int64)
-    foreign = index < 0
-    keep = ~foreign
+    forgotten = _forgotten(shard, batch, ts)
+    index = _known(shard, batch, partition, partitions, forgotten)
+    shard.reserve()
+    keep = index >= 0
+    foreign = ~(keep | forgotten)
     shard.touched[index[keep]] = ts[keep] // 1_000_000 - YEAR_2000_S  # of a user's events the last one counts
     keep &= ~_duplicates(shard, batch, keep)
-    keep &= ~_late(shard, batch, ts, foreign, keep)
+    keep &= ~_late(shard, batch, ts, index >= 0, keep)
     denied = _denied(shard, batch, index, keep)
     keep &= ~denied
     shard.counts["rekeyed"] += int(foreign.sum())
@@ -70,6 +74,27 @@ def filled_at(shard: UserShard, batch: Batch, partition: int, partitions: int) -
             if len(new) >= room:
                 return batch.offset[event]
     return None
+
+
+def _forgotten(shard: UserShard, batch: Batch, ts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Events from before their user was forgotten."""
+    if len(shard.tombstones) == 0:
+        return np.zeros(len(ts), dtype=np.bool_)
+    found = shard.tombstones.cover(hash_ids(batch.user), ts // 1_000_000 - YEAR_2000_S)
+    shard.counts["forgotten"] += int(found.sum())
+    return found
+
+
+def _known(
+    shard: UserShard, batch: Batch, partition: int, partitions: int, forgotten: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Index of each event's user, -1 where not even the id is kept: of other partitions' and of forgotten users."""
+    if not forgotten.any():
+        return shard.users.encode(batch.user, partition, partitions)
+    index = np.full(len(forgotten), -1, dtype=np.int32)
+    others = np.flatnonzero(~forgotten)
+    index[others] = shard.users.encode([batch.user[event] for event in others], partition, partitions)
+    return index
 
 
 def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -97,12 +122,12 @@ def _late(
     shard: UserShard,
     batch: Batch,
     ts: NDArray[np.int64],
-    foreign: NDArray[np.bool_],
+    ours: NDArray[np.bool_],
     candidates: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Events older than the watermark, as it stood at each of them, by more than the rules allow."""
     capped = np.minimum(ts, np.array(batch.recorded, dtype=np.int64) + AHEAD_US)
-    capped[foreign] = 0
+    capped[~ours] = 0
     marks = np.maximum.accumulate(np.append(np.int64(shard.watermark), capped))
     shard.watermark = int(marks[-1])
     late = (ts < marks[1:] - shard.rules.lateness_s * 1_000_000) & candidates

@@ -33,6 +33,7 @@ from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows,
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
 EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
+TINY: Final = float(np.finfo(np.float64).tiny)
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
 
@@ -180,7 +181,7 @@ class ItemStage:
         space.unpublished[codes[space.partition[codes] == partition]] = True
         space.untold[deltas.item[mine]] = True
         shard.newest = max(shard.newest, int(deltas.ts.max()))
-        shard.counts["visits"] += int(mine.sum())
+        shard.counts["visits"] += int(np.sign(deltas.weight[mine]).sum())  # what is forgotten counts back
         if shard.rows > self.items:
             self._evict(partition, shard)
 
@@ -272,11 +273,11 @@ class ItemStage:
         size = space.ids.size
         items = np.flatnonzero(space.untold[:size] & (space.partition[:size] == partition)).astype(np.int32)
         space.untold[items] = False
-        items = items[space.trend[items] > 0]
+        items = items[space.visited[items] > 0]  # 0 is told, too: the last visitor may have been forgotten
         if len(items) == 0:
             return []
         if len(items) > STRONGEST:
-            strength = np.log2(space.trend[items]) + space.trend_epoch[items]
+            strength = np.log2(np.maximum(space.trend[items], TINY)) + space.trend_epoch[items]
             items = np.sort(items[np.argpartition(-strength, STRONGEST)[:STRONGEST]])
         record = Popular(
             partition,

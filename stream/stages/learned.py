@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.resp import WriteBatch
 from stream.stages.sends import Send
+
+NOBODY: Final = np.zeros(0, dtype=np.int32)
+
+
+class Answer(NamedTuple):
+    """What is to be written for one user whatever the ranking says: keys to delete, a report."""
+
+    user: str
+    writes: WriteBatch
 
 
 @dataclass(slots=True)
@@ -16,6 +27,7 @@ class Learned:
 
     `event_ms` holds the time of each learned event, for freshness; `as_of_ms` is set if everyone is to be ranked: the
     partition's highest event time, at which offers are judged. `force` asks to write what seems unchanged, too.
+    `answers` are to be written first, one after another. `dropped` are users who were known before these records.
     """
 
     sends: list[Send]
@@ -24,23 +36,34 @@ class Learned:
     event_ms: NDArray[np.int64]
     as_of_ms: int | None = None
     force: bool = False
+    answers: list[Answer] = field(default_factory=list)
+    dropped: NDArray[np.int32] = field(default_factory=NOBODY.copy)
+
+    @classmethod
+    def of_request(cls, sends: list[Send], answers: list[Answer], dropped: NDArray[np.int32] = NOBODY) -> Learned:
+        """What a request about one user asks for: nobody is ranked."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(sends, NOBODY, none, none, answers=answers, dropped=dropped)
 
     @property
     def everyone(self) -> bool:
         """Whether all users are to be ranked and written."""
         return self.as_of_ms is not None
 
-    def without(self, users: NDArray[np.int32]) -> Learned:
-        """Leave out users that were dropped since."""
-        kept = ~np.isin(self.users, users)
-        return replace(self, users=self.users[kept], ts_ms=self.ts_ms[kept])
-
     def then(self, after: Learned) -> Learned:
         """Both, one after the other."""
-        users, ts_ms = newest(np.append(self.users, after.users), np.append(self.ts_ms, after.ts_ms))
-        as_of_ms = self.as_of_ms if after.as_of_ms is None else after.as_of_ms
-        event_ms, force = np.append(self.event_ms, after.event_ms), self.force or after.force
-        return Learned(self.sends + after.sends, users, ts_ms, event_ms, as_of_ms, force)
+        kept = ~np.isin(self.users, after.dropped)  # their indices may stand for others by now
+        users, ts_ms = newest(np.append(self.users[kept], after.users), np.append(self.ts_ms[kept], after.ts_ms))
+        return Learned(
+            self.sends + after.sends,
+            users,
+            ts_ms,
+            np.append(self.event_ms, after.event_ms),
+            self.as_of_ms if after.as_of_ms is None else after.as_of_ms,
+            self.force or after.force,
+            self.answers + after.answers,
+            np.append(self.dropped, after.dropped),
+        )
 
 
 def newest(users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -8,35 +8,35 @@ written, and perform nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import Deltas, Weighting, emit, weighting
+from models.covisitation import Weighting, emit, weighting
 from models.decay import YEAR_2000_S
 from models.hashing import partition_of
 from models.histories import Touches
 from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
 from models.offer_table import build_table
 from models.offers import Offer
-from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays, Sample
+from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
 from models.ranking import Lists, Query, query, score_lists
 from stream.copying import Copying
-from stream.decoding import Batch, DeadLetter, Record, decode, json_of
-from stream.events import KIND_WEIGHTS, KINDS, Control, RankAgain, RankAll
+from stream.decoding import Batch, Record, decode
+from stream.events import KIND_WEIGHTS, KINDS, Export, RankAll, Request
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import SegmentModel
-from stream.stages.learned import Learned, newest
+from stream.stages.learned import Answer, Learned, newest
+from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
+from stream.stages.privacy import erasure, export, forget, named_again, request_at
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
 from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
-from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
-from stream.wire import Profiled, encode_global, pack_covisits
 
 _CART_EFFECT: Final = np.zeros(len(KINDS), dtype=np.uint8)
 _CART_EFFECT[KINDS["purchase"]] = PURCHASE
@@ -45,16 +45,6 @@ _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 
 AHEAD: Final = 16  # records looked at for each user that a nearly full shard has room for
-
-
-class Lesson(NamedTuple):
-    """What a batch taught: `event` is the batch position of each touch's event, `item` its item."""
-
-    deltas: Deltas
-    sample: Sample
-    columns: EventColumns
-    item: NDArray[np.int32]
-    event: NDArray[np.int32]
 
 
 class UserStage:
@@ -127,38 +117,46 @@ class UserStage:
         shard = self.shards[partition]
         learned: Learned | None = None
         while records:
-            dropped = shard.make_room()
+            evicted = shard.make_room()
             ahead = records[: AHEAD * (self.rules.users - len(shard.users))]
             batch = decode(ahead)
-            full = filled_at(shard, batch, partition, self.partitions)
-            if full is not None:
-                ahead = [record for record in ahead if record.offset <= full]
+            ends = (filled_at(shard, batch, partition, self.partitions), request_at(batch, ahead[0].offset))
+            end = min((offset for offset in ends if offset is not None), default=None)
+            if end is not None:
+                ahead = [record for record in ahead if record.offset <= end]
                 batch = decode(ahead)
             part = self._learn_batch(partition, shard, batch, ahead[-1].offset)
-            learned = part if learned is None else learned.without(dropped).then(part)
+            part.dropped = np.append(evicted, part.dropped)
+            learned = part if learned is None else learned.then(part)
             records = records[len(ahead) :]
         assert learned is not None
         return learned
 
     def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
-        """Learn from records up to the offset `last`, for whose users there is room."""
+        """Learn from records up to the offset `last`, for whose users there is room; a request comes alone."""
+        for offset, control in batch.controls:
+            if isinstance(control, Request):
+                return self._obey(partition, shard, offset, control)
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
         shard.counts.update({f"shape:{shape}": count for shape, count in batch.shapes.items()})
-        sends = [self._dead_letter(partition, letter, shard) for letter in batch.dead]
-        sends += [_rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
+        shard.counts.update(f"dead:{letter.reason}" for letter in batch.dead)
+        sends = [dead_letter(self.topic, partition, letter) for letter in batch.dead]
+        sends += [rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):
             lesson = self._learn(shard, batch, admitted)
-            sends += self._deltas(partition, shard, batch, lesson, last)
-            sends += self._samples(partition, batch, admitted, lesson)
+            sends += deltas_of(lesson, self.space, shard, batch, partition, last)
+            sends += samples_of(lesson, self.space, batch, admitted, partition)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
+        again, gone = named_again(shard, batch.controls)
+        answers = [Answer(user, erasure(self.keys, [user])) for user in gone]
         if any(isinstance(control, RankAll) for _, control in batch.controls):
             shard.profiled_ms[:] = 0
             everyone = np.flatnonzero(profiles.events[: shard.users.size]).astype(np.int32)
-            return Learned(sends, everyone, _last_ms(profiles, everyone), event_ms, shard.watermark // 1000, force=True)
-        again = self._asked(shard, batch.controls)
+            ts_ms, as_of_ms = _last_ms(profiles, everyone), shard.watermark // 1000
+            return Learned(sends, everyone, ts_ms, event_ms, as_of_ms, force=True, answers=answers)
         shard.profiled_ms[again] = 0
         heard = np.concatenate((admitted.events, admitted.told))
         users, ts_ms = newest(
@@ -168,7 +166,20 @@ class UserStage:
         learned = profiles.events[users] > 0
         users, ts_ms = users[learned], ts_ms[learned]
         ts_ms = np.maximum(ts_ms, _last_ms(profiles, users))
-        return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0)
+        return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0, answers=answers)
+
+    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request) -> Learned:
+        """Forget a user or tell what is kept, as the record at an offset asks."""
+        shard.counts["controls"] += 1
+        home = partition_of(request.user.encode(), self.partitions)
+        if home != partition:
+            return Learned.of_request([request_for(request, home)], [])
+        if isinstance(request, Export):
+            return Learned.of_request([], [export(shard, self.space, self.keys, request)])
+        removed = forget(shard, self.keys, self.weights, request)
+        origin = Origin.of_record(offset, len(removed.deltas.item))
+        sends = send_deltas(removed.deltas, origin, self.space, shard, partition, offset)
+        return Learned.of_request(sends, [removed.answer], removed.users)
 
     def set_offers(self, offers: Sequence[Offer]) -> None:
         """Replace the offers that may be pushed; again whenever segments got other labels."""
@@ -251,12 +262,6 @@ class UserStage:
         items = np.unique(arrays.item[users][filled])
         return items[~np.isin(space.partition[items], list(space.owned))]
 
-    def _asked(self, shard: UserShard, controls: Sequence[tuple[int, Control]]) -> NDArray[np.int32]:
-        """Known users whom control records name."""
-        named = [user for _, control in controls if isinstance(control, RankAgain) for user in control.users]
-        found = shard.users.lookup(named)
-        return found[found >= 0]
-
     def _mark_items(self) -> Iterator[None]:
         """Mark the items that offers, histories and pushed lists refer to; lists last, as rows are copied into them."""
         space = self.space
@@ -305,79 +310,7 @@ class UserStage:
         deltas = emit(shard.histories.arrays, touches, self.weights)
         return Lesson(deltas, sample, events, items, of_event)
 
-    def _deltas(self, partition: int, shard: UserShard, batch: Batch, lesson: Lesson, high: int) -> list[Send]:
-        """One record per item partition that needs something of this batch."""
-        event = lesson.event[lesson.deltas.source]
-        origin = Origin(
-            np.array(batch.offset, dtype=np.int64)[event],
-            np.array(batch.index, dtype=np.int64)[event],
-            lesson.columns.touch_category[lesson.deltas.source],
-        )
-        space = self.space
-        packed = pack_covisits(
-            lesson.deltas, origin, partition, shard.sent, high, space.partition, space.ids, space.categories
-        )
-        sends = []
-        for target, value in enumerate(packed):
-            if value is not None:
-                shard.sent[target] = high
-                sends.append(Send("covisits", value, partition=target))
-        return sends
-
-    def _samples(self, partition: int, batch: Batch, admitted: Admitted, lesson: Lesson) -> list[Send]:
-        """Profiles of sampled users for the global stage, with the item that each had in hand."""
-        sample, events, items = lesson.sample, lesson.columns, lesson.item
-        if len(sample.event) == 0:
-            return []
-        first = events.touch[sample.event]
-        has_item = events.touch[sample.event + 1] > first
-        weights = np.where(has_item, events.touch_weight[np.minimum(first, len(items) - 1)] if len(items) else 0, 0)
-        texts = [self.space.ids.text(items[t]) if has else "" for t, has in zip(first, has_item, strict=True)]
-        names = self.space.categories
-        record = Profiled(
-            partition,
-            [batch.offset[event] for event in admitted.events[sample.event]],
-            (events.ts[sample.event].astype(np.int64) + YEAR_2000_S).tolist(),
-            np.stack(
-                [sample.recency, sample.frequency, sample.spend, sample.hour_sin, sample.hour_cos], axis=1
-            ).tolist(),
-            sample.channel.tolist(),
-            [
-                {names.text(c): float(w) for c, w in zip(row, weight, strict=True) if w > 0}
-                for row, weight in zip(sample.category, sample.affinity, strict=True)
-            ],
-            texts,
-            weights.tolist(),
-        )
-        return [Send("global", encode_global(record), partition=0)]
-
-    def _dead_letter(self, partition: int, letter: DeadLetter, shard: UserShard) -> Send:
-        shard.counts[f"dead:{letter.reason}"] += 1
-        identity = {
-            "reason": letter.reason,
-            "detail": letter.detail,
-            "topic": self.topic,
-            "partition": str(partition),
-            "offset": str(letter.offset),
-            "index": str(letter.index),
-        }
-        headers = tuple((name, value.encode(errors="replace")) for name, value in identity.items())
-        return Send("dlq", letter.original, key=letter.key, headers=headers)
-
 
 def _last_ms(profiles: ProfileArrays, users: NDArray[np.int32]) -> NDArray[np.int64]:
     """Time of each user's newest event, to the second: an event out of order must not turn it back."""
     return (profiles.last_ts[users].astype(np.int64) + YEAR_2000_S) * 1000
-
-
-def _rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
-    """An event of another partition's user, on its way there; an id derived from where it was found keeps it single.
-
-    The partition is named: a topic that was given more partitions would send the event in circles.
-    """
-    raw, key = json_of(batch.raw[event]), batch.user[event].encode()
-    if not batch.event_id[event]:
-        derived = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
-        raw = b'%s,"event_id":"%s"}' % (raw.rstrip()[:-1], derived.encode())  # of two equal names the last one counts
-    home = partition_of(key, partitions)
-    return Send("events", raw, partition=home, key=key, timestamp_ms=batch.recorded[event] // 1000)

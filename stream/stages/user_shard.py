@@ -18,6 +18,7 @@ from models.histories import Histories
 from models.nesting import part, prefixed
 from models.profiles import Profiles
 from models.references import translate
+from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
 from stream.stages.space import ItemSpace
@@ -38,6 +39,7 @@ class UserRules:
     sample_rate: float = 1 / 16
     consent: bool = True
     users: int = 10_000_000
+    tombstones: int = 1_000_000
 
 
 class UserShard:
@@ -55,7 +57,8 @@ class UserShard:
 
     Notes
     -----
-    Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for the dedup window.
+    Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for
+    the dedup window; 16 bytes per forgotten user.
     Whatever changes rows of users notes them in `changes`: a copy may be under way.
     """
 
@@ -65,6 +68,7 @@ class UserShard:
         self.histories = Histories(rules.history)
         self.profiles = Profiles()
         self.seen = SeenWindow(rules.dedup)
+        self.tombstones = Tombstones(rules.tombstones)
         self.sent = np.full(targets, -1, dtype=np.int64)
         self.watermark = 0
         self.counts: Counter[str] = Counter()
@@ -180,6 +184,7 @@ class UserShard:
                 **again(self.columns(), self.changes.take()),
                 **prefixed("users", _rows(self.users.arrays())),
                 **prefixed("seen", _rows(self.seen.arrays())),
+                **prefixed("tombstones", _rows(self.tombstones.arrays())),
                 **prefixed("items", used.sources()),
                 **prefixed("categories", _rows(space.categories.arrays())),
                 "sent": Rows(self.sent),
@@ -211,6 +216,7 @@ class UserShard:
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
         shard.seen = SeenWindow.from_arrays(part(arrays, "seen"))
+        shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
         shard.sent, shard.hits = arrays["sent"], arrays["hits"]
         told = msgspec.json.decode(arrays["facts"].tobytes())
         shard.watermark, shard.hand = told["watermark"], told["hand"]

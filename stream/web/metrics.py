@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, Any]]
 
-OUTCOMES: Final = frozenset({"learned", "dead", "duplicates", "late", "denied", "rekeyed"})
+OUTCOMES: Final = frozenset({"learned", "dead", "duplicates", "late", "denied", "rekeyed", "forgotten"})
 MS: Final = 1_000
 US: Final = 1_000_000
 

@@ -30,6 +30,16 @@ def test_strings_stay_what_they_are_whatever_comes_and_goes(steps: list[bytes | 
         assert [blob[start_of(span) : end_of(span)].tobytes() for span, _ in held] == [text for _, text in held]
 
 
+@bounded
+@given(TEXTS, TEXTS)
+def test_nothing_is_left_of_what_was_freed(gone: bytes, kept: bytes) -> None:
+    heads, blob = new_heads(), np.zeros(room(2, len(gone) + len(kept)) + 8, dtype=np.uint8)
+    first, second = store(heads, blob, gone), store(heads, blob, kept)
+    free(heads, blob, first)
+    assert not blob[start_of(first) + 8 : end_of(first)].any()  # eight bytes link the free chunks
+    assert blob[start_of(second) : end_of(second)].tobytes() == kept
+
+
 def test_room_is_what_was_held_at_a_time_however_often_it_changes_hands() -> None:
     heads, blob = new_heads(), np.zeros(100_000, dtype=np.uint8)
     held: list[int] = []

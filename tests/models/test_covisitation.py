@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.covisitation import Deltas, Weighting, emit, power_law, weighting
+from models.covisitation import Deltas, Weighting, emit, power_law, retract, weighting
 from models.histories import HISTORY, Histories
 from models.neighbour_rows import NO_ROW, NeighbourRows
 from tests.plain import (
@@ -49,6 +49,35 @@ def learned(visits: list[Visit], rows: NeighbourRows | None = None, sign: float 
 
 
 # deltas
+
+
+@bounded
+@given(streams(most=30), st.sets(st.integers(0, USERS - 1)))
+def test_a_history_that_was_never_cut_retracts_what_it_taught(stream: list[Touch], gone: set[int]) -> None:
+    histories = Histories(30)
+    histories.reserve(USERS)
+    taught = visits_of(emit(histories.arrays, columns(stream), WEIGHTING))
+    wanted = [visit for user in sorted(gone) for visit in taught if stream[visit.source].user == user]
+    before = histories.snapshot(USERS)
+    found = visits_of(retract(histories, np.array(sorted(gone), dtype=np.int32), WEIGHTING))
+    assert [(v.item, -v.weight, v.ts, tuple((i, -w, s) for i, w, s in v.pairs)) for v in found] == [
+        (v.item, v.weight, v.ts, v.pairs) for v in wanted
+    ]
+    assert equal_arrays(before, histories.snapshot(USERS))
+
+
+@bounded
+@given(streams(least=1), st.integers(1, 6))
+def test_a_cut_history_retracts_what_it_still_holds(stream: list[Touch], size: int) -> None:
+    histories = Histories(size)
+    histories.reserve(USERS)
+    emit(histories.arrays, columns(stream), WEIGHTING)
+    everyone = np.arange(USERS, dtype=np.int32)
+    again = Histories(size)
+    again.reserve(USERS)
+    emit(again.arrays, histories.recall(everyone), WEIGHTING)
+    assert [again.recent(user) for user in range(USERS)] == [histories.recent(user) for user in range(USERS)]
+    assert len(retract(histories, everyone, WEIGHTING).item) == histories.arrays.count.sum()
 
 
 @bounded

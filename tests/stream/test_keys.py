@@ -58,6 +58,7 @@ def test_keys_are_those_of_the_contract() -> None:
         KEYS.recs("u1"),
         KEYS.offers("u1"),
         KEYS.profile("u1"),
+        KEYS.privacy("u1"),
         KEYS.recs("u1", "cart"),
     )
     built = [
@@ -73,8 +74,9 @@ def test_keys_are_those_of_the_contract() -> None:
         Keys("shop:a").recs("u1"),
     ]
     assert b" ".join(built).decode() == (
-        "rv:{u1}:recs rv:{u1}:offers rv:{u1}:profile rv:{u1}:recs:cart rv:similar:i%3A1 rv:nb:i1 rv:trending:all "
-        "rv:trending:category:shoes rv:trending:segment:0 rv:segment:3 rv:experiment:blue rv:meta shop:a:{u1}:recs"
+        "rv:{u1}:recs rv:{u1}:offers rv:{u1}:profile rv:{u1}:privacy rv:{u1}:recs:cart rv:similar:i%3A1 rv:nb:i1 "
+        "rv:trending:all rv:trending:category:shoes rv:trending:segment:0 rv:segment:3 rv:experiment:blue rv:meta "
+        "shop:a:{u1}:recs"
     )
 
 

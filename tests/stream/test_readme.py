@@ -127,6 +127,7 @@ def test_redis_keys() -> None:
         keys.recs("U", "P"),
         keys.offers("U"),
         keys.profile("U"),
+        keys.privacy("U"),
         keys.similar("I"),
         keys.trending(),
         keys.trending(category="C"),
