@@ -234,6 +234,10 @@ class Installation:
         """Write one record to a topic."""
         return await self._producer.send_and_wait(self.settings.topic(role), value, key=key, partition=partition)
 
+    async def look_again(self) -> None:
+        """Let the writer see partitions that were added."""
+        await self._producer.client.force_metadata_update()
+
     async def read(self, role: str) -> list[ConsumerRecord]:
         """Everything in a topic now, partition by partition."""
         ends = {
