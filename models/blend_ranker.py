@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from river import reco
 
 from models.blend import BLOCKS, PRIOR, RATE, Blend
 from models.blend_features import BACK, EARLIER, NEAR, NEWEST, PREVIOUS, SESSIONS, STEP, TIMES, WALK, Desk, desk, votes
 from models.blend_lists import REASONS, BlendArrays, choose, is_lesson, remember, teach, weigh
 from models.candidates import clear
-from models.covisitation import Deltas, Weighting, emit, emit_into, weighting
+from models.covisitation import Deltas, Weighting, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import Lists, Query, scratch
@@ -32,7 +32,7 @@ PARTS: Final = {
 CHUNK: Final = 2_000  # events between two looks at the hit rate
 
 
-class BlendRanker(reco.base.Ranker):
+class BlendRanker(HistoryRanker):
     """Recommender that blends co-visitation, transitions, similar sessions, repeats and popularity, and learns how.
 
     The best single model differs from shop to shop and from visit to visit; the blend's weights follow what visitors do
@@ -79,87 +79,36 @@ class BlendRanker(reco.base.Ranker):
         frozen: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__(seed)
+        super().__init__(history, NeighbourRows(half_life_s=half_life_s), seed)
         self.half_life_s = half_life_s
-        self.history = history
         self.blocks = blocks
         self.rate = rate
         self.frozen = frozen
-        self._users = Vocabulary()
-        self._items = Vocabulary()
-        self._histories = Histories(history)
-        self._rows = NeighbourRows(half_life_s=half_life_s)
-        self._weighting = weighting()
         self._query = votes()
+        self._reasons = np.zeros((1, 0), dtype=np.uint8)
         self.blend = Blend(blocks, rate, frozen=frozen)
-
-    def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
-        """Learn that a user touched an item.
-
-        Parameters
-        ----------
-        user, item
-            Ids; anything whose text identifies it.
-        y
-            Feedback; a touch counts if it is greater than 0.
-        x
-            Context; ``x["ts"]`` is the event time in seconds (absent: 0, hence no decay).
-        """
-        if not y > 0:
-            return
-        users, items = self._users.encode([str(user)]), self._items.encode([str(item)])
-        ts = np.array([(x or {}).get("ts", 0)], dtype=np.uint32)
-        touch = Touches(users, items, np.zeros(1, dtype=np.uint8), ts, np.zeros(1, dtype=np.bool_))
-        self._histories.reserve(len(self._users))
-        self._rows.reserve(len(self._items))
-        self.blend.reserve(len(self._items))
-        histories, kinds = self._histories.arrays, self._weighting.kind
-        self.blend.learn_many(histories, self._rows.arrays, touch, kinds, self._query, self._desk())
-        deltas = emit(histories, touch, self._weighting)
-        self._rows.learn(deltas, np.zeros(len(self._items), dtype=np.int32))
-
-    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
-        """Chance of an item to be next, relative to the likeliest one's: 0 to 1; 0 where nothing is known."""
-        return dict(self.recommend(user, k=max(len(self._items), 1))).get(str(item), 0.0)
-
-    def rank(self, user: Hashable, items: set[Hashable], x: dict[str, Any] | None = None) -> list[Hashable]:
-        """Items by decreasing chance, equal ones by their text."""
-        chances = dict(self.recommend(user, k=max(len(self._items), 1)))
-        return sorted(items, key=lambda item: (-chances.get(str(item), 0.0), str(item)))
-
-    def recommend(self, user: Hashable, k: int = 20) -> list[tuple[str, float]]:
-        """At most k (item, score) pairs, best first, ties by item id; without the item the user is on.
-
-        A score is the item's chance to be next, relative to that of the first.
-        """
-        lists, _ = self._ranked(user, k)
-        size = int((lists.item[0] >= 0).sum())
-        return list(zip(self._items.texts(lists.item[0, :size]), (lists.micro[0, :size] / 1e6).tolist(), strict=True))
 
     def explain(self, user: Hashable, k: int = 20) -> list[tuple[str, str, str | None]]:
         """The same list with each item's main reason: the model, and the user's own item that led to it, if any."""
-        lists, reasons = self._ranked(user, k)
+        lists = self._ranked(user, k)
         size = int((lists.item[0] >= 0).sum())
         whys = [self._items.text(why) if why >= 0 else None for why in lists.why[0, :size].tolist()]
-        names = [REASONS[reason] for reason in reasons[0, :size]]
+        names = [REASONS[reason] for reason in self._reasons[0, :size]] if size else []
         return list(zip(self._items.texts(lists.item[0, :size]), names, whys, strict=True))
+
+    def _foresee(self, touch: Touches) -> None:
+        self.blend.reserve(len(self._items))
+        kinds, histories = self._weighting.kind, self._histories.arrays
+        self.blend.learn_many(histories, self._rows.arrays, touch, kinds, self._query, self._desk())
+
+    def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
+        items, work = self._items, self._desk()
+        histories, rows = self._histories.arrays, self._rows.arrays
+        reasons = self._reasons = np.zeros(lists.item.shape, dtype=np.uint8)
+        self.blend.rank_many(histories, user, rows, self._query, hidden, items.blob, items.spans, work, lists, reasons)
 
     def _desk(self) -> Desk:
         return desk(scratch(len(self._items)), self.history)
-
-    def _ranked(self, user: Hashable, k: int) -> tuple[Lists, NDArray[np.uint8]]:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        lists, reasons = Lists.empty(1, k), np.zeros((1, k), dtype=np.uint8)
-        found = self._users.lookup([str(user)])
-        if found[0] >= 0:
-            items = self._items
-            hidden = np.zeros(len(items), dtype=np.bool_)
-            histories, rows = self._histories.arrays, self._rows.arrays
-            work = self._desk()
-            query = self._query
-            self.blend.rank_many(histories, found, rows, query, hidden, items.blob, items.spans, work, lists, reasons)
-        return lists, reasons
 
 
 def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[np.int32]:

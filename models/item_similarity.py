@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from river import reco
 
-from models.covisitation import Deltas, Weighting, emit, emit_into, weighting
+from models.covisitation import Deltas, Weighting, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import (
@@ -30,7 +27,7 @@ from models.ranking import (
 from models.vocabulary import Vocabulary
 
 
-class ItemSimilarity(reco.base.Ranker):
+class ItemSimilarity(HistoryRanker):
     """Item-to-item recommender that learns from each event: decayed, position-weighted co-visitation.
 
     A visitor's recent items vote for their neighbours; the newest votes loudest and adds where visitors went next from
@@ -77,66 +74,15 @@ class ItemSimilarity(reco.base.Ranker):
         history: int = HISTORY,
         seed: int | None = None,
     ) -> None:
-        super().__init__(seed)
+        super().__init__(history, NeighbourRows(neighbours, transitions, half_life_s), seed)
         self.neighbours = neighbours
         self.transitions = transitions
         self.half_life_s = half_life_s
-        self.history = history
-        self._users = Vocabulary()
-        self._items = Vocabulary()
-        self._histories = Histories(history)
-        self._rows = NeighbourRows(neighbours, transitions, half_life_s)
-        self._weighting = weighting()
         self._query = query()
 
-    def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
-        """Learn that a user touched an item.
-
-        Parameters
-        ----------
-        user, item
-            Ids; anything whose text identifies it.
-        y
-            Feedback; a touch counts if it is greater than 0.
-        x
-            Context; ``x["ts"]`` is the event time in seconds (absent: 0, hence no decay).
-        """
-        if not y > 0:
-            return
-        users, items = self._users.encode([str(user)]), self._items.encode([str(item)])
-        ts = np.array([(x or {}).get("ts", 0)], dtype=np.uint32)
-        touch = Touches(users, items, np.zeros(1, dtype=np.uint8), ts, np.zeros(1, dtype=np.bool_))
-        self._histories.reserve(len(self._users))
-        deltas = emit(self._histories.arrays, touch, self._weighting)
-        self._rows.learn(deltas, np.zeros(len(self._items), dtype=np.int32))
-
-    def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
-        """Score of an item for a user, >= 0; 0 where nothing is known. Reading leaves the state equal."""
-        return dict(self.recommend(user, k=max(len(self._items), 1))).get(str(item), 0.0)
-
-    def rank(self, user: Hashable, items: set[Hashable], x: dict[str, Any] | None = None) -> list[Hashable]:
-        """Items by decreasing score, equal ones by their text."""
-        scores = dict(self.recommend(user, k=max(len(self._items), 1)))
-        return sorted(items, key=lambda item: (-scores.get(str(item), 0.0), str(item)))
-
-    def recommend(self, user: Hashable, k: int = 20) -> list[tuple[str, float]]:
-        """At most k (item, score) pairs, best first, ties by item id; without the item the user is on."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        found = self._users.lookup([str(user)])
-        self._histories.reserve(len(self._users))
-        if found[0] < 0:
-            return []
-        self._rows.reserve(len(self._items))
-        lists = Lists.empty(1, k)
-        hidden = np.zeros(len(self._items), dtype=np.bool_)
-        work = scratch(len(self._items))
-        rows, items = self._rows.arrays, self._items
-        rank_rows(self._histories.arrays, found, rows, self._query, hidden, items.blob, items.spans, work, lists)
-        size = int((lists.item[0] >= 0).sum())
-        return list(
-            zip(items.texts(lists.item[0, :size]), (lists.micro[0, :size] / 1e6).tolist(), strict=True),
-        )
+    def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
+        items, rows, work = self._items, self._rows.arrays, scratch(len(self._items))
+        rank_rows(self._histories.arrays, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
 
 def run(stream: Stream, k: int) -> NDArray[np.int32]:
