@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 
 CHUNK = 8
 CLASSES = 129  # chunk sizes of 0 to 1,024 bytes
@@ -32,19 +32,19 @@ def room(strings: int, nbytes: int) -> int:
     return nbytes + (CHUNK - 1) * strings
 
 
-@kernel
+@lean_kernel
 def start_of(span: int) -> int:
     """First byte of a string."""
     return span >> LENGTH_BITS
 
 
-@kernel
+@lean_kernel
 def end_of(span: int) -> int:
     """Byte behind a string."""
     return (span >> LENGTH_BITS) + (span & LENGTH_MASK)
 
 
-@kernel
+@lean_kernel
 def length_of(span: int) -> int:
     """Bytes of a string."""
     return span & LENGTH_MASK
@@ -67,7 +67,7 @@ def put(heads: NDArray[np.int64], blob: NDArray[np.uint8], data: NDArray[np.uint
     return span
 
 
-@kernel
+@lean_kernel
 def free(heads: NDArray[np.int64], blob: NDArray[np.uint8], span: int) -> None:
     """Give a string's chunk back, its bytes wiped: what is removed may be someone's name."""
     chunks = (length_of(span) + CHUNK - 1) // CHUNK
@@ -79,7 +79,7 @@ def free(heads: NDArray[np.int64], blob: NDArray[np.uint8], span: int) -> None:
         heads[chunks] = at
 
 
-@kernel
+@lean_kernel
 def _read(blob: NDArray[np.uint8], at: int) -> int:
     value = np.uint64(0)
     for i in range(8):
@@ -87,7 +87,7 @@ def _read(blob: NDArray[np.uint8], at: int) -> int:
     return np.int64(value)  # type: ignore[return-value]  # Numba: one type for both ways
 
 
-@kernel
+@lean_kernel
 def _write(blob: NDArray[np.uint8], at: int, value: int) -> None:
     rest = np.uint64(value)
     for i in range(8):

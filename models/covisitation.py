@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.histories import HISTORY, KIND_MASK, SESSION_START, Histories, HistoryArrays, Touches, append
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 GAP = 3  # a session boundary counts like this many further items
 
@@ -127,7 +127,7 @@ def retract(histories: Histories, users: NDArray[np.int32], weighting: Weighting
     return deltas._replace(weight=-deltas.weight, pull=-deltas.pull)
 
 
-@kernel
+@lean_kernel
 def emit_into(histories: HistoryArrays, touches: Touches, weighting: Weighting, out: Deltas) -> int:
     """Write the deltas of a batch into prepared columns; returns the number of visits."""
     visits = 0
@@ -149,7 +149,7 @@ def emit_into(histories: HistoryArrays, touches: Touches, weighting: Weighting, 
     return visits
 
 
-@kernel
+@lean_kernel
 def pairs_of_newest(
     histories: HistoryArrays, user: int, skip: int, weighting: Weighting, out: Deltas, pairs: int
 ) -> int:

@@ -15,20 +15,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
 ROUNDING: Final = 1e-9  # share of a subtracted amount that may be left of it by rounding alone
 
 
-@kernel
+@lean_kernel
 def summed(value: float, amount: float) -> float:
     """Add; where a subtraction leaves nothing or only its rounding, 0: noise divided by noise would be a neighbour."""
     total = value + amount
     return total if total > ROUNDING * abs(amount) else 0.0
 
 
-@kernel
+@lean_kernel
 def decay_add_many(
     values: NDArray[np.float64],
     epochs: NDArray[np.int32],

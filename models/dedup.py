@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import mix64
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 
 SMALLEST: Final = 4096
 LARGEST: Final = 1 << 30  # so that a position and its table's size fit 32 bits
@@ -124,7 +124,7 @@ def _fill(ring: NDArray[np.uint64], table: NDArray[np.int32], size: int) -> None
         table[slot] = position + 1
 
 
-@kernel
+@lean_kernel
 def _remove(ring: NDArray[np.uint64], table: NDArray[np.int32], position: int) -> None:
     """Take a ring position out of the table; later entries of its run move back, so no tombstones pile up."""
     mask = np.int64(len(table) - 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 NEVER = np.uint32(0xFFFFFFFF)  # last touch of an index that stands for nobody: no horizon reaches it
 SAMPLE = 4_096  # touches looked at to estimate which are old
@@ -53,7 +53,7 @@ def longest_untouched(touched: NDArray[np.uint32], hand: int, most: int) -> tupl
     return found[:taken], int(hand)
 
 
-@kernel
+@lean_kernel
 def _sweep(touched: NDArray[np.uint32], horizon: np.uint32, hand: int, found: NDArray[np.int32]) -> tuple[int, int]:
     taken = 0
     for _ in range(len(touched)):

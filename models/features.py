@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 CHANNELS = ("ads", "direct", "email", "other", "search", "social")
 FEATURES = (
@@ -128,7 +128,7 @@ class Profile(NamedTuple):
     categories: Mapping[str, float]
 
 
-@kernel
+@lean_kernel
 def _fill(
     columns: FloatArray, channel: IntArray, ids: IntArray, weights: FloatArray, slots: IntArray, out: FloatArray
 ) -> None:

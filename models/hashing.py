@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 SEPARATOR = 0  # between ids in a joined buffer; no valid id contains a control character
 
 
-@kernel
+@lean_kernel
 def hash64(data: NDArray[np.uint8], start: int, end: int) -> np.uint64:
     """64-bit hash of ``data[start:end]``: eight bytes a step, multiply and fold, finalised as in SplitMix64."""
     h = np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(end - start)
@@ -36,7 +36,7 @@ def hash64(data: NDArray[np.uint8], start: int, end: int) -> np.uint64:
     return mix64(h ^ word)
 
 
-@kernel
+@lean_kernel
 def mix64(value: np.uint64) -> np.uint64:
     """SplitMix64's finaliser: spreads every input bit over the whole word (Steele, Lea, Flood, 2014)."""
     h = np.uint64(value)
@@ -45,7 +45,7 @@ def mix64(value: np.uint64) -> np.uint64:
     return h ^ (h >> np.uint64(31))
 
 
-@kernel
+@lean_kernel
 def murmur2(data: NDArray[np.uint8], start: int, end: int) -> int:
     """Kafka's MurmurHash2 (seed 0x9747b28c) of ``data[start:end]``, already made positive (``& 0x7fffffff``)."""
     m = np.uint32(0x5BD1E995)
@@ -74,7 +74,7 @@ def murmur2(data: NDArray[np.uint8], start: int, end: int) -> int:
     return int(h & np.uint32(0x7FFFFFFF))
 
 
-@kernel
+@lean_kernel
 def hash_segments(data: NDArray[np.uint8], out: NDArray[np.uint64]) -> int:
     """Hash each separator-delimited segment of a joined buffer into ``out``; returns how many segments there are."""
     n = 0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 HISTORY = 20  # touches kept per user unless told otherwise
@@ -127,7 +127,7 @@ class Histories:
         return histories
 
 
-@kernel
+@lean_kernel
 def append(histories: HistoryArrays, user: int, item: int, kind: int, ts: int, starts: bool) -> bool:
     """Add one touch to a ring, unless it repeats the newest item with no stronger kind.
 

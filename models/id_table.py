@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from models.arena import end_of, free, length_of, put, start_of
 from models.hashing import SEPARATOR, hash64, murmur2
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 
 EMPTY = -1
 SIZE, LIVE, FREE = 0, 1, 2  # places in `counts`: indices given so far, ids held now, first index without one
 
 
-@kernel
+@lean_kernel
 def count_segments(data: NDArray[np.uint8]) -> int:
     """Count the separator-delimited segments of a joined buffer."""
     n = 1
@@ -28,7 +28,7 @@ def count_segments(data: NDArray[np.uint8]) -> int:
     return n
 
 
-@kernel
+@lean_kernel
 def find(
     data: NDArray[np.uint8],
     start: int,
@@ -58,7 +58,7 @@ def find(
     return slot  # type: ignore[return-value]  # Numba's integers
 
 
-@kernel
+@lean_kernel
 def intern(
     data: NDArray[np.uint8],
     blob: NDArray[np.uint8],
@@ -95,7 +95,7 @@ def intern(
         start = end + 1
 
 
-@kernel
+@lean_kernel
 def lookup(
     data: NDArray[np.uint8],
     blob: NDArray[np.uint8],
@@ -114,7 +114,7 @@ def lookup(
             start = end + 1
 
 
-@kernel
+@lean_kernel
 def remove(
     indices: NDArray[np.int32],
     blob: NDArray[np.uint8],
@@ -134,19 +134,19 @@ def remove(
         counts[LIVE] -= 1
 
 
-@kernel
+@lean_kernel
 def marked_free(following: int) -> int:
     """Span of an index without an id: negative, and tells the next free index."""
     return -following - 2
 
 
-@kernel
+@lean_kernel
 def next_free(span: int) -> int:
     """Next free index, as the span of a free one tells."""
     return -span - 2
 
 
-@kernel
+@lean_kernel
 def untable(index: int, hashes: NDArray[np.uint64], table: NDArray[np.int32]) -> None:
     """Take an index out of the table; later entries of its run move back, so no tombstones pile up."""
     mask = np.int64(len(table) - 1)
@@ -163,7 +163,7 @@ def untable(index: int, hashes: NDArray[np.uint64], table: NDArray[np.int32]) ->
     table[hole] = EMPTY
 
 
-@kernel
+@lean_kernel
 def total_length(spans: NDArray[np.int64], indices: NDArray[np.int32]) -> int:
     """Bytes of some ids altogether."""
     total = 0
@@ -172,7 +172,7 @@ def total_length(spans: NDArray[np.int64], indices: NDArray[np.int32]) -> int:
     return total
 
 
-@kernel
+@lean_kernel
 def gather(
     blob: NDArray[np.uint8], spans: NDArray[np.int64], indices: NDArray[np.int32], out: NDArray[np.uint8]
 ) -> None:
@@ -187,7 +187,7 @@ def gather(
         at += 1
 
 
-@kernel
+@lean_kernel
 def fill_table(spans: NDArray[np.int64], hashes: NDArray[np.uint64], table: NDArray[np.int32], size: int) -> None:
     """Enter every id into an empty table."""
     mask = np.uint64(len(table) - 1)
@@ -200,7 +200,7 @@ def fill_table(spans: NDArray[np.int64], hashes: NDArray[np.uint64], table: NDAr
         table[slot] = index
 
 
-@kernel
+@lean_kernel
 def rehash(
     blob: NDArray[np.uint8],
     spans: NDArray[np.int64],

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -59,4 +59,19 @@ def kernel(function: F) -> F:
         The compiled function with the same signature. The first call compiles (seconds), later processes read the
         cache (milliseconds).
     """
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))
+    return _compiled(function)
+
+
+def lean_kernel(function: F) -> F:
+    """Compile a `kernel` that makes no array (nor do the kernels it calls): without counting references.
+
+    Numba counts a reference whenever an array is taken out of a tuple, in the innermost loop too, with an atomic
+    instruction; what it does not prove superfluous stays. Ranking a list was a third slower so. A kernel that makes
+    an array after all does not compile.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: F, **more: bool) -> F:
+    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True, **more}
+    return cast(F, numba.njit(**options)(function))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.covisitation import Deltas
 from models.decay import summed
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 NO_ROW = -1
@@ -180,7 +180,7 @@ class NeighbourRows:
             self.insert(items, kept)
 
 
-@kernel
+@lean_kernel
 def _allocate(row: NDArray[np.int32], items: NDArray[np.int32], used: int) -> int:
     for item in items:
         if row[item] == NO_ROW:
@@ -189,7 +189,7 @@ def _allocate(row: NDArray[np.int32], items: NDArray[np.int32], used: int) -> in
     return used
 
 
-@kernel
+@lean_kernel
 def _missing(row: NDArray[np.int32], deltas: Deltas, partition: NDArray[np.int32], target: int) -> int:
     """Count exactly the rows that `apply_deltas` will allocate: room in store costs memory once it is copied."""
     missing = _turn(row, deltas.item, partition, target, NO_ROW, COUNTED)
@@ -199,7 +199,7 @@ def _missing(row: NDArray[np.int32], deltas: Deltas, partition: NDArray[np.int32
     return missing
 
 
-@kernel
+@lean_kernel
 def _turn(
     row: NDArray[np.int32], items: NDArray[np.int32], partition: NDArray[np.int32], target: int, old: int, new: int
 ) -> int:
@@ -212,7 +212,7 @@ def _turn(
     return turned
 
 
-@kernel
+@lean_kernel
 def apply_deltas(
     rows: RowArrays,
     used: int,
@@ -251,7 +251,7 @@ def apply_deltas(
     return used
 
 
-@kernel
+@lean_kernel
 def open_row(rows: RowArrays, row: int) -> int:
     """Clear a row for a new item; its epoch is set by the first contribution."""
     rows.epoch[row] = 0
@@ -261,7 +261,7 @@ def open_row(rows: RowArrays, row: int) -> int:
     return row
 
 
-@kernel
+@lean_kernel
 def scale(rows: RowArrays, row: int, ages: float) -> float:
     """Factor for a contribution made `ages` half-lives after 2000; raises the row's epoch when time has moved on."""
     epoch = int(np.floor(ages))
@@ -278,7 +278,7 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
     return factor
 
 
-@kernel
+@lean_kernel
 def add_cell(items: NDArray[np.int32], values: NDArray[np.float64], size: int, item: int, amount: float) -> int:
     """Add to an item's cell in a bounded row; returns the row's size.
 

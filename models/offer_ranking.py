@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.histories import HistoryArrays
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.neighbour_rows import RowArrays
 from models.offer_table import OfferTable
 from models.profiles import CATEGORIES, ProfileArrays
@@ -79,7 +79,35 @@ class ItemFacts(NamedTuple):
     spans: NDArray[np.int64]
 
 
-@kernel
+class Tally(NamedTuple):
+    """What one user's candidates bring to each offer: summed score, highest single score, and whose that was."""
+
+    score: NDArray[np.float64]
+    best: NDArray[np.float64]
+    why: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, size: int) -> Tally:
+        """Nothing yet, for `size` offers or categories."""
+        return cls(np.zeros(size), np.zeros(size), np.full(size, -1, dtype=np.int32))
+
+
+class OfferScratch(NamedTuple):
+    """Working memory of one ranking thread: sums by category, zero between users, which were met, sums by offer."""
+
+    by_category: Tally
+    met: NDArray[np.int32]
+    by_offer: Tally
+
+    @classmethod
+    def of(cls, offers: OfferColumns) -> OfferScratch:
+        """Working memory for these offers: 24 bytes per offer and category."""
+        categories = len(offers.category_start) - 1
+        # one more: a category is noted before it is known to be new
+        return cls(Tally.of(categories), np.zeros(categories + 1, dtype=np.int32), Tally.of(len(offers.value)))
+
+
+@lean_kernel
 def rank_users(
     histories: HistoryArrays,
     users: NDArray[np.int32],
@@ -89,89 +117,114 @@ def rank_users(
     offers: OfferColumns,
     shoppers: Shoppers,
     work: Scratch,
+    sums: OfferScratch,
     lists: Lists,
     picked: Picked,
 ) -> None:
     """Rank lists and pick offers for some users; `lists` and `picked` are filled in place, one row per user."""
-    count = len(offers.value)
-    score = np.zeros(count, dtype=np.float64)
-    best = np.zeros(count, dtype=np.float64)
-    why = np.full(count, -1, dtype=np.int32)
     for u in range(len(users)):
         user = users[u]
         voters = find_voters(histories, user, rows, query, work)
         found = gather(rows, voters, work)
-        if count > 0 and found > 0:
-            score_offers(found, offers, items, work, score, best, why)
-            pick(user, shoppers.now_s[u], offers, shoppers, score, picked.offer[u], picked.score[u])
+        if len(offers.value) > 0 and found > 0:
+            score_offers(found, offers, items, work, sums)
+            pick(user, shoppers.now_s[u], offers, shoppers, sums.by_offer.score, picked.offer[u], picked.score[u])
             for i in range(picked.offer.shape[1]):
                 if picked.offer[u, i] >= 0:
-                    picked.why[u, i] = why[picked.offer[u, i]]
+                    picked.why[u, i] = sums.by_offer.why[picked.offer[u, i]]
         current = current_item(histories, user)
         select(found, current, items.hidden, items.blob, items.spans, work, lists.item[u], lists.micro[u])
         explain(rows, voters, work, lists.item[u], lists.why[u])
 
 
-@kernel
-def score_offers(
-    found: int,
-    offers: OfferColumns,
-    items: ItemFacts,
-    work: Scratch,
-    score: NDArray[np.float64],
-    best: NDArray[np.float64],
-    why: NDArray[np.int32],
-) -> None:
-    """Score every offer from the candidates in the scratch that may be shown; rows of p sum to 1."""
-    score[:] = 0.0
-    best[:] = 0.0
-    total = shown_score(found, items.hidden, work)
-    for c in range(found):
-        item = work.touched[c]
-        if items.hidden[item]:
-            continue
-        p = work.score[item] / total
-        start, named = 0, 0
-        if item + 1 < len(offers.item_start):
-            start = offers.item_start[item]
-            named = offers.item_start[item + 1] - start
-        first, more = 0, 0
-        category = items.category[item]
-        if category >= 0 and category + 1 < len(offers.category_start):
-            first = offers.category_start[category]
-            more = offers.category_start[category + 1] - first
-        for o in range(named + more):
-            if o < named:
-                offer = offers.item_offers[start + o]
-            else:
-                offer = offers.category_offers[first + o - named]
-                again = False  # an offer that names the item and its category counts once
-                for i in range(start, start + named):
-                    again |= offers.item_offers[i] == offer
-                if again:
-                    continue
-            # In place, not in a kernel of its own: handing over this many arrays costs more than the sum.
-            part = p * offers.value[offer]
-            score[offer] += part
-            if part > best[offer] or (
-                part == best[offer] and part > 0 and id_less(items.blob, items.spans, item, why[offer])
+@lean_kernel
+def score_offers(found: int, offers: OfferColumns, items: ItemFacts, work: Scratch, sums: OfferScratch) -> None:
+    """Score every offer from the candidates in the scratch that may be shown; rows of p sum to 1.
+
+    Candidates are added up by category first, and only then are the categories' offers looked at: there are many more
+    candidates than categories.
+    """
+    by_category, by_offer = sums.by_category, sums.by_offer
+    total, categories = tally_categories(found, items, work, by_category, sums.met)
+    by_offer.score[:] = 0.0
+    by_offer.best[:] = 0.0
+    if len(offers.item_offers) > 0:
+        tally_named(found, offers, items, work, by_offer)
+    for c in range(categories):
+        category = sums.met[c]
+        score, best, why = by_category.score[category], by_category.best[category], by_category.why[category]
+        by_category.score[category] = 0.0
+        by_category.best[category] = 0.0
+        for o in range(offers.category_start[category], offers.category_start[category + 1]):
+            offer = offers.category_offers[o]
+            by_offer.score[offer] += score
+            if best > by_offer.best[offer] or (
+                best == by_offer.best[offer] and id_less(items.blob, items.spans, why, by_offer.why[offer])
             ):
-                best[offer] = part
-                why[offer] = item
+                by_offer.best[offer] = best
+                by_offer.why[offer] = why
+    share = 1.0 / total if total > 0.0 else 0.0
+    for offer in range(len(by_offer.score)):
+        by_offer.score[offer] *= offers.value[offer] * share
 
 
-@kernel
-def shown_score(found: int, hidden: NDArray[np.bool_], work: Scratch) -> float:
-    """Sum of the scores of the candidates that may be shown."""
+@lean_kernel
+def tally_categories(
+    found: int, items: ItemFacts, work: Scratch, sums: Tally, met: NDArray[np.int32]
+) -> tuple[float, int]:
+    """Add the candidates up by category; returns the sum of all and how many categories were met."""
+    touched, scores, hidden, of = work.touched, work.score, items.hidden, items.category
+    summed, best, why, blob, spans = sums.score, sums.best, sums.why, items.blob, items.spans
     total = 0.0
+    categories = 0
+    for c in range(found):
+        item = touched[c]
+        if hidden[item]:
+            continue
+        score = scores[item]
+        total += score
+        category = of[item]
+        if 0 <= category < len(summed):
+            met[categories] = category
+            categories += summed[category] == 0.0
+            summed[category] += score
+            if score > best[category] or (score == best[category] and id_less(blob, spans, item, why[category])):
+                best[category] = score
+                why[category] = item
+    return total, categories
+
+
+@lean_kernel
+def tally_named(found: int, offers: OfferColumns, items: ItemFacts, work: Scratch, sums: Tally) -> None:
+    """Add candidates to the offers that name them, unless the offer is for their category: there they count already."""
     for c in range(found):
         item = work.touched[c]
-        if not hidden[item]:
-            total += work.score[item]
-    return total
+        if item + 1 >= len(offers.item_start) or items.hidden[item]:
+            continue
+        score = work.score[item]
+        for o in range(offers.item_start[item], offers.item_start[item + 1]):
+            offer = offers.item_offers[o]
+            if covers(offers, items.category[item], offer):
+                continue
+            sums.score[offer] += score
+            if score > sums.best[offer] or (
+                score == sums.best[offer] and id_less(items.blob, items.spans, item, sums.why[offer])
+            ):
+                sums.best[offer] = score
+                sums.why[offer] = item
 
 
-@kernel
+@lean_kernel
+def covers(offers: OfferColumns, category: int, offer: int) -> bool:
+    """Whether an offer is for a category."""
+    found = False
+    if 0 <= category < len(offers.category_start) - 1:
+        for o in range(offers.category_start[category], offers.category_start[category + 1]):
+            found |= offers.category_offers[o] == offer
+    return found
+
+
+@lean_kernel
 def pick(
     user: int,
     now_s: int,
@@ -200,7 +253,7 @@ def pick(
             filled += 1
 
 
-@kernel
+@lean_kernel
 def eligible(user: int, now_s: int, offer: int, offers: OfferColumns, shoppers: Shoppers) -> bool:
     """Whether an offer is valid at an event time and meant for a user."""
     if not offers.from_s[offer] <= now_s < offers.until_s[offer]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.decay import YEAR_2000_S, decay_add_many
 from models.evaluation import Stream
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.toplist import NOTHING, ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown, id_less
 
@@ -202,7 +202,7 @@ class Popularity(ScoreRanker):
         self._values, self._epochs, self._groups = self._values[kept], self._epochs[kept], self._groups[kept]
 
 
-@kernel
+@lean_kernel
 def _strength(value: float, epoch: int) -> int:
     """Rounded order of decayed cells: raising the epoch moves the value's exponent by as much, and changes nothing."""
     strength = rounded(value)
@@ -309,7 +309,7 @@ def _run(
         filled = place(top, strengths, filled, item[n], _strength(values[item[n]], epochs[item[n]]), rank)
 
 
-@kernel
+@lean_kernel
 def _take_out(items: NDArray[np.int32], scores: NDArray[np.int64], filled: int, item: int) -> int:
     """Remove an item from a list, if it is there; returns how many are left."""
     left = 0

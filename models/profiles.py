@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import mix64
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.vocabulary import grown
 
 CATEGORIES = 6  # category cells per user
@@ -194,7 +194,7 @@ def _learn(
     return taken
 
 
-@kernel
+@lean_kernel
 def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
     """Move a user to an event's time: decay, session boundary, hour of day."""
     last: int = np.int64(profiles.last_ts[user])  # type: ignore[assignment]  # Numba: unsigned would wrap
@@ -223,7 +223,7 @@ def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
     profiles.events[user] += np.uint32(1)
 
 
-@kernel
+@lean_kernel
 def spend(profiles: ProfileArrays, user: int, effect: int, value: float) -> None:
     """What an event does to cart and spend."""
     if effect == PURCHASE:
@@ -235,7 +235,7 @@ def spend(profiles: ProfileArrays, user: int, effect: int, value: float) -> None
         profiles.cart[user] = max(profiles.cart[user] - np.float32(value), np.float32(0.0))
 
 
-@kernel
+@lean_kernel
 def prefer(categories: NDArray[np.int32], weights: NDArray[np.float32], category: int, weight: float) -> None:
     """Add weight to a category's cell; a full row gives its weakest cell to the newcomer (weight 0 = free)."""
     weakest = 0

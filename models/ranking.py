@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.covisitation import GAP, power_law
 from models.histories import KIND_MASK, MAX_HISTORY, SESSION_START, HistoryArrays, Touches
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.neighbour_rows import NO_ROW, RowArrays
 from models.vocabulary import id_less
 
@@ -48,7 +48,7 @@ class Scratch(NamedTuple):
     """Working memory of one ranking thread.
 
     By item index: `score`, all zero between users; `touched`, the candidates; `place`, 1 + the position in the list,
-    else `UNLISTED`.
+    else `UNLISTED`. By `place`: `best`, the highest vote so far.
     By voter (a recent item that has a row): `row`, `seed`, `vote`, and `step`, the vote of its transitions.
     """
 
@@ -59,6 +59,7 @@ class Scratch(NamedTuple):
     seed: NDArray[np.int32]
     vote: NDArray[np.float64]
     step: NDArray[np.float64]
+    best: NDArray[np.float64]
 
 
 class Lists(NamedTuple):
@@ -79,7 +80,7 @@ class Lists(NamedTuple):
 
 
 def scratch(items: int) -> Scratch:
-    """Working memory for item indices below `items`: 16 bytes each."""
+    """Working memory for item indices below `items`: 24 bytes each."""
     return Scratch(
         np.zeros(items, dtype=np.float64),
         np.zeros(items + 1, dtype=np.int32),  # one more: a candidate is written before it is known to be new
@@ -88,10 +89,11 @@ def scratch(items: int) -> Scratch:
         np.zeros(MAX_HISTORY, dtype=np.int32),
         np.zeros(MAX_HISTORY, dtype=np.float64),
         np.zeros(MAX_HISTORY, dtype=np.float64),
+        np.zeros(items + 1, dtype=np.float64),
     )
 
 
-@kernel
+@lean_kernel
 def find_voters(histories: HistoryArrays, user: int, rows: RowArrays, query: Query, work: Scratch) -> int:
     """Write which of a user's recent items vote, newest first, and how much; returns how many."""
     size = histories.item.shape[1]
@@ -120,7 +122,7 @@ def find_voters(histories: HistoryArrays, user: int, rows: RowArrays, query: Que
     return voters
 
 
-@kernel
+@lean_kernel
 def gather(rows: RowArrays, voters: int, work: Scratch) -> int:
     """Sum the voters' neighbours into the scratch; returns how many candidates there are."""
     found = 0
@@ -132,7 +134,7 @@ def gather(rows: RowArrays, voters: int, work: Scratch) -> int:
     return found
 
 
-@kernel
+@lean_kernel
 def add_votes(
     items: NDArray[np.int32], values: NDArray[np.float64], size: int, vote: float, work: Scratch, found: int
 ) -> int:
@@ -149,26 +151,26 @@ def add_votes(
     return found
 
 
-@kernel
+@lean_kernel
 def explain(rows: RowArrays, voters: int, work: Scratch, items: NDArray[np.int32], whys: NDArray[np.int32]) -> None:
     """Name for each listed item the voter that gave it most (ties: the newer one); only now, for k instead of all."""
-    best = np.zeros(len(items) + 1, dtype=np.float64)
-    best[UNLISTED] = np.inf  # nothing beats it: one comparison settles both "listed?" and "more than before?"
+    work.best[UNLISTED] = np.inf  # nothing beats it: one comparison settles both "listed?" and "more than before?"
     for i in range(len(items)):
         if items[i] >= 0:
             work.place[items[i]] = i + 1
+            work.best[i + 1] = 0.0
     for v in range(voters):
         row = work.row[v]
-        credit(rows.item[row], rows.value[row], rows.size[row], work.vote[v], work.seed[v], work, best, whys)
+        credit(rows.item[row], rows.value[row], rows.size[row], work.vote[v], work.seed[v], work, whys)
         if work.step[v] > 0.0:
             step = work.step[v]
-            credit(rows.step_item[row], rows.step_value[row], rows.steps[row], step, work.seed[v], work, best, whys)
+            credit(rows.step_item[row], rows.step_value[row], rows.steps[row], step, work.seed[v], work, whys)
     for i in range(len(items)):
         if items[i] >= 0:
             work.place[items[i]] = UNLISTED
 
 
-@kernel
+@lean_kernel
 def credit(
     cells: NDArray[np.int32],
     values: NDArray[np.float64],
@@ -176,18 +178,17 @@ def credit(
     vote: float,
     seed: int,
     work: Scratch,
-    best: NDArray[np.float64],
     whys: NDArray[np.int32],
 ) -> None:
     """Let one row claim the listed items to which it gave more than the rows before it."""
     for c in range(size):
         place = work.place[cells[c]]
-        if values[c] * vote > best[place]:
-            best[place] = values[c] * vote
+        if values[c] * vote > work.best[place]:
+            work.best[place] = values[c] * vote
             whys[place - 1] = seed
 
 
-@kernel
+@lean_kernel
 def rank_rows(
     histories: HistoryArrays,
     users: NDArray[np.int32],
@@ -228,7 +229,7 @@ def rank_rows(
         explain(rows, voters, work, out.item[u], out.why[u])
 
 
-@kernel
+@lean_kernel
 def current_item(histories: HistoryArrays, user: int) -> int:
     """The item a user is on, -1 for none."""
     current: int = -1
@@ -237,7 +238,7 @@ def current_item(histories: HistoryArrays, user: int) -> int:
     return current
 
 
-@kernel
+@lean_kernel
 def select(
     found: int,
     current: int,
@@ -313,7 +314,7 @@ def score_lists(
     return out
 
 
-@kernel
+@lean_kernel
 def rank_similar(
     seeds: NDArray[np.int32],
     rows: RowArrays,

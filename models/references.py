@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 
 def mark_used(indices: NDArray[np.int32], used: NDArray[np.bool_]) -> None:
@@ -47,14 +47,14 @@ def translate(indices: NDArray[np.int32], theirs: NDArray[np.int32], ours: NDArr
     _translate(indices.reshape(-1), table)
 
 
-@kernel
+@lean_kernel
 def _mark(indices: NDArray[np.int32], used: NDArray[np.bool_]) -> None:
     for index in indices:
         if 0 <= index < len(used):
             used[index] = True
 
 
-@kernel
+@lean_kernel
 def _translate(indices: NDArray[np.int32], table: NDArray[np.int32]) -> None:
     for n in range(len(indices)):
         index = indices[n]

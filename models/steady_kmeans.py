@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from river import cluster
 
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 
 Array = npt.NDArray[np.float64]
 Features = Mapping[Any, float]
@@ -18,7 +18,7 @@ Features = Mapping[Any, float]
 DEAD_SHARE = 0.01
 
 
-@kernel
+@lean_kernel
 def nearest(point: Array, centres: Array) -> tuple[int, float]:
     """Find the nearest centre and its squared distance; ties go to the lowest number."""
     best, least = 0, np.inf
@@ -32,7 +32,7 @@ def nearest(point: Array, centres: Array) -> tuple[int, float]:
     return best, least
 
 
-@kernel
+@lean_kernel
 def account(weights: Array, errors: Array, chosen: int, error: float, keep: float) -> tuple[int, int]:
     """Count a point; return (a cluster that lost its points or -1, the cluster with the largest mean error)."""
     total, lightest, worst, largest = 0.0, 0, 0, -1.0
@@ -51,7 +51,7 @@ def account(weights: Array, errors: Array, chosen: int, error: float, keep: floa
     return (lightest if dead else -1), worst
 
 
-@kernel
+@lean_kernel
 def inertia(points: Array, centres: Array) -> float:
     """Sum the squared distances to the nearest centres."""
     total = 0.0

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from river import reco
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 NOTHING = -(2**62)
 
 
-@kernel
+@lean_kernel
 def rounded(score: float) -> int:
     """Integer that orders scores of any size, equal where they agree to about six digits.
 
@@ -31,7 +31,7 @@ def rounded(score: float) -> int:
     return (int(exponent) << 19) + int(mantissa * 1048576.0 + 0.5) - 524288
 
 
-@kernel
+@lean_kernel
 def place(
     items: NDArray[np.int32], scores: NDArray[np.int64], filled: int, item: int, score: int, rank: NDArray[np.int32]
 ) -> int:

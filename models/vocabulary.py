@@ -31,7 +31,7 @@ from models.id_table import (
     remove,
     total_length,
 )
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 OWN_PAGES = 262_144  # bytes from which an array gets pages of its own
 
@@ -224,7 +224,7 @@ def _table_size(ids: int) -> int:
     return 1 << max(4, (3 * ids).bit_length())
 
 
-@kernel
+@lean_kernel
 def id_less(blob: NDArray[np.uint8], spans: NDArray[np.int64], left: int, right: int) -> bool:
     """Whether the id `left` sorts before the id `right` as text (UTF-8 byte order is code point order)."""
     a, b = start_of(spans[left]), start_of(spans[right])

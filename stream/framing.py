@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arena import LENGTH_MASK, end_of, length_of, start_of
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.offer_ranking import Picked
 from models.ranking import Lists
 from models.vocabulary import Vocabulary
@@ -122,7 +122,7 @@ def set_offers(
     return frames.commands()
 
 
-@kernel
+@lean_kernel
 def _set_lists(
     names: Names,
     lists: Lists,
@@ -141,7 +141,7 @@ def _set_lists(
         frames.end[row] = at
 
 
-@kernel
+@lean_kernel
 def _set_offers(
     names: Names,
     picked: Picked,
@@ -161,13 +161,13 @@ def _set_offers(
         frames.end[row] = at
 
 
-@kernel
+@lean_kernel
 def _head_room(names: Names, row: int) -> int:
     """Most bytes before the value: all of the head, with every byte of the id escaped."""
     return _HEAD_BYTES + len(names.before) + len(names.after) + 3 * length_of(names.spans[names.index[row]])
 
 
-@kernel
+@lean_kernel
 def _open(names: Names, row: int, value: int, end: int, out: NDArray[np.uint8]) -> int:
     """Write verb, key and the value's size so that they end where the value begins; returns where they begin."""
     span = names.spans[names.index[row]]
@@ -182,7 +182,7 @@ def _open(names: Names, row: int, value: int, end: int, out: NDArray[np.uint8]) 
     return start
 
 
-@kernel
+@lean_kernel
 def _close(ttl_s: int, out: NDArray[np.uint8], at: int) -> int:
     """Write the lifetime."""
     at = integer(digits(ttl_s), out, phrase(_EXPIRY, out, at))
@@ -190,12 +190,12 @@ def _close(ttl_s: int, out: NDArray[np.uint8], at: int) -> int:
     return phrase(_LINE, out, at)
 
 
-@kernel
+@lean_kernel
 def _escaped(byte: int) -> bool:
     return byte in (PERCENT, COLON, OPEN, CLOSE)
 
 
-@kernel
+@lean_kernel
 def _quoted_size(blob: NDArray[np.uint8], first: int, last: int) -> int:
     size: int = last - first
     for i in range(first, last):
@@ -204,7 +204,7 @@ def _quoted_size(blob: NDArray[np.uint8], first: int, last: int) -> int:
     return size
 
 
-@kernel
+@lean_kernel
 def _quote(blob: NDArray[np.uint8], first: int, last: int, out: NDArray[np.uint8], at: int) -> int:
     """Write an id as `stream.keys.quote` does."""
     for i in range(first, last):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.arena import end_of, length_of, start_of
 from models.covisitation import Deltas
 from models.hashing import SEPARATOR
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from stream.text import Texts
 
 MAGIC: Final = b"RVC1"
@@ -82,7 +82,7 @@ def pack_targets(
     return out, bounds
 
 
-@kernel
+@lean_kernel
 def _texts_size(texts: Texts, indices: NDArray[np.int32]) -> int:
     size = 0
     for index in indices:
@@ -91,7 +91,7 @@ def _texts_size(texts: Texts, indices: NDArray[np.int32]) -> int:
     return size
 
 
-@kernel
+@lean_kernel
 def _put_texts(texts: Texts, table: NDArray[np.int32], out: NDArray[np.uint8], at: int) -> int:
     """Write ids with separators between them."""
     for n in range(len(table)):
@@ -105,7 +105,7 @@ def _put_texts(texts: Texts, table: NDArray[np.int32], out: NDArray[np.uint8], a
     return at
 
 
-@kernel
+@lean_kernel
 def _put_header(
     source: int, between: tuple[int, int], counts: tuple[int, int, int, int, int], out: NDArray[np.uint8], at: int
 ) -> None:
@@ -119,13 +119,13 @@ def _put_header(
         small[6 + n] = counts[n]
 
 
-@kernel
+@lean_kernel
 def aligned(size: int) -> int:
     """The next multiple of eight."""
     return (size + 7) & ~7
 
 
-@kernel
+@lean_kernel
 def _pad(at: int, out: NDArray[np.uint8]) -> int:
     """Write zeros up to the next multiple of eight: the buffer begins at one, and so does every record."""
     while at & 7:
@@ -134,7 +134,7 @@ def _pad(at: int, out: NDArray[np.uint8]) -> int:
     return at
 
 
-@kernel
+@lean_kernel
 def _put_u4(values: NDArray[np.integer[Any]], out: NDArray[np.uint8], at: int) -> int:
     end = at + 4 * len(values)
     column = out[at:end].view(np.uint32)
@@ -143,7 +143,7 @@ def _put_u4(values: NDArray[np.integer[Any]], out: NDArray[np.uint8], at: int) -
     return _pad(end, out)
 
 
-@kernel
+@lean_kernel
 def _put_f4(values: NDArray[np.float32], out: NDArray[np.uint8], at: int) -> int:
     end = at + 4 * len(values)
     column = out[at:end].view(np.float32)
@@ -152,7 +152,7 @@ def _put_f4(values: NDArray[np.float32], out: NDArray[np.uint8], at: int) -> int
     return _pad(end, out)
 
 
-@kernel
+@lean_kernel
 def _put_i8(values: NDArray[np.int64], out: NDArray[np.uint8], at: int) -> int:
     end = at + 8 * len(values)
     column = out[at:end].view(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arena import end_of, free, new_heads, put, room, start_of
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.offer_ranking import Picked
 from models.ranking import HIGHEST, MICRO, Lists
 from models.vocabulary import grown
@@ -57,7 +57,7 @@ class Fragments:
         _free_many(indices, self.heads, self.blob, self.spans)
 
 
-@kernel
+@lean_kernel
 def _put_many(
     indices: NDArray[np.int32],
     data: NDArray[np.uint8],
@@ -70,7 +70,7 @@ def _put_many(
         spans[indices[n]] = put(heads, blob, data, ends[n], ends[n + 1])
 
 
-@kernel
+@lean_kernel
 def _free_many(
     indices: NDArray[np.int32], heads: NDArray[np.int64], blob: NDArray[np.uint8], spans: NDArray[np.int64]
 ) -> None:
@@ -96,7 +96,7 @@ def list_room(k: int, model: bytes, fragments: Fragments) -> int:
     return _LIST_BYTES + len(model) + k * (2 * fragments.longest + len(model) + SCORE_BYTES + 8)
 
 
-@kernel
+@lean_kernel
 def write_list(
     lists: Lists,
     row: int,
@@ -128,7 +128,7 @@ def write_list(
     return phrase(_LIST_TAIL, out, at)
 
 
-@kernel
+@lean_kernel
 def write_id(index: int, ids: Texts, out: NDArray[np.uint8], at: int) -> int:
     """Write an id's fragment, ``null`` for none."""
     if index < 0:
@@ -153,7 +153,7 @@ def offers_room(top: int, offers: Fragments, items: Fragments) -> int:
     return _LIST_BYTES + top * (offers.longest + items.longest + _OFFER_BYTES)
 
 
-@kernel
+@lean_kernel
 def write_offers(
     picked: Picked,
     row: int,

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 SLACK: Final = 16  # bytes that `copy` may touch behind the end
 COMMA, DOT, ZERO = 44, 46, 48
@@ -57,7 +57,7 @@ def _move16(typing: Any, source: Any, start: Any, out: Any, at: Any) -> Any:
     return types.void(source, types.int64, out, types.int64), generate
 
 
-@kernel
+@lean_kernel
 def copy(source: NDArray[np.uint8], start: int, end: int, out: NDArray[np.uint8], at: int) -> int:
     """Copy ``source[start:end]``, 16 bytes at a time: byte by byte, fragments were most of a list's cost."""
     for done in range(0, end - start, SLACK):
@@ -65,20 +65,20 @@ def copy(source: NDArray[np.uint8], start: int, end: int, out: NDArray[np.uint8]
     return at + end - start
 
 
-@kernel
+@lean_kernel
 def put(byte: int, out: NDArray[np.uint8], at: int) -> int:
     """Write one byte."""
     out[at] = byte
     return at + 1
 
 
-@kernel
+@lean_kernel
 def comma(position: int, out: NDArray[np.uint8], at: int) -> int:
     """Separate from what came before, unless nothing did."""
     return put(COMMA, out, at) if position > 0 else at
 
 
-@kernel
+@lean_kernel
 def digits(value: int) -> int:
     """How many digits `integer` writes."""
     count = 1
@@ -89,7 +89,7 @@ def digits(value: int) -> int:
     return count
 
 
-@kernel
+@lean_kernel
 def integer(value: int, out: NDArray[np.uint8], at: int) -> int:
     """Write a number >= 0."""
     end = at + digits(value)
@@ -99,7 +99,7 @@ def integer(value: int, out: NDArray[np.uint8], at: int) -> int:
     return end
 
 
-@kernel
+@lean_kernel
 def decimal(micro: int, out: NDArray[np.uint8], at: int) -> int:
     """Write ``micro / 1e6``, >= 0, with at most six decimals and no trailing zeros."""
     at = integer(micro // MILLION, out, at)
@@ -116,13 +116,13 @@ def decimal(micro: int, out: NDArray[np.uint8], at: int) -> int:
     return at + 1
 
 
-@kernel
+@lean_kernel
 def phrase(text: NDArray[np.uint8], out: NDArray[np.uint8], at: int) -> int:
     """Write a `constant`."""
     return copy(text, 0, len(text) - SLACK, out, at)
 
 
-@kernel
+@lean_kernel
 def exactly(text: NDArray[np.uint8], out: NDArray[np.uint8], at: int) -> int:
     """Write a `constant` where what follows is written already."""
     for i in range(len(text) - SLACK):

@@ -17,7 +17,7 @@ from models.covisitation import Weighting, emit, weighting
 from models.decay import YEAR_2000_S
 from models.hashing import partition_of
 from models.histories import Touches
-from models.offer_ranking import ItemFacts, OfferColumns, Picked, Shoppers, rank_users
+from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
 from models.offer_table import build_table
 from models.offers import Offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
@@ -192,6 +192,7 @@ class UserStage:
             self.segmenting.labels,
         )
         self._columns = OfferColumns.of(table)
+        self._sums = OfferScratch.of(self._columns)
         self._shelf = Shelf.of(table)
 
     def set_model(self, model: SegmentModel) -> None:
@@ -246,6 +247,7 @@ class UserStage:
             self._columns,
             Shoppers(shard.profiles.arrays, shard.segment, now_ms // 1000),
             space.scratch,
+            self._sums,
             lists,
             picked,
         )

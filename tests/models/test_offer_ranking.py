@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.offer_ranking import MAX_PICKED, ItemFacts, OfferColumns, Picked, Shoppers, rank_users
+from models.offer_ranking import MAX_PICKED, ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
 from models.offer_table import build_table
 from models.offers import MAX_SEGMENTS, Offer, ScoredOffer, Shopper, score_offers
 from models.profiles import CATEGORIES, Profiles
@@ -84,19 +84,23 @@ def fast(
     facts = ItemFacts(np.isin(np.arange(ITEMS), list(hidden)), codes, world.ids.blob, world.ids.spans)
     users = np.arange(USERS, dtype=np.int32)
     lists, picked, work = Lists.empty(USERS, 5), Picked.empty(USERS), scratch(ITEMS)
+    columns = OfferColumns.of(table)
+    sums = OfferScratch.of(columns)
     rank_users(
         world.histories.arrays,
         users,
         world.rows.arrays,
         VOTES,
         facts,
-        OfferColumns.of(table),
+        columns,
         shoppers(crowd, NOW),
         work,
+        sums,
         lists,
         picked,
     )
     assert not work.score.any()
+    assert not sums.by_category.score.any()
     chosen = [
         [
             ScoredOffer(table.ids[offer], score, IDS[why])
