@@ -172,7 +172,7 @@ class Vectoriser:
 
     Notes
     -----
-    :meth:`vector` costs ~3 µs, :meth:`matrix` ~0.1 µs per row. Memory: the names.
+    :meth:`row` costs ~2 µs, :meth:`matrix` ~0.1 µs per row. Memory: the names.
 
     Examples
     --------
@@ -187,6 +187,7 @@ class Vectoriser:
             raise ValueError(f"a vectoriser takes at most {MAX_CATEGORIES} distinct categories, got {list(categories)}")
         self.categories = tuple(categories)
         self.names = (*FEATURES, *(CATEGORY_PREFIX + name for name in categories))
+        self._place = {name: len(FEATURES) + i for i, name in enumerate(categories)}
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> Vectoriser:
@@ -221,18 +222,24 @@ class Vectoriser:
 
     def vector(self, profile: Profile) -> dict[str, float]:
         """One profile as named features, in the order of :attr:`names`."""
-        values = dict.fromkeys(self.names, 0.0)
-        values[FEATURES[profile.channel]] = 1.0
-        values["frequency"] = math.log1p(profile.frequency)
-        values["hour_cos"] = profile.hour_cos
-        values["hour_sin"] = profile.hour_sin
-        values["recency"] = math.log1p(min(max(profile.recency, 0.0), MAX_HOURS))
-        values["spend"] = math.log1p(profile.spend)
+        return dict(zip(self.names, self.row(profile), strict=True))
+
+    def row(self, profile: Profile) -> list[float]:
+        """The values of :meth:`vector`."""
+        values = [0.0] * len(self.names)
+        values[profile.channel] = 1.0
+        values[6:11] = (
+            math.log1p(profile.frequency),
+            profile.hour_cos,
+            profile.hour_sin,
+            math.log1p(min(max(profile.recency, 0.0), MAX_HOURS)),
+            math.log1p(profile.spend),
+        )
         total = PRIOR_WEIGHT + sum(profile.categories.values())
         for category, weight in profile.categories.items():
-            name = CATEGORY_PREFIX + category
-            if name in values:
-                values[name] = weight / total
+            place = self._place.get(category)
+            if place is not None:
+                values[place] = weight / total
         return values
 
     def matrix(

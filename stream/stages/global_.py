@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from models.features import CHANNELS, Profile, Vectoriser
@@ -141,30 +142,42 @@ class GlobalStage:
         source = str(message.source)
         mark = self.marks.get(source, -1)
         self.marks[source] = max([mark, *message.offset])
-        for n, numbers in enumerate(message.numbers):
-            if message.offset[n] <= mark:  # a restarted source sends again what it had sent before
-                continue
-            affinities = message.affinities[n]
-            recency, frequency, spend, hour_sin, hour_cos = numbers
-            channel = message.channel[n] - 1 if message.channel[n] > 0 else DIRECT
-            profile = Profile(recency, frequency, spend, hour_sin, hour_cos, channel, affinities)
-            total = sum(affinities.values())
-            if len(self.category_weight) > MAX_CATEGORIES:  # keep the heavier half
-                heavy = sorted(self.category_weight.items(), key=lambda cell: (-cell[1], cell[0]))
-                self.category_weight = defaultdict(float, heavy[: MAX_CATEGORIES // 2])
-            for category, weight in affinities.items():
-                self.category_weight[category] += weight / total
-            self.samples += 1
-            self.newest = max(self.newest, message.ts[n])
-            if self.samples % SETTLED_SAMPLES == 0:
-                self.vectoriser = self.vectoriser.extended(self.category_weight)
-            vector = self.vectoriser.vector(profile)
-            self.segments.learn_one(vector)
-            segment = self.segments.kmeans.newest
+        taken = [n for n, offset in enumerate(message.offset) if offset > mark]  # a restarted source sends again
+        while taken:
+            run = taken[: SETTLED_SAMPLES - self.samples % SETTLED_SAMPLES]
+            self._learn_run(message, run)
+            taken = taken[len(run) :]
+
+    def _learn_run(self, message: Profiled, run: Sequence[int]) -> None:
+        """Learn samples up to the next look for categories that deserve a column, which the last of them sees."""
+        profiles = [_profile(message, n) for n in run]
+        for profile in profiles:
+            self._weigh_categories(profile.categories)
+        settled = (self.samples + len(run)) % SETTLED_SAMPLES == 0
+        rows = [self.vectoriser.row(profile) for profile in profiles]
+        chosen = self._learn_rows(rows[:-1] if settled else rows)
+        if settled:
+            self.vectoriser = self.vectoriser.extended(self.category_weight)
+            chosen += self._learn_rows([self.vectoriser.row(profiles[-1])])
+        self.samples += len(run)
+        self.newest = max(self.newest, *(message.ts[n] for n in run))
+        for n, segment in zip(run, chosen, strict=True):
             if segment >= 0:
                 self.sizes[segment] += 1
                 if message.items[n] and message.weights[n] > 0:
                     self.trending.add_to_segment(segment, message.items[n], message.weights[n], message.ts[n])
+
+    def _learn_rows(self, rows: list[list[float]]) -> list[int]:
+        self.segments.meet(self.vectoriser.names)
+        return self.segments.learn_rows(np.array(rows)).tolist() if rows else []
+
+    def _weigh_categories(self, affinities: Mapping[str, float]) -> None:
+        if len(self.category_weight) > MAX_CATEGORIES:  # keep the heavier half
+            heavy = sorted(self.category_weight.items(), key=lambda cell: (-cell[1], cell[0]))
+            self.category_weight = defaultdict(float, heavy[: MAX_CATEGORIES // 2])
+        total = sum(affinities.values())
+        for category, weight in affinities.items():
+            self.category_weight[category] += weight / total
 
     def withdraw(self, item: str, withdrawn: bool = True) -> None:
         """Take an item out of all trending lists from the next publication on, or let it in again."""
@@ -207,6 +220,12 @@ class GlobalStage:
         if kind == "category":
             return self.keys.trending(category=value)
         return self.keys.trending(segment=value) if kind == "segment" else self.keys.trending()
+
+
+def _profile(message: Profiled, n: int) -> Profile:
+    channel = message.channel[n] - 1 if message.channel[n] > 0 else DIRECT
+    recency, frequency, spend, hour_sin, hour_cos = message.numbers[n]
+    return Profile(recency, frequency, spend, hour_sin, hour_cos, channel, message.affinities[n])
 
 
 def _list(items: list[str], scores: list[float], ts_ms: int) -> bytes:

@@ -94,6 +94,34 @@ def test_the_scaler_is_rivers_scaler() -> None:
     assert model["stds"].tolist() == [scaler.vars[name] ** 0.5 / emphasis(name) for name in NAMES]
 
 
+def test_the_kernel_is_rivers_pipeline() -> None:
+    points, segments = blobs(900), trained(300)  # fresh centres are tried at 200, 400 and 800
+    pipeline, steps = segments.pipeline(), points[300:399]
+    for point in steps:
+        segments.learn_one(point)
+        pipeline.learn_one(point)
+    ours, theirs = segments.pipeline(), pipeline
+    for name in NAMES:
+        for moments in ("counts", "means", "vars"):
+            assert getattr(ours["StandardScaler"], moments)[name] == getattr(theirs["StandardScaler"], moments)[name]
+    for c in range(4):
+        assert ours["SteadyKMeans"].centers[c] == pytest.approx(theirs["SteadyKMeans"].centers[c], rel=1e-12)
+    assert [segments.predict_one(point) for point in points] == [theirs.predict_one(point) for point in points]
+
+
+@given(st.lists(st.integers(0, 60), max_size=6))
+@settings(deadline=None, max_examples=20)
+def test_rows_at_once_are_the_same_as_one_by_one(cuts: list[int]) -> None:
+    points = blobs(300)
+    single, many = trained(300), Segments(k=4, warm_up=50)
+    many.meet(NAMES)
+    matrix, start = np.array([[*point.values()] for point in points]), 0
+    for cut in [*cuts, len(points)]:
+        many.learn_rows(matrix[start : start + cut])
+        start += cut
+    assert same(single, many)
+
+
 def test_a_dead_cluster_takes_half_of_the_worst_one() -> None:
     kmeans = SteadyKMeans(2, 0.02, memory=10)
     kmeans.place(["x"], np.array([[0.0], [1_000.0]]), np.array([10.0, 10.0]), np.array([10.0, 0.0]))
