@@ -19,6 +19,7 @@ from models.vocabulary import grown
 CATEGORIES = 6  # category cells per user
 HALF_LIFE_S = 14 * 86_400.0  # of frequency, spend and category weights
 SESSION_GAP_S = 1_800  # inactivity that ends a session without an id
+CART_S = 7 * 86_400  # inactivity after which what lies in the cart is forgotten: it was abandoned
 DAY_S = 86_400
 
 PURCHASE, ADD_TO_CART, REMOVE_FROM_CART = 1, 2, 3  # what an event does to the cart
@@ -208,6 +209,8 @@ def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
         profiles.recency[user] = np.float32(gap / 3600.0)
     if session != 0:  # one event without an id does not end the session of those around it
         profiles.session[user] = session
+    if gap > CART_S:
+        profiles.cart[user] = np.float32(0.0)
     if gap > 0:
         shrink = np.float32(2.0 ** (-gap / HALF_LIFE_S))
         profiles.frequency[user] *= shrink
@@ -225,9 +228,10 @@ def advance(profiles: ProfileArrays, user: int, ts: int, session: int) -> None:
 
 @lean_kernel
 def spend(profiles: ProfileArrays, user: int, effect: int, value: float) -> None:
-    """What an event does to cart and spend."""
+    """What an event does to cart and spend; an amount below 0, as some shops send with refunds, counts as 0."""
+    value = max(value, 0.0)
     if effect == PURCHASE:
-        profiles.spend[user] += np.float32(np.log1p(max(value, 0.0)))
+        profiles.spend[user] += np.float32(np.log1p(value))
         profiles.cart[user] = np.float32(0.0)
     elif effect == ADD_TO_CART:
         profiles.cart[user] += np.float32(value)

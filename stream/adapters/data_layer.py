@@ -12,15 +12,15 @@ import msgspec
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
 from stream.adapters.ga4 import Parameters, event_of
-from stream.events import Amount, Event, Item
+from stream.events import Amount, Count, Event, Item
 
 
 class _Product(msgspec.Struct):
     id: Ident = None
     name: str | None = None
     category: Word = None
-    price: Amount | None = None
-    quantity: Amount | None = None
+    price: Count | None = None
+    quantity: Count | None = None
 
 
 class _Promotion(msgspec.Struct):

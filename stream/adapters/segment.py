@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
-from stream.events import Amount, Event, Item, TrafficSource
+from stream.events import Amount, Count, Event, Item, TrafficSource
 
 NAMES: Final = {
     "products searched": "search",
@@ -46,8 +46,8 @@ class _Product(msgspec.Struct):
     sku: Ident = None
     name: str | None = None
     category: Word = None
-    price: Amount | None = None
-    quantity: Amount | None = None
+    price: Count | None = None
+    quantity: Count | None = None
     coupon: str | None = None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
-from stream.events import Amount, Event, Id, Item
+from stream.events import Amount, Count, Event, Id, Item
 
 PAYLOAD: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
 NAMES: Final = {
@@ -35,8 +35,8 @@ class _Product(msgspec.Struct):
     id: Ident = None
     name: str | None = None
     category: Word = None
-    price: Amount | None = None
-    quantity: Amount | None = None
+    price: Count | None = None
+    quantity: Count | None = None
 
 
 class _Money(msgspec.Struct):

@@ -42,7 +42,7 @@ class Event(NamedTuple):
 
 
 # gaps around the session rule and around half-lives; some events come late
-gaps = st.sampled_from([0, 5, 600, 1_800, 1_801, 7 * DAY, 14 * DAY, -300])
+gaps = st.sampled_from([0, 5, 600, 1_800, 1_801, 7 * DAY, 7 * DAY + 1, 14 * DAY, -300])
 touches = st.tuples(st.integers(-1, 9), st.sampled_from([0.0, 1.0, 1.5, 3.0]))
 drafts = st.builds(
     Event,
@@ -50,7 +50,7 @@ drafts = st.builds(
     gaps,
     st.sampled_from([0, 0, 11, 12]),
     st.sampled_from([0, PURCHASE, ADD_TO_CART, REMOVE_FROM_CART]),
-    st.sampled_from([0.0, 9.99, 100.0]),
+    st.sampled_from([0.0, 9.99, 100.0, -50.0]),
     st.integers(0, 3),
     st.lists(touches, max_size=4).map(tuple),
 )
@@ -95,6 +95,7 @@ class PlainProfile:
         self._advance(event)
         self.frequency += 1
         self.channel = event.channel or self.channel
+        event = event._replace(value=max(event.value, 0.0))
         if event.cart == PURCHASE:
             self.spend += math.log1p(event.value)
             self.cart = 0.0
@@ -120,6 +121,8 @@ class PlainProfile:
         if fresh or not self.events:
             self.fresh = True
             self.recency = gap / 3_600
+        if gap > 7 * DAY:
+            self.cart = 0.0
         left = 0.5 ** (gap / (14 * DAY))
         self.frequency *= left
         self.spend *= left
