@@ -21,8 +21,11 @@ from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, recognise
 from stream.adapters.cloudevents import Headers, binary
 from stream.events import (
     KINDS,
+    MAX_ELEMENTS,
     MAX_ID_BYTES,
+    MAX_ITEMS,
     MAX_RECORD_BYTES,
+    MAX_RECORD_ITEMS,
     Control,
     Event,
     Id,
@@ -202,10 +205,17 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
     if elements is None:
         _take_shape(record, 0, value, shape, batch, take, record.headers)
         return
+    if not elements or len(elements) > MAX_ELEMENTS:
+        detail = f"a batch of {len(elements)} events, at most {MAX_ELEMENTS}" if elements else "a batch without events"
+        batch.dead.append(_letter(record, 0, "too_many" if elements else "empty", detail, value))
+        return
+    full = len(batch.touch_item) + MAX_RECORD_ITEMS
     for index, element in enumerate(elements):
-        _take_element(record, index, bytes(element), batch, take)
-    if not elements:
-        batch.dead.append(_letter(record, 0, "empty", "a batch without events", value))
+        if len(batch.touch_item) < full:
+            _take_element(record, index, bytes(element), batch, take)
+        else:
+            detail = f"more than {MAX_RECORD_ITEMS} items in the events before it"
+            batch.dead.append(_letter(record, index, "too_many", detail, bytes(element)))
 
 
 def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:
@@ -278,6 +288,8 @@ def _take_shape(
             take(_decode_anyway(value), record, index, value)
             return
         name, event = found
+        if event.items and len(event.items) > MAX_ITEMS:
+            raise Refused("too_many", _crowd(event.items))
         take(event, record, index, _encode_event(event) if headers else value)
         batch.shapes[name] += 1
     except Refused as verdict:
@@ -294,7 +306,14 @@ def _fault(value: bytes, error: Exception) -> tuple[str, str]:
         return "not_json", str(broken)
     if isinstance(parsed, dict) and "control" in parsed:
         return "unknown_shape", "a control record that is not known"
+    items = parsed.get("items") if isinstance(parsed, dict) else None
+    if isinstance(items, list) and len(items) > MAX_ITEMS:
+        return "too_many", _crowd(items)
     return "schema" if isinstance(parsed, dict) else "unknown_shape", str(error)
+
+
+def _crowd(items: Sequence[object]) -> str:
+    return f"{len(items)} items in one event, at most {MAX_ITEMS}"
 
 
 def _taker(batch: Batch) -> Take:

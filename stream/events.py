@@ -13,10 +13,16 @@ import msgspec
 
 MAX_ID_BYTES: Final = 256
 MAX_RECORD_BYTES: Final = 1_048_576
+# What one record teaches must fit one record of topic `covisits` (8 MiB), as that is split between records only: 300
+# bytes an item, its pairs included, and 5 kB of older items' ids an event.
+MAX_ITEMS: Final = 200  # of an event; GA4's limit
+MAX_ELEMENTS: Final = 500  # of a batch of events in one record
+MAX_RECORD_ITEMS: Final = 10_000  # of all events of a record together; what follows is refused
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
 # Far above any price, far below float32's end: a sum of such amounts stays finite, whatever a shop sends.
 Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+Count = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # of an item: what is returned is a refund, not less than nothing
 Grant = Literal["granted", "denied"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -57,8 +63,8 @@ class Item(msgspec.Struct, gc=False, omit_defaults=True):
     item_id: Id
     item_name: str | None = None
     item_category: str | None = None
-    price: Amount | None = None
-    quantity: Amount | None = None
+    price: Count | None = None
+    quantity: Count | None = None
     index: int | None = None
     item_list_id: str | None = None
     promotion_id: str | None = None
@@ -91,7 +97,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     user_id: Id | None = None
     user_pseudo_id: Id | None = None
     session_id: str | int | None = None
-    items: list[Item] | None = None
+    items: Annotated[list[Item], msgspec.Meta(max_length=MAX_ITEMS)] | None = None
     item_id: Id | None = None
     value: Amount | None = None
     currency: str | None = None

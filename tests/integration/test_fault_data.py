@@ -98,7 +98,9 @@ def poison() -> Iterator[bytes]:
 async def test_fetches_full_of_poison_end_in_the_dead_letters_one_by_one(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path, visits: list[dict[str, Any]]
 ) -> None:
-    bad = list(islice(poison(), 800))
+    crowd = b",".join(b'{"item_id":"i%d"}' % n for n in range(45_000))
+    crowds = [b"[" + b"0," * 500_000 + b"0]", b'{"event_name":"purchase","user_id":"p","items":[' + crowd + b"]}"]
+    bad = [*islice(poison(), 800), *crowds]
     async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
         worker = shop.start()
         await shop.publish(visits[:1_500])

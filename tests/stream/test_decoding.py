@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.decoding import HOUR_US, YEAR_2000_US, Batch, decode
-from stream.events import KINDS, MAX_ID_BYTES, MAX_RECORD_BYTES, RankAgain, RankAll
+from stream.events import (
+    KINDS,
+    MAX_ELEMENTS,
+    MAX_ID_BYTES,
+    MAX_ITEMS,
+    MAX_RECORD_BYTES,
+    MAX_RECORD_ITEMS,
+    RankAgain,
+    RankAll,
+)
 from stream.local import LocalRecord
 from tests.records import T0_US, event, record
 
@@ -278,3 +287,49 @@ def test_every_element_of_a_batch_is_accounted_for(elements: list[Any], envelope
         assert not dead.keys() & taken.keys()
     else:
         assert [letter.reason for letter in batch.dead] == ["empty"]
+
+
+def crowd(items: int, user: str = "u") -> dict[str, Any]:
+    return event(user, *(f"i{n}" for n in range(items)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        crowd(MAX_ITEMS + 1),
+        {"event": "view_item", "userId": "u", "ecommerce": {"items": [{"item_id": "i"}] * (MAX_ITEMS + 1)}},
+        b"[" + b"0," * 500_000 + b"0]",
+        [GOOD.decode()] * (MAX_ELEMENTS + 1),
+        {"events": [event("u", "i")] * (MAX_ELEMENTS + 1)},
+        {"type": "batch", "batch": [{"type": "page", "userId": "u"}] * (MAX_ELEMENTS + 1)},
+    ],
+)
+def test_crowds_are_one_dead_letter(value: Any) -> None:
+    assert reason_of(value) == "too_many"
+
+
+def test_a_crowd_in_a_batch_spoils_none_of_the_others() -> None:
+    batch = one([event("u", "i"), crowd(MAX_ITEMS + 1), event("v", "i")])
+    assert batch.user == ["u", "v"]
+    assert [(letter.index, letter.reason) for letter in batch.dead] == [(1, "too_many")]
+
+
+def test_as_much_as_is_allowed_is_taken() -> None:
+    assert len(one(crowd(MAX_ITEMS)).touch_item) == MAX_ITEMS
+    assert len(one([event("u", "i")] * MAX_ELEMENTS).user) == MAX_ELEMENTS
+
+
+def test_a_record_brings_only_so_many_items_and_the_rest_is_refused() -> None:
+    fitting = MAX_RECORD_ITEMS // 100
+    crowds = [crowd(100)] * (fitting + 3)
+    batch = decode([record(7, crowds), record(8, crowds)])
+    assert (len(batch.user), len(batch.touch_item)) == (2 * fitting, 2 * MAX_RECORD_ITEMS)
+    places = [(letter.offset, letter.index, letter.reason) for letter in batch.dead]
+    assert places == [(offset, fitting + n, "too_many") for offset in (7, 8) for n in range(3)]
+
+
+@pytest.mark.parametrize("field", ["price", "quantity"])
+def test_an_amount_below_0_is_refused_by_name(field: str) -> None:
+    batch = one(event("u", items=[{"item_id": "i", field: -1}]))
+    (letter,) = batch.dead
+    assert (letter.reason, f"$.items[0].{field}" in letter.detail) == ("schema", True)
