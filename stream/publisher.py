@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
+)
 
-from stream.errors import UnavailableError
+from stream.errors import ConfigurationError, UnavailableError
 from stream.kafka import client_options
 from stream.settings import Settings
 from stream.stages.sends import Send
@@ -17,6 +29,22 @@ from stream.stages.sends import Send
 MAX_RECORD = 8 * 1_048_576
 ACK_S = 30.0  # without an answer for so long, the shard is reloaded and tried again
 STOP_S = 1.0
+AT_ONCE = 2_000  # most records, and
+AT_ONCE_BYTES = 16 * 1_048_576  # bytes that are sent before their acknowledgements are awaited
+
+# What waiting does not cure: whoever runs the broker must change something.
+REFUSALS: Final = (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
+)
 
 
 class Publisher:
@@ -73,15 +101,26 @@ class Publisher:
         ------
         UnavailableError
             If one was not acknowledged: the caller's shard must be reloaded, nothing later may be sent from it.
+        ConfigurationError
+            If one was refused for good.
         """
-        if not sends:
-            return
+        for some in chunks(sends):
+            await self._send(some)
+
+    async def _send(self, sends: Sequence[Send]) -> None:
+        roles = "/".join(sorted({send.role for send in sends}))
         try:
             async with asyncio.timeout(ACK_S):  # an idempotent aiokafka producer itself waits for ever
                 futures = [await self._enqueue(send) for send in sends]
                 acks = await asyncio.gather(*futures)
+        except REFUSALS as error:
+            largest = max(len(send.value) for send in sends)
+            raise ConfigurationError(
+                f"Kafka refuses records for {roles} (the largest has {largest} bytes), which waiting does not cure:"
+                f" {error!r}; check the topic's max.message.bytes and this worker's rights"
+            ) from error
         except (KafkaError, TimeoutError) as error:
-            raise UnavailableError(f"Kafka did not acknowledge {len(sends)} records: {error!r}") from error
+            raise UnavailableError(f"Kafka did not acknowledge {len(sends)} records for {roles}: {error!r}") from error
         for send, metadata in zip(sends, acks, strict=True):
             self.acked[send.role, metadata.partition] = metadata.offset
 
@@ -95,3 +134,15 @@ class Publisher:
             headers=list(send.headers),
         )
         return future
+
+
+def chunks(sends: Sequence[Send]) -> Iterator[Sequence[Send]]:
+    """The same records in order, so many at once that a broker which works acknowledges them in time."""
+    start = size = 0
+    for at, send in enumerate(sends):
+        if at > start and (at - start >= AT_ONCE or size + len(send.value) > AT_ONCE_BYTES):
+            yield sends[start:at]
+            start, size = at, 0
+        size += len(send.value)
+    if start < len(sends):
+        yield sends[start:]

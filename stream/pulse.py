@@ -99,7 +99,9 @@ class Pulse:
 
     def _place(self, shard: Shard) -> str | None:
         """Where a shard stands; None if it has said itself why it must wait."""
-        if shard.failures or (self._gate.closed and shard.topic == self._gate.topic):
+        if shard.failures:  # although all servers answer: perhaps another process, or another worker, fares better
+            return f"{shard.name} is reloaded again and again and does not get beyond offset {max(shard.failed_at, 0)}"
+        if self._gate.closed and shard.topic == self._gate.topic:
             return None
         if self._lag(shard):
             return f"{shard.name} stands at offset {shard.next}"

@@ -14,9 +14,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol, cast
 
-import faust
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
@@ -31,6 +30,25 @@ __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
+MOST_DOUBLINGS: Final = 5  # of the pause before a reload: 3.2 s, as whoever takes the shard away waits for it
+
+
+class App(Protocol):
+    """What is used of Faust's app."""
+
+    transport: Any
+    on_partitions_revoked: Any
+    on_rebalance_complete: Any
+    on_before_shutdown: Any
+    crash_reason: BaseException | None
+
+    @property
+    def consumer(self) -> Any: ...
+    @property
+    def should_stop(self) -> bool: ...
+    @property
+    def task(self) -> Callable[..., Any]: ...
+    async def crash(self, reason: BaseException) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +131,12 @@ class ShardHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._term = 0
         self._epochs = count(1)
-        self._app: faust.App
+        self._app: App
 
-    def attach(self, app: faust.App) -> None:
+    def attach(self, app: App) -> None:
         """Connect to the app; call it right after the app was made."""
         self._app = app
-        app.transport = BatchTransport(app, self._positions)
+        app.transport = BatchTransport(cast(Any, app), self._positions)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_rebalance_complete.connect(self._on_assigned)
         app.on_before_shutdown.connect(self._on_shutdown)
@@ -231,7 +249,9 @@ class ShardHost:
             await stage.process(shard, run)
             if shard.lost:
                 return None
-            shard.next, shard.dirty, shard.failures = run[-1].offset + 1, False, 0
+            shard.next, shard.dirty = run[-1].offset + 1, False
+            if shard.next > shard.failed_at:  # what is read again after a reload proves nothing yet
+                shard.failures, shard.trouble = 0, ""
             self.counts["records"] += len(run)
         return None
 
@@ -274,10 +294,11 @@ class ShardHost:
 
         A restart would not bring a server back, and would make the whole group wait.
         """
-        shard.failures += 1
+        shard.failures, shard.trouble = shard.failures + 1, str(error) or repr(error)
+        shard.failed_at = max(shard.failed_at, shard.next)
         self.counts["reloads"] += 1
-        log.warning("shard_reloaded", shard=shard.name, times=shard.failures, reason=str(error))
-        await asyncio.sleep(0.1 * 2 ** min(shard.failures, 4))
+        log.warning("shard_reloaded", shard=shard.name, times=shard.failures, reason=shard.trouble)
+        await asyncio.sleep(0.1 * 2 ** min(shard.failures, MOST_DOUBLINGS))
         if await self._load(stage, shard):
             await self._seek(shard)
 

@@ -49,7 +49,9 @@ def _behind(worker: Worker) -> str:
         return f"the log of {unknown[0]} is not known yet"
     failing = [shard for shard in worker.host.shards.values() if shard.failures]
     if failing:
-        return f"{failing[0].name} was reloaded {failing[0].failures} times: a server does not answer"
+        shard = max(failing, key=lambda shard: shard.failures)
+        times = f"{shard.name} was reloaded {shard.failures} times"
+        return f"{times} and does not get beyond offset {max(shard.failed_at, 0)}: {shard.trouble}"
     far = {tp: lag for tp, lag in lags.items() if lag > worker.settings.ready_records}
     if not far:
         return ""

@@ -122,7 +122,7 @@ def test_a_shard_before_its_first_record_has_work_once_something_was_fetched(wor
     assert age(world.beat(10)) == 9
 
 
-@pytest.mark.parametrize("excuse", ["redis", "kafka", "stopping", "failures", "closed"])
+@pytest.mark.parametrize("excuse", ["redis", "kafka", "stopping", "closed"])
 def test_what_has_a_named_reason_is_no_standstill(world: World, excuse: str) -> None:
     world.wait("events", 10)
     world.beat(3)
@@ -131,11 +131,21 @@ def test_what_has_a_named_reason_is_no_standstill(world: World, excuse: str) -> 
     if excuse == "kafka":
         world.broker = False
         world.beat(6)  # the first half of a session is patience
-    if excuse == "failures":
-        world.shards[TP("events", 0)].failures = 1
     world.stopping |= excuse == "stopping"
     world.closed |= excuse == "closed"
     assert age(world.beat(100)) <= 0
+
+
+def test_a_shard_that_fails_although_the_servers_answer_grows_old(world: World) -> None:
+    world.wait("events", 10)
+    shard = world.shards[TP("events", 0)]
+    shard.failed_at = 7
+    for shard.failures in range(1, 32):  # a reload takes it back to where its snapshot was
+        shard.next = 5 + shard.failures % 3
+        found = world.beat()
+    assert found == Standstill("events-0 is reloaded again and again and does not get beyond offset 7", 30.0)
+    world.redis.begin("refused")
+    assert age(world.beat()) <= 0
 
 
 def test_an_absent_broker_is_said_once_and_so_is_its_return(world: World) -> None:

@@ -1,0 +1,104 @@
+"""How a shard is reloaded that fails again and again; what a real broker does to shards is in tests/integration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from stream import shards
+from stream.errors import ConfigurationError, UnavailableError
+from stream.shard import Shard
+from stream.shards import ShardHost
+from stream.snapshots import SnapshotStore
+from stream.transport import TP, Fetch
+from stream.web import health
+
+
+class Poisoned:
+    """A stage that cannot get beyond one offset, until it is cured."""
+
+    topic, pace_s, poison = "events", 0.0, 7
+    error: Exception = UnavailableError("Kafka did not acknowledge")
+
+    def open(self, partition: int, arrays: Any) -> None:
+        pass
+
+    def close(self, partition: int) -> None:
+        pass
+
+    async def ready(self) -> None:
+        pass
+
+    async def process(self, shard: Shard, records: Sequence[Any]) -> None:
+        if any(record.offset == self.poison for record in records):
+            raise self.error
+
+
+class Host(ShardHost):
+    """Reads two records at a time from a log of ten, without Faust."""
+
+    def __init__(self, stage: Poisoned, folder: Path) -> None:
+        super().__init__([cast(Any, stage)], SnapshotStore(folder))
+        self.shard = self._shards[TP("events", 0)] = Shard("events", 0, 0.0, next=0)
+        self.crashed: list[BaseException] = []
+        self._app = cast(Any, SimpleNamespace(crash=self._crash, should_stop=False))
+        self.at = self.number = 0
+
+    async def _crash(self, error: BaseException) -> None:
+        self.crashed.append(error)
+
+    async def _seek(self, shard: Shard) -> None:
+        (self.at, shard.epoch), self.number = self._new_epoch(shard), 0
+
+    async def read(self, fetches: int) -> None:
+        for _ in range(fetches):
+            records = [SimpleNamespace(offset=self.at), SimpleNamespace(offset=self.at + 1)]
+            fetch = Fetch(self.shard.tp, cast(Any, records), self.shard.epoch, self.number, 100)
+            self.at, self.number = self.at + 2, self.number + 1
+            await self.handle(fetch)
+            await asyncio.gather(*self._tasks)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every pause that was made; none takes any time."""
+    made: list[float] = []
+    sleep = asyncio.sleep
+
+    async def instead(seconds: float) -> None:
+        made.extend([seconds] if seconds > 0 else [])
+        await sleep(0)
+
+    monkeypatch.setattr(shards, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": instead}))
+    return made
+
+
+async def test_reloads_without_progress_are_counted_and_back_off(tmp_path: Path, pauses: list[float]) -> None:
+    """From the snapshot on, three fetches succeed each time: that is not progress."""
+    stage = Poisoned()
+    host = Host(stage, tmp_path)
+    await host.read(4 * 7)
+    assert (host.shard.failures, host.shard.failed_at, host.counts["reloads"]) == (7, 6, 7)
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 3.2, 3.2])
+    lags = {host.shard.tp: 0}
+    worker = SimpleNamespace(pulse=SimpleNamespace(lags=lambda: lags), host=host, settings=None)
+    told = "events-0 was reloaded 7 times and does not get beyond offset 6: Kafka did not acknowledge"
+    assert health._behind(cast(Any, worker)) == told
+    stage.poison = -1
+    await host.read(3)
+    assert (host.shard.next, host.shard.failures) == (6, 7)
+    await host.read(1)
+    assert (host.shard.next, host.shard.failures, host.shard.trouble) == (8, 0, "")
+
+
+async def test_what_waiting_does_not_cure_stops_the_worker(tmp_path: Path, pauses: list[float]) -> None:
+    stage = Poisoned()
+    stage.error = ConfigurationError("Kafka refuses records for covisits")
+    host = Host(stage, tmp_path)
+    await host.read(4)
+    assert (host.crashed, host.counts["reloads"], pauses) == ([stage.error], 0, [])
