@@ -127,21 +127,40 @@ def since(record: CovisitRecord, mark: int) -> CovisitRecord:
     first = int(np.searchsorted(record.offset, mark, side="right"))
     if first == 0:
         return record
-    pairs = int(record.deltas.start[first])
-    d = record.deltas
-    deltas = Deltas(
-        d.item[first:],
-        d.weight[first:],
-        d.ts[first:],
-        d.source[first:],
-        (d.start[first:] - pairs).astype(np.int32),
-        d.other[pairs:],
-        d.pull[pairs:],
-        d.step[pairs:],
-    )
     return record._replace(
-        deltas=deltas, offset=record.offset[first:], index=record.index[first:], category=record.category[first:]
+        deltas=_visits(record.deltas, first, len(record.offset)),
+        offset=record.offset[first:],
+        index=record.index[first:],
+        category=record.category[first:],
     )
+
+
+def _visits(d: Deltas, first: int, end: int) -> Deltas:
+    """Some visits with their pairs."""
+    pairs = slice(int(d.start[first]), int(d.start[end]))
+    start = (d.start[first : end + 1] - d.start[first]).astype(np.int32)
+    visits = (column[first:end] for column in (d.item, d.weight, d.ts, d.source))
+    return Deltas(*visits, start, d.other[pairs], d.pull[pairs], d.step[pairs])
+
+
+def middle(offset: NDArray[np.int64]) -> int:
+    """Where rising offsets are best cut in two, so that equal ones stay together; 0 if all are equal.
+
+    Examples
+    --------
+    >>> middle(np.array([1, 2, 2, 2, 3])), middle(np.array([5, 5]))
+    (1, 0)
+    """
+    half = len(offset) // 2
+    cuts = (int(np.searchsorted(offset, offset[half], side)) for side in ("left", "right"))
+    return next((cut for cut in cuts if 0 < cut < len(offset)), 0)
+
+
+def parts(deltas: Deltas, origin: Origin) -> list[tuple[Deltas, Origin]]:
+    """Deltas in two parts between two source records; in one if all come from the same."""
+    at, size = middle(origin.offset), len(origin.offset)
+    spans = [(0, at), (at, size)] if at else [(0, size)]
+    return [(_visits(deltas, a, b), Origin(*(column[a:b] for column in origin))) for a, b in spans]
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):

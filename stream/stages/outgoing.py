@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +19,9 @@ from stream.stages.admission import Admitted
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
-from stream.wire import Profiled, encode_global, pack_covisits
+from stream.wire import Profiled, encode_global, middle, pack_covisits, parts
+
+MOST_BYTES: Final = 7 * 1_048_576  # of a record for the other stages; their topics take 8 MiB
 
 
 class Lesson(NamedTuple):
@@ -48,8 +50,17 @@ def deltas_of(
 def send_deltas(
     deltas: Deltas, origin: Origin, space: ItemSpace, shard: UserShard, partition: int, high: int
 ) -> list[Send]:
-    """One record per item partition that needs something of these deltas; notes what was sent to it."""
+    """One record per item partition that needs something of these deltas, or several, one going on where another ends.
+
+    What was sent to each is noted. What one source record teaches is never divided (see `stream.events.MAX_ITEMS`).
+    """
     packed = pack_covisits(deltas, origin, partition, shard.sent, high, space.partition, space.ids, space.categories)
+    if max((len(value) for value in packed if value is not None), default=0) > MOST_BYTES:
+        halves = parts(deltas, origin)
+        if len(halves) == 2:
+            (before, there), (after, here) = halves
+            sends = send_deltas(before, there, space, shard, partition, int(there.offset[-1]))
+            return sends + send_deltas(after, here, space, shard, partition, high)
     sends = []
     for target, value in enumerate(packed):
         if value is not None:
@@ -81,7 +92,19 @@ def samples_of(lesson: Lesson, space: ItemSpace, batch: Batch, admitted: Admitte
         texts,
         weights.tolist(),
     )
-    return [Send("global", encode_global(record), partition=0)]
+    return _sample_sends(record)
+
+
+def _sample_sends(record: Profiled) -> list[Send]:
+    """Samples in one record, or several; those of one source record, which share their identity, stay together."""
+    value = encode_global(record)
+    if len(value) > MOST_BYTES and (at := middle(np.array(record.offset, dtype=np.int64))):
+        columns = msgspec.structs.astuple(record)
+        before, after = (
+            Profiled(record.source, *(column[span] for column in columns[1:])) for span in (slice(at), slice(at, None))
+        )
+        return _sample_sends(before) + _sample_sends(after)
+    return [Send("global", value, partition=0)]
 
 
 def dead_letter(topic: str, partition: int, letter: DeadLetter) -> Send:

@@ -19,6 +19,7 @@ from stream.stages.reclaiming import Reclaimer
 
 NO_CATEGORY: Final = -1
 MAX_CATEGORIES: Final = 10_000  # further names count as no category
+MAX_CATEGORY: Final = 256  # characters; longer names count as no category, too
 
 
 def printable(texts: list[str]) -> list[str]:
@@ -92,6 +93,8 @@ class ItemSpace:
 
     def encode_categories(self, names: list[str]) -> NDArray[np.int32]:
         """Indices of categories; `NO_CATEGORY` for the empty name."""
+        if max(map(len, names), default=0) > MAX_CATEGORY:
+            names = ["" if len(name) > MAX_CATEGORY else name for name in names]
         find = self.categories.lookup if len(self.categories) >= MAX_CATEGORIES else self.categories.encode
         try:
             codes = find(names)

@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from models.features import Vectoriser
 from models.offers import Offer
 from stream.demo.shop import Shop
+from stream.events import MAX_ELEMENTS, MAX_ID_BYTES, MAX_ITEMS, MAX_RECORD_BYTES, MAX_RECORD_ITEMS
 from stream.keys import Keys, parse_list, parse_offers
 from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.resp import key_of
+from stream.stages import outgoing
 from stream.stages.global_ import SegmentModel, decode_model
-from stream.stages.space import ItemSpace
+from stream.stages.space import MAX_CATEGORY, ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.wire import Profiled, decode_global, unpack_covisits
-from tests.records import HOUR, cut, dump, event, publish, read, read_hash, record, stream, told, written
+from tests.records import HOUR, T0_US, cut, dump, event, publish, read, read_hash, record, stream, told, written
 
 TARGETS = 2
 KEYS = Keys()
@@ -55,7 +57,7 @@ def emitted(batches: Iterable[Sequence[LocalRecord]], *, restart: bool = False) 
             if send.role == "covisits":
                 found = unpack_covisits(send.value)
                 assert found.low == marks[send.partition or 0]  # no hole between the records of a target
-                assert (found.low < found.high) & (found.high == batch[-1].offset)
+                assert found.low < found.high <= batch[-1].offset
                 marks[send.partition or 0] = found.high
                 deltas[send.partition or 0] += told(found)
             elif send.role == "global":
@@ -369,3 +371,59 @@ def test_rank_again_writes_the_lists_of_those_named_though_nothing_changed() -> 
     for user in "au":
         assert read(again, KEYS.recs(user)) is not None
     assert shard.counts["controls"] == 1
+
+
+def crowded(records: int, events: int) -> list[LocalRecord]:
+    """Batches of events of many users with long ids, about 10 items each."""
+    made = []
+    for offset in range(records):
+        events_ = [
+            event(
+                f"u{n}", *(f"{'i' * 200}{offset % 7}-{n}-{m}" for m in range(10)), at=offset, event_id=f"{offset}-{n}"
+            )
+            for n in range(events)
+        ]
+        made.append(record(offset, events_, at=offset))
+    return made
+
+
+def test_what_a_batch_teaches_is_sent_in_records_that_fit_and_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = emitted([crowded(9, 5)])
+    monkeypatch.setattr(outgoing, "MOST_BYTES", 6_000)
+    sends = stage_of().learn(0, crowded(9, 5)).sends
+    assert len([send for send in sends if send.role == "covisits"]) > TARGETS
+    assert len([send for send in sends if send.role == "global"]) > 1
+    assert emitted([crowded(9, 5)]) == whole
+
+
+@pytest.mark.parametrize(
+    ("events", "items"), [(MAX_ELEMENTS, MAX_RECORD_ITEMS // MAX_ELEMENTS), (MAX_RECORD_ITEMS // MAX_ITEMS, MAX_ITEMS)]
+)
+def test_what_the_largest_record_teaches_fits(events: int, items: int) -> None:
+    """Every event is another user's with a full history of long ids: only between records may deltas be divided."""
+    stage = UserStage(ItemSpace(1), KEYS, UserRules(sample_rate=1.0, history=127), 1)
+    stage.open(0, None)
+    past = [
+        event(f"u{n}", *(f"{'x' * 240}{n}-{m}"[:MAX_ID_BYTES] for m in range(20)), event_id=f"p{n}")
+        for n in range(events)
+    ]
+    for offset, one in enumerate(past):
+        stage.learn(0, [record(offset, one)])
+    touched = [[{"item_id": f"{n}-{m}"} for m in range(items)] for n in range(events)]
+    now = [
+        {"event_name": "purchase", "event_timestamp": T0_US + 1, "user_id": f"u{n}", "items": mine}
+        for n, mine in enumerate(touched)
+    ]
+    full = record(len(past), now, at=1)
+    assert full.value is not None
+    assert len(full.value) <= MAX_RECORD_BYTES
+    sends = stage.learn(0, [full]).sends
+    assert not [send for send in sends if send.role == "dlq"]
+    found = [unpack_covisits(send.value) for send in sends if send.role == "covisits"]
+    assert sum(len(each.deltas.item) for each in found) == events * items
+    assert max(len(send.value) for send in sends) <= outgoing.MOST_BYTES
+
+
+def test_category_names_have_a_bound() -> None:
+    space = ItemSpace(1)
+    assert space.encode_categories(["c" * (MAX_CATEGORY + 1), "c" * MAX_CATEGORY, ""]).tolist() == [-1, 0, -1]
