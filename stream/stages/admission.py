@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from models.consent import hear
 from models.decay import YEAR_2000_S
 from models.hashing import hash_ids, partition_of
-from models.profiles import DENIED
+from models.profiles import ADS, ANALYTICS, DENIED, PERSONALISATION
 from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
 
 NO_SESSION: Final = hash_ids([""])[0]
+REFUSALS: Final = np.uint8(DENIED << ANALYTICS | DENIED << PERSONALISATION | DENIED << ADS)
 AHEAD_US: Final = 300_000_000  # an event moves the watermark at most this far beyond its record's time
 
 
@@ -49,14 +50,17 @@ def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Ad
     foreign = ~(keep | forgotten)
     shard.touched[index[keep]] = ts[keep] // 1_000_000 - YEAR_2000_S  # of a user's events the last one counts
     keep &= ~_duplicates(shard, batch, keep)
-    keep &= ~_late(shard, batch, ts, index >= 0, keep)
-    denied = _denied(shard, batch, index, keep)
+    late = _late(shard, batch, ts, index >= 0, keep)
+    keep &= ~late
+    said = np.array(batch.consent, dtype=np.uint8)
+    said[late] &= REFUSALS  # a refusal holds whenever it was said; a grant may have been taken back since
+    denied = _denied(shard, said, index, keep, late)
     keep &= ~denied
     shard.counts["rekeyed"] += int(foreign.sum())
     shard.counts["learned"] += int(keep.sum())
     shard.counts["without_id"] += batch.without_id
     events = np.flatnonzero(keep)
-    told = np.flatnonzero(denied & (np.array(batch.consent, dtype=np.uint8) > 0))
+    told = np.flatnonzero((denied | late) & (said > 0))
     sessions = _sessions(batch.session)[events]
     return Admitted(keep, events, index[events], sessions, index, np.flatnonzero(foreign).tolist(), told)
 
@@ -136,11 +140,14 @@ def _late(
 
 
 def _denied(
-    shard: UserShard, batch: Batch, index: NDArray[np.int32], candidates: NDArray[np.bool_]
+    shard: UserShard,
+    said: NDArray[np.uint8],
+    index: NDArray[np.int32],
+    candidates: NDArray[np.bool_],
+    late: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Events of users who do not let us learn, as consent stood at each event."""
     default = 0 if shard.rules.consent else DENIED
-    said = np.array(batch.consent, dtype=np.uint8)
-    denied = hear(shard.profiles.arrays.flags, index, said, candidates, default)
+    denied = hear(shard.profiles.arrays.flags, index, said, candidates | late, default) & candidates
     shard.counts["denied"] += int(denied.sum())
     return denied

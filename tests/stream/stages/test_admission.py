@@ -103,6 +103,26 @@ def test_a_refused_event_changes_no_consent() -> None:
     assert counts == {"learned": 1, "denied": 2, "duplicates": 1, "late": 1, "without_id": 1}
 
 
+def test_a_refusal_holds_however_late_it_comes() -> None:
+    """Counted as late and not as denied, and learned from no more than other late events."""
+    late = event("u", at=1, consent=DENIED, event_id="late")
+    for cuts in ([], [1, 2, 3, 4]):
+        events = [event("u", consent=GRANTED), event("v", at=DAY + 9), late, event("u", at=DAY + 10), event("v", at=9)]
+        verdicts, counts = judged(stream(events), cuts=cuts)
+        assert verdicts == [True, True, False, False, False]
+        assert (counts["late"], counts["denied"], counts["learned"]) == (2, 1, 2)
+
+
+def test_whoever_refuses_late_loses_the_keys_at_once() -> None:
+    stage = UserStage(ItemSpace(1), Keys(), UserRules(), 1)
+    stage.open(0, None)
+    stage.learn(0, stream([event("u", "tent"), event("v", "mat", at=DAY + 9)]))
+    refusal = {"personalization_storage": "denied"}
+    learned = stage.learn(0, stream([event("u", at=1, consent=refusal), event("w", at=1, consent=GRANTED)], 2))
+    assert stage.shards[0].users.texts(learned.users) == ["u"]
+    assert len(stage.rank(0, learned.users, learned.ts_ms, force=True).writes)
+
+
 def user_of(partition: int, partitions: int = 4) -> str:
     return next(f"u{n}" for n in range(1_000) if partition_of(f"u{n}".encode(), partitions) == partition)
 
