@@ -88,9 +88,9 @@ class SeenWindow:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SeenWindow:
-        """A window from the arrays of a snapshot; the table is rebuilt."""
-        window = cls(int(arrays["capacity"][0]))
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], capacity: int | None = None) -> SeenWindow:
+        """A window from the arrays of a snapshot, with another capacity if one is given; the table is rebuilt."""
+        window = cls(int(arrays["capacity"][0]) if capacity is None else capacity)
         window.mark(np.roll(np.asarray(arrays["hashes"], dtype=np.uint64), -int(arrays["oldest"][0])))
         return window
 

@@ -11,7 +11,7 @@ import faust
 from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]  # no py.typed
 from faust.types.auth import AuthProtocol
 
-from models.offers import Offer, decode_offer
+from models.offers import decode_offer
 from stream.agents.door import DoorAgent
 from stream.agents.global_ import GlobalAgent
 from stream.agents.item import ItemAgent
@@ -146,7 +146,6 @@ class Worker:
         self.broadcast = Broadcast(
             settings, {"items": self._take_item, "offers": self._take_offer, "models": self._take_model}
         )
-        self._offers: dict[bytes, Offer] = {}
         self.app = faust_app(settings)
         self.app.worker = self
         self._wire()
@@ -228,11 +227,7 @@ class Worker:
             self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
-        if value is None:
-            self._offers.pop(key, None)
-        else:
-            self._offers[key] = decode_offer(value)
-        self.users.set_offers([self._offers[key] for key in sorted(self._offers)])
+        self.users.put_offer(key, None if value is None else decode_offer(value))
 
     def _take_model(self, key: bytes, value: bytes | None) -> None:
         if key == MODEL_KEY and value is not None:

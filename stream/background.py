@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.errors import RivuletError
+from stream.errors import ConfigurationError, RivuletError
 from stream.topics import faults, layout
 
 if TYPE_CHECKING:
     from stream.app import Worker
 
+REVIEW_S: Final = 0.25
 TELL_S: Final = 0.25
 TOPICS_S: Final = 5.0
 
@@ -40,7 +41,7 @@ class Background:
         settings = worker.settings
         self._layout = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
         self.topic_faults: list[str] = []
-        for work in (worker.broadcast.run, self._publish, self._tell, self._watch_topics):
+        for work in (worker.broadcast.run, self._publish, self._review, self._tell, self._watch_topics):
             worker.app.task(work)
 
     async def _publish(self) -> None:
@@ -53,6 +54,16 @@ class Background:
             for partition in sorted(worker.items.shards):
                 await self._carefully("publish", worker.item_agent.publish(partition))
             await self._carefully("publish", worker.global_agent.publish())
+
+    async def _review(self) -> None:
+        """Offers that are no longer what they were leave Redis, for some users of each shard at a time."""
+        worker = self._worker
+        await worker.broadcast.caught_up.wait()
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            for shard in list(worker.host.shards.values()):
+                if shard.topic == worker.user_agent.topic and worker.host.may_write():
+                    await self._carefully("review_offers", worker.user_agent.review(shard))
 
     async def _tell(self) -> None:
         while True:
@@ -79,5 +90,8 @@ class Background:
         """Run background work; an exception that left it would kill the worker, and the next round repeats it."""
         try:
             await work
+        except ConfigurationError as error:  # it would be refused again in every round
+            log.critical("worker_stops", what=what, reason=str(error))
+            await self._worker.app.crash(error)
         except (RivuletError, KafkaError, OSError) as error:
             log.warning("background_work_failed", what=what, reason=str(error) or repr(error))

@@ -24,6 +24,7 @@ from stream.stages.user import UserStage
 
 log = structlog.get_logger(__name__)
 
+REVIEWED: Final = 500  # users whose offers are looked at between two batches
 SLICE: Final = 500  # users ranked at a time, so that the event loop is not held
 
 
@@ -91,6 +92,21 @@ class UserAgent(Agent[UserStage]):
                 await self.write(pushes.writes)
             if len(pushes.writes) and self.fence.is_overtaken(shard):
                 await self._ask_again(shard, names.texts(users))
+
+    async def review(self, shard: Shard) -> None:
+        """Take offers that were withdrawn or changed out of what some of the shard's users find in Redis."""
+        async with shard.lock:
+            if shard.lost or shard.dirty:
+                return
+            users = self.stage.outdated(shard.partition, REVIEWED)
+            if len(users) == 0:
+                return
+            state = self.stage.shards[shard.partition]
+            try:
+                await self._push(shard, Learned.of_users(users, self.stage.last_ms(shard.partition, users)))
+            except BaseException:
+                state.review_again(users)
+                raise
 
     async def _ask_again(self, shard: Shard, users: list[str]) -> None:
         """Have the partition's owner write some lists again: older ones of ours may have just replaced newer ones.

@@ -84,6 +84,7 @@ class GlobalStage:
         self.newest = 0
         self.version = 0
         self.listed: set[tuple[str, str]] = set()  # trending lists that readers may find
+        self.surplus: set[int] = set()  # segments that readers may find, though there are fewer now
         self.changed = False
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
@@ -95,7 +96,7 @@ class GlobalStage:
         if arrays is None:
             return
         told = msgspec.json.decode(arrays["facts"].tobytes())
-        self.segments = Segments.from_arrays(part(arrays, "segments"))
+        segments = Segments.from_arrays(part(arrays, "segments"))
         self.trending = Trending.from_arrays(part(arrays, "trending"))
         self.vectoriser = Vectoriser(told["categories"])
         self.category_weight = defaultdict(float, told["category_weight"])
@@ -104,6 +105,12 @@ class GlobalStage:
         self.samples, self.newest, self.version = told["samples"], told["newest"], told["version"]
         self.listed = {(kind, name) for kind, name in told["listed"]}
         self.changed = True
+        if segments.k == self.segments.k:
+            self.segments = segments
+        else:  # other segments are other groups of people: found anew, from as many samples as at the very first
+            self.surplus = set(range(self.segments.k, segments.k))
+            self.trending.segments.clear()
+            self.sizes.clear()
 
     def close(self, partition: int) -> None:
         """Stop publishing; the state stays until the shard is opened again."""
@@ -195,6 +202,8 @@ class GlobalStage:
             writes.set(self._trending_key(name), _list(items, scores, ts_ms), TRENDING_TTL_S)
         writes.delete(*(self._trending_key(name) for name in sorted(self.listed - lists.keys())))
         self.listed = set(lists)
+        writes.delete(*map(self.keys.segment, sorted(self.surplus)))
+        self.surplus.clear()
         if not self.segments.trained:
             return Broadcast(writes, [])
         self.version += 1

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.conversion import redecayed_rows, resized_rows
 from models.decay import YEAR_2000_S, decay_add_many
 from models.eviction import oldest
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays
@@ -22,7 +23,7 @@ from models.trending import HALF_LIFE_S
 from models.vocabulary import Vocabulary
 from stream.copying import Changes, Copying, Rows, Source, Used, facts, spans, texts_of
 from stream.decoding import Record
-from stream.errors import RivuletError
+from stream.errors import ConfigurationError, RivuletError
 from stream.framing import Names, set_lists
 from stream.keys import COVISIT, NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
 from stream.resp import WriteBatch
@@ -304,6 +305,7 @@ class ItemStage:
             mine, changed = self._mine(partition), shard.changes.take()
             kept = space.rows.arrays.row[changed] != NO_ROW
             told = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
+            told["half_life_s"] = space.rows.half_life_s
             return {
                 "dropped": Rows(changed[~kept]),
                 "changed": Rows(changed[kept]),
@@ -330,13 +332,19 @@ class ItemStage:
 
     def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
         space = self.space
+        if len(arrays["marks"]) != self.sources:
+            raise ConfigurationError(
+                f"RIVULET_EVENTS_PARTITIONS={self.sources}, but the snapshot was made with {len(arrays['marks'])}:"
+                " users belong to partitions by that count, which cannot be changed"
+            )
+        told = msgspec.json.decode(arrays["facts"].tobytes())
         theirs, ours = arrays["items.codes"], space.encode(texts_of(arrays["items.texts"]))
         kept = ~np.isin(arrays["with_row"], arrays["dropped"])
         before = {name: column[kept] for name, column in part(arrays, "rows").items()}
         for items, rows in ((arrays["with_row"][kept], before), (arrays["changed"], part(arrays, "changed"))):
             for column in (items, *(rows[name] for name in ITEM_COLUMNS)):
                 translate(column, theirs, ours)
-            space.rows.insert(items, rows)
+            space.rows.insert(items, self._converted(rows, told))
         mine, category = arrays["mine"], arrays["category"]
         translate(mine, theirs, ours)
         names = Vocabulary.from_arrays(part(arrays, "categories"))
@@ -347,9 +355,15 @@ class ItemStage:
             getattr(space, name)[mine] = arrays[name]
         shard.rows = int((space.rows.arrays.row[mine] != NO_ROW).sum())
         shard.marks = arrays["marks"]
-        told = msgspec.json.decode(arrays["facts"].tobytes())
         shard.newest, shard.applied = told["newest"], told["applied"]
         shard.counts.update(told["counts"])
+
+    def _converted(self, rows: dict[str, NDArray[Any]], told: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Rows of a snapshot under the present settings."""
+        now = self.space.rows
+        neighbours, transitions = now.arrays.item.shape[1], now.arrays.step_item.shape[1]
+        before_s = told.get("half_life_s", now.half_life_s)
+        return resized_rows(redecayed_rows(rows, before_s, now.half_life_s, told["newest"]), neighbours, transitions)
 
     def _mine(self, partition: int) -> NDArray[np.int32]:
         """Items of a shard."""

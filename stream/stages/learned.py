@@ -45,6 +45,11 @@ class Learned:
         none = np.zeros(0, dtype=np.int64)
         return cls(sends, NOBODY, none, none, answers=answers, dropped=dropped)
 
+    @classmethod
+    def of_users(cls, users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> Learned:
+        """Users to be ranked though nothing was learned."""
+        return cls([], users, ts_ms, np.zeros(0, dtype=np.int64))
+
     @property
     def everyone(self) -> bool:
         """Whether all users are to be ranked and written."""

@@ -76,7 +76,7 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
     repeated = asked_s <= shard.tombstones.of(person)[1]
     users = known(shard, [] if repeated else [request.user])
     deltas = retract(shard.histories, users, weighting)
-    cut = bool((shard.histories.arrays.count[users] == shard.histories.size).any())
+    cut = bool((shard.histories.arrays.count[users] >= shard.shortest).any())
     if not repeated:
         shard.drop(users)
         shard.tombstones.put(person, max(asked_s, shard.watermark // 1_000_000 - YEAR_2000_S), asked_s)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from models.covisitation import Weighting, emit, weighting
 from models.decay import YEAR_2000_S
-from models.hashing import partition_of
+from models.hashing import hash_ids, partition_of
 from models.histories import Touches
 from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
 from models.offer_table import build_table
-from models.offers import Offer
+from models.offers import Offer, encode_offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
 from models.ranking import Lists, Query, query, score_lists
 from stream.copying import Copying
@@ -75,6 +75,7 @@ class UserStage:
         self.weights: Weighting = weighting(kinds)
         self.votes: Query = query(kinds)
         self.segmenting = Segmenting(space)
+        self._terms = np.zeros(0, dtype=np.uint64)
         self.set_offers([])
         space.reclaimer.holders.append(self._mark_items)
 
@@ -85,6 +86,7 @@ class UserStage:
             if arrays is None
             else UserShard.restore(self.rules, self.space, arrays)
         )
+        self.shards[partition].shelve(self._terms)
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""
@@ -182,11 +184,26 @@ class UserStage:
         return Learned.of_request(sends, [removed.answer], removed.users)
 
     def set_offers(self, offers: Sequence[Offer]) -> None:
-        """Replace the offers that may be pushed; again whenever segments got other labels."""
-        self._offers = list(offers)
-        space = self.space
+        """Replace the offers that may be pushed."""
+        self._offers = {offer.id.encode(): offer for offer in offers}
+        self._stale = True
+
+    def put_offer(self, key: bytes, offer: Offer | None) -> None:
+        """Add or replace one offer, or withdraw it; cheap, as the table is made anew only when it is needed next."""
+        if offer is None:
+            self._offers.pop(key, None)
+        else:
+            self._offers[key] = offer
+        self._stale = True
+
+    def _restock(self) -> None:
+        """Lay out the offers, if they or the labels of segments have changed since that was done."""
+        if not self._stale:
+            return
+        self._stale = False
+        space, offers = self.space, [self._offers[key] for key in sorted(self._offers)]
         table = build_table(
-            self._offers,
+            offers,
             lambda item: int(space.encode([item])[0]),
             lambda category: int(space.encode_categories([category])[0]),
             self.segmenting.labels,
@@ -194,12 +211,24 @@ class UserStage:
         self._columns = OfferColumns.of(table)
         self._sums = OfferScratch.of(self._columns)
         self._shelf = Shelf.of(table)
+        self._terms = np.unique(hash_ids([encode_offer(offer).decode() for offer in offers]))
+        for shard in self.shards.values():
+            shard.shelve(self._terms)
+
+    def outdated(self, partition: int, most: int) -> NDArray[np.int32]:
+        """The next users, at most so many, to whom something was pushed that has been withdrawn since or changed terms.
+
+        Which offers a user was given is not kept: everyone with offers comes once, and then nobody until the next
+        change.
+        """
+        self._restock()
+        return self.shards[partition].outdated(self._terms, most)
 
     def set_model(self, model: SegmentModel) -> None:
         """Take over the segments that the global stage has learned."""
         changed = self.segmenting.replace(model)
         if changed:
-            self.set_offers(self._offers)
+            self._stale = True
 
     def rank(
         self,
@@ -232,6 +261,7 @@ class UserStage:
         -----
         2-6 us per user to rank and 2-3 us per list that changed.
         """
+        self._restock()
         shard, space = self.shards[partition], self.space
         segments = self.segmenting.assign(shard.profiles.arrays, users)
         moved = segments != shard.segment[users]
@@ -254,6 +284,10 @@ class UserStage:
         ranked = Ranked(users, ts_ms, lists, picked, moved)
         return push(shard, space, self.keys, ranked, self._shelf, force=force)
 
+    def last_ms(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Time of some users' newest events, ms."""
+        return _last_ms(self.shards[partition].profiles.arrays, users)
+
     def seeds(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int32]:
         """Recent items of some users whose rows another worker owns; none while this process owns them all."""
         space = self.space
@@ -266,6 +300,7 @@ class UserStage:
 
     def _mark_items(self) -> Iterator[None]:
         """Mark the items that offers, histories and pushed lists refer to; lists last, as rows are copied into them."""
+        self._restock()
         space = self.space
         space.marked[np.flatnonzero(np.diff(self._columns.item_start))] = True
         for shard in list(self.shards.values()):

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.conversion import resized_lists, resized_rings
 from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
@@ -21,8 +22,10 @@ from models.references import translate
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
+from stream.errors import ConfigurationError
 from stream.stages.space import ItemSpace
 
+EVERYONE: Final = slice(None)
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
 
 ITEM_COLUMNS: Final = ("histories.item", "last")  # hold indices of items
@@ -66,6 +69,7 @@ class UserShard:
         self.rules = rules
         self.users = Vocabulary()
         self.histories = Histories(rules.history)
+        self.shortest = rules.history  # what histories were ever cut to: one that has more touches may lack older ones
         self.profiles = Profiles()
         self.seen = SeenWindow(rules.dedup)
         self.tombstones = Tombstones(rules.tombstones)
@@ -80,6 +84,9 @@ class UserShard:
         self.profiled_ms = np.zeros(0, dtype=np.int64)
         self.offers = np.zeros(0, dtype=np.uint64)
         self.hits = np.zeros(3, dtype=np.float64)
+        self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
+        self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
+        self.reviewed = 0  # users of whom that is done
         self.changes = Changes()
 
     @property
@@ -135,11 +142,36 @@ class UserShard:
         for column in (self.pushed_ms, self.profiled_ms, self.offers):
             column[users] = 0
 
-    def doubt(self) -> None:
+    def doubt(self, users: slice | NDArray[np.int32] = EVERYONE) -> None:
         """Redis may have lost what was pushed: at the next touch a user's keys are written again, changed or not."""
-        self.pushed_ms[:] = 0
-        self.profiled_ms[self.profiled_ms > 0] = 1
-        self.offers[self.offers != 0] = 1
+        self.pushed_ms[users] = 0
+        self.profiled_ms[users] = np.minimum(self.profiled_ms[users], 1)
+        self.offers[users] = np.minimum(self.offers[users], 1)
+
+    def shelve(self, terms: NDArray[np.uint64]) -> None:
+        """Offers (hashes, rising) may be pushed from now on."""
+        self.shelf = np.union1d(self.shelf, terms)
+
+    def outdated(self, terms: NDArray[np.uint64], most: int) -> NDArray[np.int32]:
+        """The next users, at most so many, who may have been given an offer that is not among these."""
+        if np.isin(self.shelf, terms).all():
+            return np.zeros(0, dtype=np.int32)
+        if self.reviewing is not terms:
+            self.reviewing, self.reviewed = terms, 0
+        waiting = self.offers[self.reviewed : self.users.size]
+        users = (self.reviewed + np.flatnonzero(waiting)[:most]).astype(np.int32)
+        if len(users):
+            self.reviewed = int(users[-1]) + 1
+            self.changes.add(users)
+        else:
+            self.shelf, self.reviewing = terms, None
+        return users
+
+    def review_again(self, users: NDArray[np.int32]) -> None:
+        """What was decided about users of `outdated` has not reached Redis."""
+        self.doubt(users)
+        self.offers[users] = 1  # also where a key was to be deleted
+        self.reviewed = min(self.reviewed, int(users[0]))
 
     def facts(self) -> dict[str, Any]:
         """What operators see of the shard in `rv:meta`."""
@@ -189,19 +221,34 @@ class UserShard:
                 **prefixed("categories", _rows(space.categories.arrays())),
                 "sent": Rows(self.sent),
                 "hits": Rows(self.hits),
-                "facts": facts({"watermark": self.watermark, "counts": dict(self.counts), "hand": self.hand}),
+                "shelf": Rows(self.shelf),
+                "facts": facts(self._told()),
             }
 
         n = self.users.size
         large = {name: Rows(array[:n]) for name, array in self.columns().items()}
         return Copying(large, still, see, ending.close)
 
+    def _told(self) -> dict[str, Any]:
+        counts = dict(self.counts)
+        return {"watermark": self.watermark, "counts": counts, "hand": self.hand, "shortest": self.shortest}
+
     @classmethod
     def restore(cls, rules: UserRules, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
         """A shard from the arrays of `copy` (they become its own), translated to this process's indices.
 
-        About 0.5 s per million users; no walk over them in Python.
+        About 0.5 s per million users; no walk over them in Python. Kept under other settings, they are converted.
+
+        Raises
+        ------
+        ConfigurationError
+            A setting has changed that no conversion can follow.
         """
+        if len(arrays["sent"]) != space.partitions:
+            raise ConfigurationError(
+                f"RIVULET_COVISITS_PARTITIONS={space.partitions}, but the snapshot was made with {len(arrays['sent'])}:"
+                " items belong to partitions by that count, which cannot be changed"
+            )
         shard = cls(rules, len(arrays["sent"]))
         shard.users = Vocabulary.from_arrays(part(arrays, "users"))
         columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns()}
@@ -211,16 +258,19 @@ class UserShard:
         names = Vocabulary.from_arrays(part(arrays, "categories"))
         known = np.arange(names.size, dtype=np.int32)
         translate(columns["profiles.category"], known, space.encode_categories(names.texts(known)))
-        shard.histories = Histories.restore(part(columns, "histories"))
+        columns["last"] = resized_lists(columns["last"], rules.k)
+        shard.histories = Histories.restore(resized_rings(part(columns, "histories"), rules.history))
         shard.profiles = Profiles.restore(part(columns, "profiles"))
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
-        shard.seen = SeenWindow.from_arrays(part(arrays, "seen"))
+        shard.seen = SeenWindow.from_arrays(part(arrays, "seen"), rules.dedup)
         shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
         shard.sent, shard.hits = arrays["sent"], arrays["hits"]
+        shard.shelf = arrays.get("shelf", np.zeros(1, dtype=np.uint64))  # not known: everyone's offers are looked at
         told = msgspec.json.decode(arrays["facts"].tobytes())
         shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
+        shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))
         return shard
 
 

@@ -203,6 +203,25 @@ def test_a_copy_goes_on_like_the_original(at: int) -> None:
     assert state(original) == state(other)
 
 
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3)])
+def test_another_number_of_segments_is_found_anew_and_the_rest_is_kept(before: int, after: int) -> None:
+    old = learn(fresh(before), POPULAR, samples(0, range(300)))
+    store = written(old.publish().writes)
+    new = fresh(after, arrays=old.copy(0).whole())
+    written(new.publish().writes, into=store)
+    kept = [name for name in trending(written(old.publish().writes)) if "segment" not in name]
+    assert kept
+    assert set(trending(store)) == set(kept)
+    learn(new, samples(0, range(300, 600)))
+    sends = new.publish().sends
+    assert len(decode_model(sends[0].value).centres) == after
+    written(new.publish().writes, into=store)
+    sizes = [bool(read_hash(store, KEYS.segment(number))) for number in range(4)]
+    assert sizes == [number < after for number in range(4)]
+    again = fresh(after, arrays=new.copy(0).whole())
+    assert again.segments.samples == new.segments.samples
+
+
 def test_opening_forgets_what_was_there() -> None:
     stage = trained()
     stage.open(0, None)

@@ -1,0 +1,161 @@
+"""Offers that are withdrawn or change leave Redis though their users do nothing, and many at once cost one table."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from models.offers import Offer
+from stream.agents.user import UserAgent
+from stream.errors import UnavailableError
+from stream.keys import Keys, parse_offers
+from stream.local import LocalPipeline
+from stream.memory_store import MemoryStore
+from stream.resp import WriteBatch
+from stream.shard import Shard
+from stream.stages import user as user_stage
+from stream.stats import Stats
+from tests.records import event, publish, read
+
+KEYS = Keys()
+MATS = Offer(id="mats", items=("mat",), value=1.0)
+STOVES = Offer(id="stoves", items=("stove",), value=2.0)
+VISITORS = [f"u{n}" for n in range(5)]
+BASKETS = [event(user, "tent", "mat", "stove", at=n) for n, user in enumerate("abcdefgh")]
+
+
+class Failing(MemoryStore):
+    failing = False
+
+    async def flush(self, batch: WriteBatch) -> None:
+        if self.failing:
+            raise UnavailableError("Redis is away")
+        await super().flush(batch)
+
+
+class Reviewer:
+    """A pipeline in which every visitor was given both offers, and the agent that reviews them."""
+
+    def __init__(self) -> None:
+        self.pipeline = LocalPipeline(Failing(), partitions=1, offers=[MATS, STOVES])
+        publish(self.pipeline, [*BASKETS, *(event(user, "tent", at=100) for user in VISITORS)])
+        self.shard = Shard("events", 0, 0.0, next=1)
+
+        async def nothing(*_: Any) -> None:
+            pass
+
+        async def always(_: Shard) -> bool:
+            return True
+
+        fence = SimpleNamespace(is_fresh=lambda _: False, may_write=always, is_overtaken=lambda _: False)
+        neighbours = SimpleNamespace(fetch=nothing)
+        parts = (self.pipeline.users, cast(Any, None), self.store, Stats(), cast(Any, neighbours), cast(Any, fence))
+        self.agent = UserAgent("events", *parts, room=nothing)
+
+    @property
+    def store(self) -> Failing:
+        assert isinstance(self.pipeline.store, Failing)
+        return self.pipeline.store
+
+    def offered(self) -> list[list[str] | None]:
+        values = [read(self.store, KEYS.offers(user)) for user in VISITORS]
+        return [None if value is None else [offer.id for offer in parse_offers(value).offers] for value in values]
+
+    def review(self, times: int = 1) -> None:
+        for _ in range(times):
+            asyncio.run(self.agent.review(self.shard))
+
+
+@pytest.fixture
+def reviewer(monkeypatch: pytest.MonkeyPatch) -> Reviewer:
+    monkeypatch.setattr("stream.agents.user.REVIEWED", 2)
+    return Reviewer()
+
+
+def test_a_withdrawn_offer_leaves_redis_some_users_at_a_time(reviewer: Reviewer) -> None:
+    assert reviewer.offered() == [["stoves", "mats"]] * 5
+    reviewer.pipeline.users.put_offer(b"stoves", None)
+    others = len(reviewer.pipeline.users.shards[0].users) - 5  # who came first
+    reviewer.review(-(-others // 2) + 1)
+    assert ["mats"] in reviewer.offered()
+    assert ["stoves", "mats"] in reviewer.offered()
+    reviewer.review(3)
+    assert reviewer.offered() == [["mats"]] * 5
+    reviewer.pipeline.users.put_offer(b"mats", None)
+    reviewer.review(8)
+    assert reviewer.offered() == [None] * 5
+
+
+def test_an_offer_with_other_terms_is_judged_again(reviewer: Reviewer) -> None:
+    reviewer.pipeline.users.put_offer(b"stoves", msgspec.structs.replace(STOVES, min_cart_value=50.0))
+    reviewer.review(8)
+    assert reviewer.offered() == [["mats"]] * 5
+
+
+def test_nobody_is_looked_at_where_nothing_was_taken_away(reviewer: Reviewer) -> None:
+    stage = reviewer.pipeline.users
+    stage.put_offer(b"tents", Offer(id="tents", items=("tent",), value=1.0))
+    assert len(stage.outdated(0, 100)) == 0
+    stage.put_offer(b"tents", None)  # it may have been pushed in between
+    assert len(stage.outdated(0, 100)) > 0
+    assert len(stage.outdated(0, 100)) == 0
+    assert stage.shards[0].shelf.tolist() == sorted(stage.shards[0].shelf.tolist())
+    assert len(stage.shards[0].shelf) == 2
+
+
+def test_another_change_begins_again_with_the_first_user(reviewer: Reviewer) -> None:
+    stage = reviewer.pipeline.users
+    stage.put_offer(b"stoves", None)
+    first = stage.outdated(0, 2).tolist()
+    assert stage.outdated(0, 2).tolist() != first
+    stage.put_offer(b"mats", None)
+    assert stage.outdated(0, 2).tolist() == first
+
+
+def test_what_redis_did_not_take_is_written_later(reviewer: Reviewer) -> None:
+    reviewer.pipeline.users.put_offer(b"stoves", None)
+    reviewer.pipeline.users.put_offer(b"mats", None)
+    reviewer.store.failing = True
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            reviewer.review()
+    reviewer.store.failing = False
+    reviewer.review(8)
+    assert reviewer.offered() == [None] * 5
+
+
+def test_a_successor_finishes_what_was_begun(reviewer: Reviewer) -> None:
+    stage = reviewer.pipeline.users
+    stage.put_offer(b"stoves", None)
+    reviewer.review()
+    stage.open(0, stage.copy(0).whole())
+    reviewer.review(8)
+    assert reviewer.offered() == [["mats"]] * 5
+    stage.open(0, stage.copy(0).whole())
+    assert len(stage.outdated(0, 100)) == 0
+
+
+def test_a_shard_that_was_lost_or_stands_within_a_batch_is_left_alone(reviewer: Reviewer) -> None:
+    reviewer.pipeline.users.put_offer(b"stoves", None)
+    reviewer.shard.dirty = True
+    reviewer.review(8)
+    reviewer.shard.dirty, reviewer.shard.lost = False, True
+    reviewer.review(8)
+    assert reviewer.offered() == [["stoves", "mats"]] * 5
+
+
+def test_many_offers_are_laid_out_once(reviewer: Reviewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, built = reviewer.pipeline.users, []
+    build = user_stage.build_table
+    monkeypatch.setattr(
+        user_stage, "build_table", lambda offers, *rest: built.append(len(offers)) or build(offers, *rest)
+    )
+    for n in range(500):
+        stage.put_offer(b"%d" % n, Offer(id=f"offer-{n}", items=("mat",), value=1.0))
+    assert built == []
+    publish(reviewer.pipeline, [event("u0", "tent", at=200), event("u1", "tent", at=200)])
+    assert built == [502]
