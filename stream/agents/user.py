@@ -96,7 +96,7 @@ class UserAgent(Agent[UserStage]):
     async def review(self, shard: Shard) -> None:
         """Take offers that were withdrawn or changed out of what some of the shard's users find in Redis."""
         async with shard.lock:
-            if shard.lost or shard.dirty:
+            if shard.lost or shard.dirty or not shard.loads:
                 return
             users = self.stage.outdated(shard.partition, REVIEWED)
             if len(users) == 0:

@@ -43,7 +43,7 @@ class Reviewer:
     def __init__(self) -> None:
         self.pipeline = LocalPipeline(Failing(), partitions=1, offers=[MATS, STOVES])
         publish(self.pipeline, [*BASKETS, *(event(user, "tent", at=100) for user in VISITORS)])
-        self.shard = Shard("events", 0, 0.0, next=1)
+        self.shard = Shard("events", 0, 0.0, next=1, loads=1)
 
         async def nothing(*_: Any) -> None:
             pass
