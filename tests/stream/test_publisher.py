@@ -71,7 +71,7 @@ async def test_many_records_are_sent_some_at_a_time(monkeypatch: pytest.MonkeyPa
         rounds.append(len(futures))
         return await gather(*futures)
 
-    monkeypatch.setattr(publisher.asyncio, "gather", counted)
+    monkeypatch.setattr(asyncio, "gather", counted)
     await made.send([Send("dlq", b"x")] * 25)
     assert (rounds, made.acked) == ([10, 10, 5], {("dlq", 0): 24})
 
