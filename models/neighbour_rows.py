@@ -140,11 +140,15 @@ class NeighbourRows:
         rows = self.arrays.row[items]
         return {name: getattr(self.arrays, name)[rows] for name in RowArrays._fields[1:]}
 
-    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
-        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+    def open(self, items: NDArray[np.int32]) -> None:
+        """Give a row to each item that has none; what stands in it is for the caller to write."""
         self.reserve(int(items.max()) + 1 if len(items) else 0)
         self.reserve_rows(len(items))
         self.used = _allocate(self.arrays.row, items, self.used)
+
+    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+        self.open(items)
         rows = self.arrays.row[items]
         for name in RowArrays._fields[1:]:
             getattr(self.arrays, name)[rows] = arrays[name]

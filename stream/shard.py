@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream.copying import Copying
 from stream.errors import RivuletError
-from stream.transport import TP, ConsumerRecord, Fetch
+from stream.fetches import TP, ConsumerRecord, Fetch
 
 LOG_START = -1
 """``Shard.next`` of a shard without a snapshot: it starts with the first record that the broker still has."""

@@ -66,7 +66,7 @@ class UserAgent(Agent[UserStage]):
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.force or self.fence.is_fresh(shard)
         if learned.everyone:  # asked for after all rows were published: none read before may count
-            self.neighbours.drop()
+            await self.neighbours.drop()
         for answer in learned.answers:
             if not await self.fence.may_write(shard):
                 return
@@ -78,7 +78,7 @@ class UserAgent(Agent[UserStage]):
                 return
             users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
             with self.stats.timed("user", "neighbours"):
-                await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
+                await self.neighbours.fetch(self.stage.shards[shard.partition].histories.arrays, users)
             if shard.lost:
                 return
             names = self.stage.shards[shard.partition].users
