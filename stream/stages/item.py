@@ -110,10 +110,10 @@ class ItemStage:
     def _clear(self, partition: int) -> None:
         """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""
         space = self.space
-        mine = space.partition == partition
-        space.rows.retain(~mine)
+        space.rows.drop(self._with_row(partition))
+        space.rows.shrink()
         space.reclaimer.restart()
-        space.unlearn(mine)
+        space.unlearn(np.flatnonzero(space.partition == partition).astype(np.int32))
 
     def learn(self, partition: int, records: Sequence[Record]) -> bool:
         """Apply the deltas of one fetch; True if it asked for everything to be published.

@@ -21,6 +21,7 @@ from models.references import translate
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
+from stream.stages.census import Census
 from stream.stages.space import ItemSpace
 
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
@@ -81,6 +82,8 @@ class UserShard:
         self.offers = np.zeros(0, dtype=np.uint64)
         self.hits = np.zeros(3, dtype=np.float64)
         self.changes = Changes()
+        self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
+        self._with_offers = Census(lambda rows: self.offers[rows] != 0)
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
@@ -147,8 +150,8 @@ class UserShard:
             "counts": dict(self.counts),
             "hits": self.hits.tolist(),
             "users": len(self.users),
-            "with_recs": int((self.last[:, 0] >= 0).sum()),
-            "with_offers": int((self.offers != 0).sum()),
+            "with_recs": self._with_recs.count(self.users.size),
+            "with_offers": self._with_offers.count(self.users.size),
             "ts_ms": self.watermark // 1000,
         }
 
