@@ -120,8 +120,11 @@ class Stage(Protocol):
     def pace_s(self) -> float:
         """Seconds between two fetches of a partition; 0 = as fast as they come."""
 
-    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Take up a shard from a snapshot's arrays, or empty; replaces the shard if it is open already."""
+    async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
+        """Make ready what `open` needs of a snapshot; whether the shard is still wanted then is not known."""
+
+    def open(self, partition: int, prepared: Any) -> None:
+        """Take up a shard from what `prepare` gave, or None: empty; replaces the shard if it is open already."""
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn from consecutive records and return when every ack and every answer has come.

@@ -180,10 +180,11 @@ class ShardHost:
         """Put the newest snapshot, or nothing, into the stage; False if the shard was taken away meanwhile."""
         began = self._clock()
         snapshot = await self._read(shard)
+        prepared = None if snapshot is None or shard.lost else await stage.prepare(snapshot.arrays)
         if shard.lost:
             return False
         shard.loads += 1
-        stage.open(shard.partition, None if snapshot is None else snapshot.arrays)
+        stage.open(shard.partition, prepared)
         shard.next = shard.saved = LOG_START if snapshot is None else snapshot.offset
         shard.saved_at = began
         shard.dirty, shard.suspect = False, None
