@@ -81,12 +81,17 @@ class UserStage:
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start a shard: empty, or from a snapshot."""
-        self.shards[partition] = (
+        self.adopt(
+            partition,
             UserShard(self.rules, self.space.partitions)
             if arrays is None
-            else UserShard.restore(self.rules, self.space, arrays)
+            else UserShard.restore(self.rules, self.space, arrays),
         )
-        self.shards[partition].shelve(self._terms)
+
+    def adopt(self, partition: int, shard: UserShard) -> None:
+        """Start a shard that is complete already."""
+        self.shards[partition] = shard
+        shard.shelve(self._terms)
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""

@@ -23,6 +23,7 @@ from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
 from stream.errors import ConfigurationError
+from stream.stages.census import Census
 from stream.stages.space import ItemSpace
 
 EVERYONE: Final = slice(None)
@@ -88,6 +89,8 @@ class UserShard:
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
         self.changes = Changes()
+        self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
+        self._with_offers = Census(lambda rows: self.offers[rows] != 0)
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
@@ -179,8 +182,8 @@ class UserShard:
             "counts": dict(self.counts),
             "hits": self.hits.tolist(),
             "users": len(self.users),
-            "with_recs": int((self.last[:, 0] >= 0).sum()),
-            "with_offers": int((self.offers != 0).sum()),
+            "with_recs": self._with_recs.count(self.users.size),
+            "with_offers": self._with_offers.count(self.users.size),
             "ts_ms": self.watermark // 1000,
         }
 
@@ -244,20 +247,18 @@ class UserShard:
         ConfigurationError
             A setting has changed that no conversion can follow.
         """
-        if len(arrays["sent"]) != space.partitions:
-            raise ConfigurationError(
-                f"RIVULET_COVISITS_PARTITIONS={space.partitions}, but the snapshot was made with {len(arrays['sent'])}:"
-                " items belong to partitions by that count, which cannot be changed"
-            )
+        check_targets(space, arrays)
+        shard = cls.unpacked(rules, arrays)
+        shard.translate_items(arrays["items.codes"], space.encode(texts_of(arrays["items.texts"])))
+        shard.translate_categories(space, arrays)
+        return shard
+
+    @classmethod
+    def unpacked(cls, rules: UserRules, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
+        """The same with the indices of the process that copied it. Touches nothing else: may run in a thread."""
         shard = cls(rules, len(arrays["sent"]))
         shard.users = Vocabulary.from_arrays(part(arrays, "users"))
         columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns()}
-        theirs, ours = arrays["items.codes"], space.encode(texts_of(arrays["items.texts"]))
-        for name in ITEM_COLUMNS:
-            translate(columns[name], theirs, ours)
-        names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(names.size, dtype=np.int32)
-        translate(columns["profiles.category"], known, space.encode_categories(names.texts(known)))
         columns["last"] = resized_lists(columns["last"], rules.k)
         shard.histories = Histories.restore(resized_rings(part(columns, "histories"), rules.history))
         shard.profiles = Profiles.restore(part(columns, "profiles"))
@@ -272,6 +273,27 @@ class UserShard:
         shard.counts.update(told["counts"])
         shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))
         return shard
+
+    def translate_items(self, theirs: NDArray[np.int32], ours: NDArray[np.int32]) -> None:
+        """Put this process's indices of items in place of another's; may run in a thread before the shard is used."""
+        columns = self.columns()
+        for name in ITEM_COLUMNS:
+            translate(columns[name], theirs, ours)
+
+    def translate_categories(self, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The same for the categories of a snapshot."""
+        names = Vocabulary.from_arrays(part(arrays, "categories"))
+        known = np.arange(names.size, dtype=np.int32)
+        translate(self.columns()["profiles.category"], known, space.encode_categories(names.texts(known)))
+
+
+def check_targets(space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse a snapshot of another number of item partitions."""
+    if len(arrays["sent"]) != space.partitions:
+        raise ConfigurationError(
+            f"RIVULET_COVISITS_PARTITIONS={space.partitions}, but the snapshot was made with {len(arrays['sent'])}:"
+            " items belong to partitions by that count, which cannot be changed"
+        )
 
 
 def _rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Source]:

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from stream import shards
+from stream import feeding
 from stream.errors import ConfigurationError, UnavailableError
+from stream.fetches import TP, Fetch
 from stream.shard import Shard
 from stream.shards import ShardHost
 from stream.snapshots import SnapshotStore
-from stream.transport import TP, Fetch
 from stream.web import health
 
 
@@ -27,6 +27,9 @@ class Poisoned:
 
     def open(self, partition: int, arrays: Any) -> None:
         pass
+
+    async def prepare(self, arrays: Any) -> Any:
+        return arrays
 
     def close(self, partition: int) -> None:
         pass
@@ -52,7 +55,7 @@ class Host(ShardHost):
     async def _crash(self, error: BaseException) -> None:
         self.crashed.append(error)
 
-    async def _seek(self, shard: Shard) -> None:
+    async def seek(self, shard: Shard) -> None:
         (self.at, shard.epoch), self.number = self._new_epoch(shard), 0
 
     async def read(self, fetches: int) -> None:
@@ -61,7 +64,7 @@ class Host(ShardHost):
             fetch = Fetch(self.shard.tp, cast(Any, records), self.shard.epoch, self.number, 100)
             self.at, self.number = self.at + 2, self.number + 1
             await self.handle(fetch)
-            await asyncio.gather(*self._tasks)
+            await asyncio.gather(*self._feeder._tasks)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.extend([seconds] if seconds > 0 else [])
         await sleep(0)
 
-    monkeypatch.setattr(shards, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": instead}))
+    monkeypatch.setattr(feeding, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": instead}))
     return made
 
 
