@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from models.offer_table import OfferTable, build_table
 from models.offers import Offer
 from stream.agents.user import UserAgent
 from stream.errors import UnavailableError
@@ -17,7 +19,6 @@ from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch
 from stream.shard import Shard
-from stream.stages import user as user_stage
 from stream.stats import Stats
 from tests.records import event, publish, read
 
@@ -149,11 +150,13 @@ def test_a_shard_that_was_lost_or_stands_within_a_batch_is_left_alone(reviewer: 
 
 
 def test_many_offers_are_laid_out_once(reviewer: Reviewer, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage, built = reviewer.pipeline.users, []
-    build = user_stage.build_table
-    monkeypatch.setattr(
-        user_stage, "build_table", lambda offers, *rest: built.append(len(offers)) or build(offers, *rest)
-    )
+    stage, built = reviewer.pipeline.users, list[int]()
+
+    def build(offers: Sequence[Offer], *rest: Any) -> OfferTable:
+        built.append(len(offers))
+        return build_table(offers, *rest)
+
+    monkeypatch.setattr("stream.stages.user.build_table", build)
     for n in range(500):
         stage.put_offer(b"%d" % n, Offer(id=f"offer-{n}", items=("mat",), value=1.0))
     assert built == []
