@@ -138,8 +138,17 @@ def _visits(d: Deltas, first: int, end: int) -> Deltas:
     """Some visits with their pairs."""
     pairs = slice(int(d.start[first]), int(d.start[end]))
     start = (d.start[first : end + 1] - d.start[first]).astype(np.int32)
-    visits = (column[first:end] for column in (d.item, d.weight, d.ts, d.source))
-    return Deltas(*visits, start, d.other[pairs], d.pull[pairs], d.step[pairs])
+    visits = slice(first, end)
+    return Deltas(
+        d.item[visits],
+        d.weight[visits],
+        d.ts[visits],
+        d.source[visits],
+        start,
+        d.other[pairs],
+        d.pull[pairs],
+        d.step[pairs],
+    )
 
 
 def middle(offset: NDArray[np.int64]) -> int:
@@ -159,7 +168,7 @@ def parts(deltas: Deltas, origin: Origin) -> list[tuple[Deltas, Origin]]:
     """Deltas in two parts between two source records; in one if all come from the same."""
     at, size = middle(origin.offset), len(origin.offset)
     spans = [(0, at), (at, size)] if at else [(0, size)]
-    return [(_visits(deltas, a, b), Origin(*(column[a:b] for column in origin))) for a, b in spans]
+    return [(_visits(deltas, a, b), Origin._make(column[a:b] for column in origin)) for a, b in spans]
 
 
 class Popular(msgspec.Struct, frozen=True, array_like=True, tag="popular"):

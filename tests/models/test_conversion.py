@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.conversion import SLICE, redecayed_rows, resized_lists, resized_rings, resized_rows
 from models.histories import Histories
@@ -17,14 +20,14 @@ SIZES = st.integers(1, 7)
 few = streams(USERS, ITEMS, 8, most=30)
 
 
-def recent(histories: Histories) -> list[list[tuple[int, int, int]]]:
+def recent(histories: Histories) -> list[list[tuple[int, ...]]]:
     """Each user's touches, newest first."""
     a = histories.arrays
     return [
         [
             tuple(int(column[user, (int(a.head[user]) - n) % histories.size]) for column in (a.item, a.ts, a.kind))
             for n in range(int(a.count[user]))
-        ]  # type: ignore[misc]
+        ]
         for user in range(USERS)
     ]
 
@@ -48,7 +51,7 @@ def test_rings_keep_their_newest_touches_and_go_on(before: list[Touch], after: l
     assert recent(now) == recent(fresh)
 
 
-def cells(rows: dict[str, np.ndarray], names: tuple[str, str, str], row: int) -> list[tuple[int, float]]:  # type: ignore[type-arg]
+def cells(rows: dict[str, NDArray[Any]], names: tuple[str, str, str], row: int) -> list[tuple[int, float]]:
     item, value, size = names
     size_ = int(rows[size][row])
     return list(zip(rows[item][row, :size_].tolist(), rows[value][row, :size_].tolist(), strict=True))
@@ -98,7 +101,7 @@ def test_another_half_life_changes_nothing_at_the_moment_it_begins(
     after_s = HALF_LIFE_S * factor
     now = redecayed_rows(was, HALF_LIFE_S, after_s, newest)
 
-    def weights(columns: dict[str, np.ndarray], name: str, half_life_s: float, at: float) -> np.ndarray:  # type: ignore[type-arg]
+    def weights(columns: dict[str, NDArray[Any]], name: str, half_life_s: float, at: float) -> NDArray[Any]:
         age = columns["epoch"] - at / half_life_s
         return columns[name] * np.exp2(age if columns[name].ndim == 1 else age[:, None])
 

@@ -389,7 +389,7 @@ def crowded(records: int, events: int) -> list[LocalRecord]:
 
 def test_what_a_batch_teaches_is_sent_in_records_that_fit_and_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = emitted([crowded(9, 5)])
-    monkeypatch.setattr(outgoing, "MOST_BYTES", 6_000)
+    monkeypatch.setattr(outgoing, "MOST_BYTES", 600)
     sends = stage_of().learn(0, crowded(9, 5)).sends
     assert len([send for send in sends if send.role == "covisits"]) > TARGETS
     assert len([send for send in sends if send.role == "global"]) > 1
@@ -426,4 +426,5 @@ def test_what_the_largest_record_teaches_fits(events: int, items: int) -> None:
 
 def test_category_names_have_a_bound() -> None:
     space = ItemSpace(1)
-    assert space.encode_categories(["c" * (MAX_CATEGORY + 1), "c" * MAX_CATEGORY, ""]).tolist() == [-1, 0, -1]
+    codes = space.encode_categories(["c" * (MAX_CATEGORY + 1), "c" * MAX_CATEGORY, ""])
+    assert (codes >= 0).tolist() == [False, True, False]
