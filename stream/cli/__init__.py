@@ -20,6 +20,7 @@ def build() -> typer.Typer:
     from stream.cli.get import get
     from stream.cli.offers import offers
     from stream.cli.publish import publish
+    from stream.cli.record import record
     from stream.cli.replay import replay
     from stream.cli.republish import republish
     from stream.cli.schemas import schemas
@@ -36,7 +37,20 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
+    for verb in (
+        worker,
+        topics,
+        publish,
+        check,
+        offers,
+        record,
+        replay,
+        republish,
+        evaluate,
+        *personal,
+        settings,
+        schemas,
+    ):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
