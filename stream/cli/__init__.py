@@ -14,6 +14,7 @@ def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
     from stream.cli.check import check
     from stream.cli.compile_ import compile_
+    from stream.cli.dlq import app as dlq
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
     from stream.cli.forget import forget
@@ -55,6 +56,7 @@ def build() -> typer.Typer:
     app.command("compile")(compile_)
     app.command()(demo)
     app.add_typer(snapshot, name="snapshot")
+    app.add_typer(dlq, name="dlq")
     return app
 
 

@@ -163,6 +163,8 @@ def _place(file: IO[bytes], start: int) -> Place | None:
         return None
     (length,) = struct.unpack("<I", head[4:])
     text = file.read(length) if length <= MAX_MARK else b""
+    if not text.startswith(BEGIN):
+        return None
     try:
         mark = _decode_mark(text)
     except (msgspec.DecodeError, UnicodeDecodeError):

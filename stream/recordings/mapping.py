@@ -34,12 +34,12 @@ class FieldMap:
     Attributes
     ----------
     columns
-        Path of the field by column.
+        Paths of the fields that a column becomes.
     constants
         Values of fields that no column has.
     """
 
-    columns: Mapping[str, Path]
+    columns: Mapping[str, Sequence[Path]]
     constants: Mapping[Path, str]
 
     @classmethod
@@ -58,10 +58,10 @@ class FieldMap:
         """
         mapped = [_halves("--map", "column=field", text) for text in columns]
         fixed = [_halves("--set", "field=value", text) for text in constants]
-        return cls(
-            {column: _path("--map", field) for column, field in mapped},
-            {_path("--set", field): value for field, value in fixed},
-        )
+        paths: dict[str, list[Path]] = {}
+        for column, field in mapped:
+            paths.setdefault(column, []).append(_path("--map", field))
+        return cls(paths, {_path("--set", field): value for field, value in fixed})
 
     def check(self, name: str, columns: Collection[str]) -> None:
         """Refuse a mapped column that a table does not have."""
@@ -75,8 +75,9 @@ class FieldMap:
         for path, text in self.constants.items():
             _put(event, path, _converted(name, line, path, text))
         for column, value in row.items():
-            path = self.columns.get(column) or ((column,) if column in FIELDS else ())
-            if path and value is not None and value != "":
+            if value is None or value == "":
+                continue
+            for path in self.columns.get(column) or ([(column,)] if column in FIELDS else ()):
                 _put(event, path, _converted(name, line, path, value))
         if "items" in event and "item_id" in event and isinstance(event["items"], dict):
             event["items"].setdefault("item_id", event.pop("item_id"))

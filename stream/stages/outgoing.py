@@ -94,9 +94,10 @@ def dead_letter(topic: str, partition: int, letter: DeadLetter) -> Send:
         "partition": str(partition),
         "offset": str(letter.offset),
         "index": str(letter.index),
+        "timestamp": str(letter.recorded_ms),
     }
     headers = tuple((name, value.encode(errors="replace")) for name, value in identity.items())
-    return Send("dlq", letter.original, key=letter.key, headers=headers)
+    return Send("dlq", letter.original, key=letter.key, headers=(*headers, *letter.headers))
 
 
 def rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
