@@ -37,21 +37,9 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
+    recorded = (record, replay, republish, evaluate)
     personal = (get, forget, export)
-    for verb in (
-        worker,
-        topics,
-        publish,
-        check,
-        offers,
-        record,
-        replay,
-        republish,
-        evaluate,
-        *personal,
-        settings,
-        schemas,
-    ):
+    for verb in (worker, topics, publish, check, offers, *recorded, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)

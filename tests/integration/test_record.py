@@ -15,11 +15,16 @@ from typing import Any
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
-from stream.recordings.files import OnBad, stop
+from stream.demo.shop import Shop
+from stream.recorder import Plan, Recorder
+from stream.recordings.files import OnBad, expand, stop
 from stream.recordings.reading import read
 from stream.recordings.records import Raw
+from stream.recordings.segments import Segments
+from stream.replay import replay
+from stream.rounds import Source
 from stream.settings import Settings
-from tests.worker_process import environment
+from tests.worker_process import Installation, environment
 
 PARTITIONS = 3
 Place = tuple[int, int]
@@ -101,7 +106,7 @@ async def test_a_killed_recorder_goes_on_without_gap_or_repeat(kafka: str, topic
     async with topic(kafka, topic_prefix) as producer:
         truth = await write(producer, topic_prefix, range(3_000))
         size = 0
-        for kill in range(3):  # each time after it has written something, while more arrives
+        for kill in range(2):  # each time after it has written something, while more arrives
             process = await start(settings, *arguments)
             size = await until(lambda: size_of(folder), size + 1)
             truth |= await write(producer, topic_prefix, range(3_000 + kill * 500, 3_500 + kill * 500))
@@ -121,6 +126,41 @@ async def test_a_killed_recorder_goes_on_without_gap_or_repeat(kafka: str, topic
     assert (summary["resumed"], summary["complete"], summary["lost"]) == (True, True, 0)
     assert len(list(folder.iterdir())) > 1
     assert (again["records"], again["total"], again["next"]) == (0, len(truth), summary["next"])
+
+
+async def test_a_recording_is_replayed_with_the_bytes_and_the_outcome_it_had(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    events = [dict(each) for each in Shop(seed=4, users=50).events(300)]
+    for number in range(0, 300, 30):
+        del events[number]["event_id"]
+    first = Installation(kafka, redis_url, tmp_path / "1", topic_prefix + "1-")
+    second = Installation(kafka, redis_url, tmp_path / "2", topic_prefix + "2-")
+    async with first, second:
+        first.start()
+        await first.publish([*events, b"{nonsense"], key="nobody")
+        await first.drained()
+        plan = Plan(first.settings.topic("events"), "beginning", "now")
+        with Segments(tmp_path / "out", plan.topic) as segments:
+            summary = await Recorder(first.settings, plan, segments).run()
+        assert (summary.records, summary.complete) == (301, True)
+
+        second.start()
+        source = Source(expand([str(tmp_path / "out")]), None, stop)
+        await second.finish(replay(second.settings, source, None), "replayed")
+        mine, theirs = await first.counts(), await second.counts()
+        assert mine.pop("without_id") == 10
+        assert mine["learned"] == 300
+        assert +mine == +theirs
+        one, two = [
+            {(raw.partition, raw.key, raw.value) for raw in await shop.read("events")} for shop in (first, second)
+        ]
+        assert len(one & two) == len(one) - 10  # all but those that were given an id
+
+        # the same once more: everything is known, with and without ids of their own
+        await second.finish(replay(second.settings, Source(expand([str(tmp_path / "out")]), None, stop), 1e9), "again")
+        again = await second.counts()
+        assert (again["learned"], again["duplicates"]) == (300, mine["duplicates"] + 300)
 
 
 async def test_bounds_by_time_and_offset_and_a_clean_end(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
