@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ def parse_bound(option: str, text: str, now_ms: int) -> Bound:
         raise BadInputError(f"{error}; nor offset:12 or offset:0=12,1=7") from None
 
 
-async def resolve(consumer: Any, bound: Bound, partitions: list[Any], now_ms: int) -> dict[int, int]:
+async def resolve(consumer: Any, bound: Bound, partitions: Sequence[Any], now_ms: int) -> dict[int, int]:
     """First offset of each partition that is not before a bound; a time that has not come is the end of the log."""
     first: Mapping[Any, int] = await consumer.beginning_offsets(partitions)
     ends: Mapping[Any, int] = await consumer.end_offsets(partitions)

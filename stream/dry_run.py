@@ -27,19 +27,15 @@ def as_records(items: Iterable[Item], on_bad: OnBad = stop) -> Iterator[Raw]:
             yield Raw(number, ts // 1000, user.encode(), msgspec.json.encode(item))
 
 
-def judge(items: Iterable[Item]) -> Verdicts:
-    """Judge everything that a replay would publish, each record at its own time."""
+def judge(items: Iterable[Item], now_ms: int) -> Verdicts:
+    """Judge everything that a replay would publish, as a worker would, had it been sent now."""
     verdicts = Verdicts()
     for number, item in enumerate(items, 1):
         if isinstance(item, Parcel):
-            verdicts.add(number, item.value or b"", item.recorded_ms, item.headers)
+            verdicts.add(number, item.value or b"", now_ms, item.headers)
         else:
-            ts = time_us(item)
-            verdicts.add(number, msgspec.json.encode(item), NOW_MS if ts is None else ts // 1000)
+            verdicts.add(number, msgspec.json.encode(item), now_ms)
     return verdicts
-
-
-NOW_MS = 4_000_000_000_000  # an event without a time has its record's, which is never absurd
 
 
 def _of_parcel(number: int, item: Parcel) -> Iterator[Raw]:

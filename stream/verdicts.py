@@ -6,8 +6,6 @@ from collections import Counter
 from typing import Final
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from stream.decoding import decode, json_of
 from stream.moments import iso
@@ -75,24 +73,6 @@ class Verdicts(msgspec.Struct):
         refusals.count += 1
         if len(refusals.first) < SHOWN:
             refusals.first.append((line, detail))
-
-    def table(self, unit: str = "line") -> Table:
-        """The counts for people."""
-        table = Table("what", "", "count", f"first {unit}s")
-        for what, counts in (("shape", self.shapes), ("event", self.events)):
-            for name, number in counts.most_common():
-                table.add_row(what, name, f"{number:,}", "")
-        for reason, refusals in sorted(self.reasons.items()):
-            first = "\n".join(f"{unit} {line}: {detail}" for line, detail in refusals.first)
-            table.add_row("refused", reason, f"{refusals.count:,}", first)
-        return table
-
-    def show(self, console: Console, unit: str = "line") -> None:
-        """Say what was counted."""
-        console.print(f"{self.lines:,} {unit}s: {self.taken:,} events taken, {self.refused:,} refused")
-        if self.first:
-            console.print(f"from {self.first} to {self.last}")
-        console.print(self.table(unit))
 
 
 class _Named(msgspec.Struct):

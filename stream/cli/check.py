@@ -8,7 +8,9 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from stream.errors import BadInputError
 from stream.recordings import lines_of
@@ -18,7 +20,7 @@ LOOK_EVERY: Final = 1_000  # lines between two looks at the progress line
 
 
 def check(
-    file: Annotated[str, typer.Argument(help="JSON Lines or CSV, also .gz; - reads JSON Lines from standard input")],
+    file: Annotated[str, typer.Argument(help="JSON Lines, CSV (also .gz, .zst), Parquet; - reads JSON Lines")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what each line of a file would become, by shape and name, and what would be refused and why.
@@ -41,6 +43,21 @@ def check(
     if json:
         typer.echo(msgspec.json.encode(report).decode())
     else:
-        report.show(Console())
+        show_verdicts(report, Console())
     if report.refused:
         raise typer.Exit(BadInputError.exit_code)
+
+
+def show_verdicts(verdicts: Verdicts, console: Console, unit: str = "line") -> None:
+    """Say what was counted, for people."""
+    console.print(f"{verdicts.lines:,} {unit}s: {verdicts.taken:,} events taken, {verdicts.refused:,} refused")
+    if verdicts.first:
+        console.print(f"from {verdicts.first} to {verdicts.last}")
+    table = Table("what", "", "count", f"first {unit}s")
+    for what, counts in (("shape", verdicts.shapes), ("event", verdicts.events)):
+        for name, number in counts.most_common():
+            table.add_row(what, escape(name), f"{number:,}", "")
+    for reason, refusals in sorted(verdicts.reasons.items()):
+        first = "\n".join(f"{unit} {line}: {detail}" for line, detail in refusals.first)
+        table.add_row("refused", reason, f"{refusals.count:,}", escape(first))
+    console.print(table)

@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from stream.beginning import Plan
 from stream.cli.common import load_settings
 from stream.errors import BadInputError
 from stream.moments import duration_ms
-from stream.recorder import Plan, Recorder, Standing, Summary
+from stream.recorder import Recorder, Standing, Summary
 from stream.recordings.segments import Segments
 from stream.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from stream.cli.check import show_verdicts
 from stream.cli.common import load_settings
 from stream.errors import BadInputError
 from stream.moments import moment_ms
@@ -208,14 +210,14 @@ def _dry_run(choice: Choice, skipped: Skipped, *, json: bool) -> None:
     """Judge everything as a worker would; exit code 4 if something would be refused."""
     from stream.dry_run import judge
 
-    verdicts = judge(choice.items())
+    verdicts = judge(choice.items(), time.time_ns() // 1_000_000)
     if json:
         found = msgspec.to_builtins(verdicts)
         found |= {"skipped": skipped.count, "controls_left_out": choice.source.left_out}
         typer.echo(msgspec.json.encode(found).decode())
     else:
         console = Console()
-        verdicts.show(console, "record")
+        show_verdicts(verdicts, console, "record")
         console.print(f"skipped: {skipped.count:,}; control records left out: {choice.source.left_out:,}")
     if verdicts.refused:
         raise typer.Exit(BadInputError.exit_code)

@@ -120,7 +120,7 @@ def restore(partition: int, record: Raw) -> tuple[list[Parcel], int]:
     if batch.controls:
         parcels = [_request(partition, record, control) for _, control in batch.controls if isinstance(control, Forget)]
         return parcels, len(batch.controls) - len(parcels)
-    mapped = [json_of(raw) for raw in batch.raw]
+    mapped = _mapped(batch)
     named = _completed(partition, batch, mapped)
     if all(new is old for new, old in zip(named, mapped, strict=True)):
         ts = batch.ts[0] if batch.ts else record.timestamp * 1000
@@ -139,7 +139,12 @@ def restore(partition: int, record: Raw) -> tuple[list[Parcel], int]:
 def events_of(partition: int, record: Raw) -> list[bytes]:
     """Events of a record that a worker would take, in our schema, each with an id and a time."""
     batch = decode([record])
-    return _completed(partition, batch, [json_of(raw) for raw in batch.raw])
+    return _completed(partition, batch, _mapped(batch))
+
+
+def _mapped(batch: Batch) -> list[bytes]:
+    """Events in our schema; looked into only if one of them may have another shape."""
+    return [json_of(raw) for raw in batch.raw] if batch.shapes else batch.raw
 
 
 def _completed(partition: int, batch: Batch, events: Iterable[bytes]) -> list[bytes]:

@@ -63,7 +63,7 @@ class Segments:
         self.bytes = 0
         self._file: FileIO | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # recordings hold personal data
             self._lock = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise ConfigurationError(f"{folder}: {error.strerror}: a folder is needed") from error
@@ -145,7 +145,7 @@ class Segments:
         numbers = (self._number(path) for path in self.folder.glob(f"*{ENDING}"))
         number = max((n for n in numbers if n is not None), default=-1) + 1
         path = self.folder / f"{self._stem}-{number:06d}{ENDING}"
-        path.touch(exist_ok=False)
+        path.touch(mode=0o600, exist_ok=False)
         self._open(path, 0)
         os.fsync(self._lock)
         assert self._file

@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import timestamp_us
 from stream.recordings.columns import CHUNK, NAMES, Row, checked, csv_chunks
 from stream.recordings.files import bad, kind_of, opened
-from stream.recordings.reading import json_events
+from stream.recordings.reading import json_events, open_recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,21 @@ def read_table(path: str | Path, progress: Callable[[int], None] | None = None) 
     About 2 us per CSV row; 30 bytes per row and about 150 per distinct id.
     """
     name = str(path)
-    with opened(name) as file:
-        builder = _Builder(name)
-        for lines, rows in csv_chunks(name, file) if kind_of(name) == "csv" else _json_chunks(name, file):
-            builder.add(lines, rows)
-            if progress:
-                progress(builder.rows)
+    builder = _Builder(name)
+    for lines, rows in _chunks(name):
+        builder.add(lines, rows)
+        if progress:
+            progress(builder.rows)
     return builder.finish()
+
+
+def _chunks(name: str) -> Iterator[tuple[Sequence[int], list[Row]]]:
+    kind = kind_of(name)
+    if kind == "parquet":
+        yield from _json_chunks(name, map(msgspec.json.encode, open_recording(name)))
+        return
+    with opened(name) as file:
+        yield from csv_chunks(name, file) if kind == "csv" else _json_chunks(name, file)
 
 
 class _Builder:

@@ -15,8 +15,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
+from stream.beginning import Plan
 from stream.demo.shop import Shop
-from stream.recorder import Plan, Recorder
+from stream.recorder import Recorder
 from stream.recordings.files import OnBad, expand, stop
 from stream.recordings.reading import read
 from stream.recordings.records import Raw

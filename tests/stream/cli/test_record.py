@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 def test_a_folder_of_another_topic_and_a_broker_that_is_away(broker: str, tmp_path: Path) -> None:
     run(str(tmp_path), "--all", "--kafka", broker)
-    with pytest.raises(ConfigurationError, match="holds a recording of topic events"):
+    with pytest.raises(ConfigurationError, match="the folder holds a recording of topic events"):
         run(str(tmp_path), "--topic", "events.dlq", "--all", "--kafka", broker)
     with pytest.raises(UnavailableError, match="does not answer"):
         run(str(tmp_path / "b"), "--kafka", "127.0.0.1:1")

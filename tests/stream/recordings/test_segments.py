@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.errors import BadInputError, ConfigurationError
+from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.recordings.files import opened
 from stream.recordings.frames import Mark, recover
 from stream.recordings.reading import read
@@ -166,6 +168,23 @@ def test_one_writer_a_folder_and_nothing_foreign_is_touched(tmp_path: Path) -> N
     with pytest.raises(BadInputError, match="is no recording of a topic"):
         Segments(tmp_path / "b", "events")
     assert other.read_bytes() == zstandard.compress(b"mine")
+
+
+def test_a_full_disk_ends_it_and_leaves_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(file: FileIO, data: memoryview) -> int:
+        if file.tell() > 1_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return FileIO.write(file, data[:100])
+
+    monkeypatch.setattr("stream.recordings.segments.FileIO", type("Full", (FileIO,), {"write": half}))
+    with pytest.raises(UnavailableError, match=r"No space left on device: start again when there is room"):
+        record(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert recover(file)[1] == file.stat().st_size > 0
+    monkeypatch.undo()
+    assert record(tmp_path) == len(LOG)
+    assert contents(tmp_path) == LOG
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_files_are_rotated_by_age(tmp_path: Path) -> None:
