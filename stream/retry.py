@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -43,7 +44,13 @@ class Outcome(msgspec.Struct):
 
 
 async def retry(
-    settings: Settings, letters: Letters, wanted: Filter, *, again: bool = False, dry_run: bool = False
+    settings: Settings,
+    letters: Letters,
+    wanted: Filter,
+    *,
+    again: bool = False,
+    dry_run: bool = False,
+    report: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
     """Send letters to the topic they came from and mark them as retried.
 
@@ -62,6 +69,8 @@ async def retry(
         Those that are settled, too.
     dry_run
         Judge only.
+    report
+        Called with the number of letters judged so far.
     """
     outcome = Outcome()
     done: list[Number] = []
@@ -70,6 +79,7 @@ async def retry(
         async for letter in letters.select(wanted, settled=again):
             now_ms = time.time_ns() // 1_000_000
             verdict = sendings(letter, now_ms, settings)
+            report(outcome.letters + outcome.refused.total())
             if isinstance(verdict, DeadLetter):
                 outcome.refused[verdict.reason] += 1
                 if len(outcome.first) < SHOWN:

@@ -216,9 +216,13 @@ async def _list(
 
 async def _retry(settings: Settings, wanted: Filter, *, again: bool, dry_run: bool) -> Outcome:
     with _spinner() as progress:
-        progress.add_task("letters")
+        task = progress.add_task("letters")
+
+        def show(judged: int) -> None:
+            progress.update(task, completed=judged)
+
         async with Letters(settings) as letters:
-            return await send_again(settings, letters, wanted, again=again, dry_run=dry_run)
+            return await send_again(settings, letters, wanted, again=again, dry_run=dry_run, report=show)
 
 
 async def _drop(settings: Settings, wanted: Filter) -> int:

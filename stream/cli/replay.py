@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,7 +21,7 @@ from stream.cli.check import show_verdicts
 from stream.cli.common import load_settings
 from stream.errors import BadInputError
 from stream.moments import moment_ms
-from stream.pacing import Pacer, parse_speed, steer
+from stream.pacing import PAUSE, Pacer, parse_speed, steer
 from stream.recordings.files import Meter, OnBad, expand, stop
 from stream.recordings.mapping import FieldMap
 from stream.rounds import Item, Source, Users, between, rounds
@@ -116,6 +117,8 @@ def replay(
     choice = _choice(files, skipped, start, until, columns, constants, loop, users)
     if steered and choice.files == ["-"]:
         raise BadInputError("--steer: standard input holds the events already")
+    if pace == PAUSE and not steered:
+        raise BadInputError("--speed pause goes on only with --steer")
     if choice.most is None and (dry_run or local):
         raise BadInputError("--loop forever never ends with --dry-run or --local: give a number")
     if dry_run:
@@ -232,11 +235,21 @@ async def _through_kafka(
     pacer = Pacer(speed)
     if steered:
         steer(pacer, bar.say)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        """Publish no more, wait for the workers; a second Ctrl-C does not."""
+        ended.set()
+        pacer.set(None)
+        loop.remove_signal_handler(signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGINT, end)
 
     def refused(error: BadInputError) -> None:
         choice.on_bad(BadInputError(f"{choice.source.where}: {error}"))
 
-    pace = await run(settings, choice.items(), pacer, lambda now: bar.show(now.sent, now.lag), refused)
+    items = takewhile(lambda _: not ended.is_set(), choice.items())
+    pace = await run(settings, items, pacer, lambda now: bar.show(now.sent, now.lag), refused)
     if republish:
         await run_again(settings)
     return pace.sent

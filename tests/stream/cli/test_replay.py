@@ -128,6 +128,7 @@ def test_damaged_lines_are_skipped_and_counted_on_request(tmp_path: Path) -> Non
         (["--loop", "forever", "--local"], "never ends"),
         (["--from", "yesterday"], "--from takes"),
         (["--users", "{"], "--users takes"),
+        (["--speed", "pause"], "only with --steer"),
         (["--map", "x"], "--map takes"),
     ],
 )
