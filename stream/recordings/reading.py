@@ -16,7 +16,7 @@ from stream.recordings.columns import COLUMNS, check_header, csv_rows, event_of
 from stream.recordings.files import Meter, OnBad, bad, kind_of, opened, stop
 from stream.recordings.mapping import FieldMap
 from stream.recordings.parquet import parquet_rows
-from stream.recordings.records import LINE_FAULTS, Raw, decode_line, events_of, is_line
+from stream.recordings.records import LINE_FAULTS, Raw, decode_line, events_of, is_line, topic_of
 
 AS_THEY_ARE: Final = FieldMap.parse([])
 
@@ -171,6 +171,8 @@ def _json(
         return
     lines = chain((first,), rest)
     if is_line(first[1]):
+        if not (topic := topic_of(first[1])).endswith("events"):
+            raise BadInputError(f"{name}: holds records of topic {topic}, not of events")
         yield from _records(name, lines, on_bad)
     elif fields:
         yield from _mapped(name, _objects(name, lines, on_bad), fields, on_bad)

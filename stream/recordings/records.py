@@ -93,6 +93,11 @@ def decode_line(line: bytes) -> tuple[int, Raw]:
     return found.partition, Raw(found.offset, found.timestamp, _bytes(found.key), _bytes(found.value), headers)
 
 
+def topic_of(line: bytes) -> str:
+    """Topic of a line's record."""
+    return _decode(line).topic
+
+
 def is_line(line: bytes) -> bool:
     """Whether a line is a record of a recording; no event has these fields without a name."""
     if b'"event_name"' in line[:20] or b'"offset"' not in line:

@@ -110,6 +110,13 @@ def test_records_of_a_topic_are_judged_with_their_bad_ones(tmp_path: Path) -> No
     assert (counts["learned"], counts["dead:not_json"], counts["dead:schema"]) == (1, 1, 1)
 
 
+def test_only_events_are_replayed(tmp_path: Path) -> None:
+    with Segments(tmp_path, "covisits") as segments:
+        segments.append(Mark(topic="covisits", next={0: 1}), encode_line("covisits", 0, Raw(0, 0, None, b"x")))
+    with pytest.raises(BadInputError, match="holds records of topic covisits, not of events"):
+        run(str(tmp_path), "--dry-run")
+
+
 def test_damaged_lines_are_skipped_and_counted_on_request(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines(event("a", "x"), b"{nonsense", event("a", "y", at=1), b'{"event_name":1}'))
