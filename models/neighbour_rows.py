@@ -224,25 +224,32 @@ def apply_deltas(
     for v in range(len(deltas.item)):
         item = deltas.item[v]
         ages = deltas.ts[v] / half_life_s
+        epoch = int(np.floor(ages))
+        fresh = 2.0 ** (ages - epoch)  # factor of a row whose epoch is this one, as nearly every row's is
         row = NO_ROW
+        factor = fresh
         if partition[item] == target:
             if rows.row[item] == NO_ROW:
                 rows.row[item] = open_row(rows, used)
                 used += 1
             row = rows.row[item]
-            amount = deltas.weight[v] * scale(rows, row, ages)  # first: it may shrink the total
-            rows.total[row] = summed(rows.total[row], amount)
+            catch_up(rows, row, epoch)
+            if rows.epoch[row] != epoch:
+                factor = 2.0 ** (ages - rows.epoch[row])
+            rows.total[row] = summed(rows.total[row], deltas.weight[v] * factor)
         for p in range(deltas.start[v], deltas.start[v + 1]):
             other = deltas.other[p]
+            pull = deltas.pull[p]
             if row != NO_ROW and backward > 0:
-                amount = deltas.pull[p] * backward * scale(rows, row, ages)
+                amount = pull * backward * factor
                 rows.size[row] = add_cell(rows.item[row], rows.value[row], rows.size[row], other, amount)
             if partition[other] == target:
                 if rows.row[other] == NO_ROW:
                     rows.row[other] = open_row(rows, used)
                     used += 1
                 r = rows.row[other]
-                amount = deltas.pull[p] * scale(rows, r, ages)
+                catch_up(rows, r, epoch)
+                amount = pull * (fresh if rows.epoch[r] == epoch else 2.0 ** (ages - rows.epoch[r]))
                 rows.size[r] = add_cell(rows.item[r], rows.value[r], rows.size[r], item, amount)
                 if deltas.step[p]:
                     rows.steps[r] = add_cell(rows.step_item[r], rows.step_value[r], rows.steps[r], item, amount)
@@ -260,9 +267,8 @@ def open_row(rows: RowArrays, row: int) -> int:
 
 
 @lean_kernel
-def scale(rows: RowArrays, row: int, ages: float) -> float:
-    """Factor for a contribution made `ages` half-lives after 2000; raises the row's epoch when time has moved on."""
-    epoch = int(np.floor(ages))
+def catch_up(rows: RowArrays, row: int, epoch: int) -> None:
+    """Raise a row's epoch, in half-lives since 2000, when time has moved on: all it holds halves with each."""
     behind = epoch - rows.epoch[row]
     if behind > 0:
         shrink = np.ldexp(1.0, -behind) if behind < 1024 else 0.0
@@ -272,8 +278,6 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
         for i in range(rows.steps[row]):
             rows.step_value[row, i] *= shrink
         rows.epoch[row] = epoch
-    factor: float = 2.0 ** (ages - rows.epoch[row])
-    return factor
 
 
 @lean_kernel
@@ -283,10 +287,12 @@ def add_cell(items: NDArray[np.int32], values: NDArray[np.float64], size: int, i
     A full row gives the place of its weakest cell (ties: the first) to the newcomer: what keeps coming back stays.
     A subtraction clamps at 0 and never opens a cell.
     """
-    for i in range(size):
-        if items[i] == item:
-            values[i] = summed(values[i], amount)
-            return size
+    at = -1
+    for i in range(np.int64(size)):  # to the end: without a way out the compiler compares eight cells at a time
+        at = i if items[i] == item else at
+    if at >= 0:
+        values[at] = summed(values[at], amount)
+        return size
     if amount <= 0:
         return size
     if size < len(items):
