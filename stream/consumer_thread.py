@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, OffsetAndMetadata  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.consumer.fetcher import PartitionRecords  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import ConsumerStoppedError, KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]  # no py.typed
@@ -141,6 +142,16 @@ class BatchThread(AIOKafkaConsumerThread):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's check compares clocks of different origin and counts acks that batches do not make."""
+
+
+def _light_record(_: PartitionRecords, tp: TopicPartition, record: Any) -> ConsumerRecord:
+    return ConsumerRecord(
+        tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+    )
+
+
+# For every consumer of this process: aiokafka names its own class inside the loop over a fetch.
+PartitionRecords._consumer_record = _light_record
 
 
 def _fetch_patiently(fetcher: Any) -> None:

@@ -44,7 +44,7 @@ _channel_code: Final = functools.lru_cache(1024)(lambda medium: channel_of(mediu
 
 
 class Record(Protocol):
-    """What is read of a Kafka record (aiokafka's ``ConsumerRecord`` fits)."""
+    """What is read of a Kafka record (`stream.fetches.ConsumerRecord` and aiokafka's fit)."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
-
 from stream.agents.base import Agent
+from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.item import ItemStage
 

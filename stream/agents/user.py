@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
 from stream.agents.base import Agent
@@ -17,6 +16,7 @@ from stream.agents.taking_up import take_up
 from stream.errors import UnavailableError
 from stream.events import RankAgain
 from stream.fencing import Fence
+from stream.fetches import ConsumerRecord
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.learned import Learned
