@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.text_features import Facts
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -43,6 +45,8 @@ class Stream:
         The catalogue, by index.
     rank
         By item index, the place of its id among all ids sorted as text: kernels break ties with it.
+    facts
+        By item index, what the catalogue says of it; empty where there is no catalogue.
     """
 
     key: NDArray[np.int32]
@@ -54,6 +58,7 @@ class Stream:
     learned: NDArray[np.bool_]
     item_ids: list[str]
     rank: NDArray[np.int32]
+    facts: tuple[Facts, ...] = ()
 
     def __len__(self) -> int:
         return len(self.key)
@@ -63,7 +68,7 @@ class Stream:
         scored = self.scored[:n].copy()
         scored[-1:] = self.previous[:n][-1:] >= 0
         columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
-        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank)
+        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank, self.facts)
 
 
 Contender = Callable[[Stream, int], NDArray[np.int32]]
@@ -116,6 +121,7 @@ def prepare(
     start: float = 0.8,
     *,
     frozen: bool = False,
+    facts: Sequence[Facts] = (),
 ) -> Stream:
     """Columns of a recording to a stream, by the protocol above.
 
@@ -129,6 +135,8 @@ def prepare(
         Share of the events before the first scored one, 0 to 1.
     frozen
         Models learn only from events before the scored part; visitors' histories still grow.
+    facts
+        What the catalogue says of each of `item_ids`; empty = no catalogue.
 
     Returns
     -------
@@ -138,7 +146,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If `start` is out of range.
+        If `start` is out of range, or the facts are not one per item.
 
     Examples
     --------
@@ -149,6 +157,8 @@ def prepare(
     """
     if not 0 <= start <= 1:
         raise ValueError(f"start must be 0 to 1, not {start}")
+    if facts and len(facts) != len(item_ids):
+        raise ValueError(f"{len(item_ids)} facts are needed, not {len(facts)}")
     kept = np.flatnonzero(weight > 0)
     before = _previous(key[kept])
     kept = kept[(before < 0) | (item[kept] != item[kept[before]])]
@@ -165,6 +175,7 @@ def prepare(
         learned=kept < start * len(key) if frozen else np.ones(len(kept), dtype=np.bool_),
         item_ids=list(item_ids),
         rank=rank,
+        facts=tuple(facts),
     )
 
 

@@ -93,7 +93,7 @@ def open_recording(path: str | Path) -> Iterator[dict[str, Any]]:
         If the file cannot be read, is of an unknown kind, or a line is not valid; names file, line and field.
     """
     name = str(path)
-    with _opened(name) as file:
+    with opened(name) as file:
         if _is_csv(name):
             for lines, rows in _csv_chunks(name, file):
                 for line, row in zip(lines, rows, strict=True):
@@ -124,7 +124,7 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
         If the file cannot be read or is of an unknown kind.
     """
     name = str(path)
-    with _opened(name) as file:
+    with opened(name) as file:
         lines = enumerate(file, 1)
         if _is_csv(name):
             header = next(lines, (1, b""))[1]
@@ -172,7 +172,7 @@ def read_table(path: str | Path, progress: Callable[[int], None] | None = None) 
     About 2 us per CSV row; 30 bytes per row and about 150 per distinct id.
     """
     name = str(path)
-    with _opened(name) as file:
+    with opened(name) as file:
         builder = _Builder(name)
         for lines, rows in _csv_chunks(name, file) if _is_csv(name) else _json_chunks(name, file):
             builder.add(lines, rows)
@@ -234,7 +234,8 @@ def _bad(name: str, line: int, field: str, problem: str) -> BadInputError:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def opened(name: str) -> Iterator[BinaryIO]:
+    """A file of CSV or JSON Lines, decompressed; what cannot be read is a `BadInputError`."""
     if not (name == "-" or name.removesuffix(".gz").endswith((".csv", ".jsonl", ".ndjson"))):
         raise BadInputError(f"{name}: not .csv, .csv.gz, .jsonl, .jsonl.gz or -")
     if name == "-":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from models.blend_ranker import BlendRanker
+from models.content import ContentBased
 from models.item_similarity import ItemSimilarity
 from models.popularity import Popularity
 from models.sequential_rules import SequentialRules
@@ -31,6 +32,7 @@ class Model(Protocol):
 Make = Callable[[], Model]
 
 MODELS: dict[str, Make] = {
+    "content": lambda: ContentBased(dimensions=1 << 10, max_users=40, max_items=50),
     "blend": lambda: BlendRanker(blocks=50),
     "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
     "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
@@ -46,7 +48,9 @@ models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def events(n: int, users: int = 20, items: int = 30, seed: int = 1) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     chance = random.Random(seed)
     for second in range(n):
-        yield f"u{chance.randrange(users)}", f"i{chance.randrange(items)}", 1, {"ts": 10 * second}
+        user, item = chance.randrange(users), chance.randrange(items)
+        facts = {"title": f"{item % 7} {item % 11}", "category": f"c{item % 5}", "price": 1.0 + item % 13}
+        yield f"u{user}", f"i{item}", 1, {"ts": 10 * second, **facts}
 
 
 def taught(make: Make, n: int = 300) -> Model:
