@@ -17,6 +17,7 @@ from models.item_similarity import ItemSimilarity
 from models.popularity import Popularity
 from models.sequential_rules import SequentialRules
 from models.session_knn import SessionKNN
+from models.tencent_rec import TencentRec
 
 
 class Model(Protocol):
@@ -37,6 +38,7 @@ MODELS: dict[str, Make] = {
     "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
     "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
     "sequential_rules": lambda: SequentialRules(rules=10, max_users=40, max_items=50),
+    "tencent_rec": lambda: TencentRec(neighbours=10, max_users=40, max_items=50),
     "session_knn": lambda: SessionKNN(sample=20, neighbours=10, blocks=50, max_sessions=40, max_items=50),
 }
 # its bound is that of the stage that owns it: users and items are dropped with their partition

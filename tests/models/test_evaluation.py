@@ -13,7 +13,15 @@ from models.evaluation import Contender, measure, prepare
 from models.text_features import Facts
 from tests.streams import ITEM_IDS, TOUCHES, Touch, queries, stream_of
 
-CONTENDERS = ["item_similarity", "session_knn", "popularity", "sequential_rules", "blend_ranker", "content"]
+CONTENDERS = [
+    "item_similarity",
+    "session_knn",
+    "popularity",
+    "sequential_rules",
+    "blend_ranker",
+    "content",
+    "tencent_rec",
+]
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.0, 1.0, 2.0])), max_size=40)
 
@@ -97,7 +105,7 @@ def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], sta
         assert row == sorted(row, key=lambda i: i < 0), "has a hole"
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker"])
+@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker", "tencent_rec"])
 def test_every_personal_contender_finds_a_certain_successor(name: str) -> None:
     run: Contender = import_module(f"models.{name}").run
     touches = [touch for key in range(20) for touch in ((key, key % 2, 1), (key, 2 + key % 2, 1))]
