@@ -9,16 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import Candidates, clear
-from models.content_index import (
-    POSTINGS,
-    SEARCHED,
-    SIZE,
-    ContentArrays,
-    ContentIndex,
-    Workspace,
-    describe,
-    vote_content,
-)
+from models.content_index import POSTINGS, SIZE, ContentIndex
+from models.content_search import SEARCHED, Workspace, vote_content
+from models.content_vectors import ContentArrays, describe
 from models.evaluation import Stream
 from models.kernel import kernel
 from models.text_features import DIMENSIONS, Facts, Features, features

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.list_metrics import miscalibration, repeats, surprise
 from models.text_features import Facts
 
 
@@ -97,6 +98,15 @@ class Metrics:
         Different items recommended / items of the recording.
     popularity
         Events before the scored part per recommended item: lower is more surprising.
+    popularity_bias
+        `popularity` / the same mean over the targets: 1 = lists are as popular as what visitors choose, above = more.
+    novelty
+        Mean surprise of the recommended items in bits, ``-log2((events before the scored part + 1) / (all + items))``.
+    calibration
+        How far lists are from the visitors' own mix of categories, 0 = the same mix, see `models.list_metrics`; None
+        without a catalogue.
+    repeat_share
+        Share of the recommended items that the visitor (session) had touched before.
     predictions
         Number of lists.
     """
@@ -109,6 +119,10 @@ class Metrics:
     f1: float
     coverage: float
     popularity: float
+    popularity_bias: float
+    novelty: float
+    calibration: float | None
+    repeat_share: float
     predictions: int
 
 
@@ -229,6 +243,8 @@ def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
     past = stream.item[: targets[0]] if n else stream.item
     counts = np.bincount(past, minlength=len(stream.item_ids))
     hr = len(hits) / max(n, 1)
+    popularity = float(counts[shown].mean()) if len(shown) else 0.0
+    chosen = float(counts[stream.item[targets]].mean()) if n else 0.0
     return Metrics(
         hr=hr,
         mrr=float((1 / (places + 1)).sum() / max(n, 1)),
@@ -237,6 +253,10 @@ def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
         recall=hr,
         f1=2 * hr / (k + 1),
         coverage=len(np.unique(shown)) / max(len(stream.item_ids), 1),
-        popularity=float(counts[shown].mean()) if len(shown) else 0.0,
+        popularity=popularity,
+        popularity_bias=popularity / chosen if chosen else 0.0,
+        novelty=float(surprise(counts)[shown].mean()) if len(shown) else 0.0,
+        calibration=miscalibration(stream.item, stream.previous, targets, lists, stream.facts),
+        repeat_share=float(repeats(stream.key, stream.item, targets, lists).mean()) if len(shown) else 0.0,
         predictions=n,
     )

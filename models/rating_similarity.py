@@ -162,7 +162,7 @@ def vote_similar(
     Costs about 5 ns per cell.
     """
     distinct = distinct_recent(histories, user, recent)
-    ts = histories.ts[user, histories.head[user]] if distinct > 0 else np.uint32(0)
+    ts = int(histories.ts[user, histories.head[user]]) if distinct > 0 else 0
     for i in range(min(distinct, len(near))):
         row = rows.row[recent[i]]
         if row == NO_ROW:
@@ -186,4 +186,5 @@ def similarity(rows: RowArrays, row: int, cell: int) -> float:
     total = rows.total[row] * rows.total[other]
     if total <= 0.0:
         return 0.0
-    return rows.value[row, cell] / math.sqrt(total) * 2.0 ** (0.5 * (rows.epoch[row] - rows.epoch[other]))
+    value: float = rows.value[row, cell] / math.sqrt(total) * 2.0 ** (0.5 * (rows.epoch[row] - rows.epoch[other]))
+    return value

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.candidates import Candidates
-from models.content_index import ContentIndex, vote_content
+from models.content_index import ContentIndex
+from models.content_search import vote_content
 from models.inverted_index import USED
 from models.text_features import Facts, features
 from tests.plain import equal_arrays
