@@ -117,45 +117,57 @@ def _divergences(
     """Sum over the lists that count, and how many do. Only categories of the visitor's own are ever touched."""
     own = np.zeros(names)
     shown = np.zeros(names)
+    recent = np.empty(LOOKED_BACK, dtype=np.int32)
     total = 0.0
     counted = 0
     for t in range(len(targets)):
-        before = np.int64(previous[targets[t]])
-        events = 0
-        back = before
-        for _ in range(LOOKED_BACK):
-            if back < 0:
-                break
-            events += _add_categories(starts, codes, item[back], 1.0, own)
+        length = 0
+        back = np.int64(previous[targets[t]])
+        while back >= 0 and length < LOOKED_BACK:
+            recent[length] = item[back]
+            length += 1
             back = np.int64(previous[back])
-        listed = 0
-        for i in lists[t]:
-            if i >= 0:
-                listed += _add_categories(starts, codes, i, 1.0, shown)
+        events = _add_all(starts, codes, recent[:length], 1.0, own)
+        listed = _add_all(starts, codes, lists[t], 1.0, shown)
         if events > 0 and listed > 0:
             counted += 1
-        back = before
-        for _ in range(LOOKED_BACK):  # each of the visitor's categories once: it is 0 after the first time
-            if back < 0:
-                break
-            for c in codes[starts[item[back]] : starts[item[back] + 1]]:
-                p = own[c] / max(events, 1)
-                if p > 0.0 and listed > 0:
-                    total += p * math.log2(p / ((1.0 - SMOOTHING) * shown[c] / listed + SMOOTHING * p))
-                own[c] = 0.0
-            back = np.int64(previous[back])
-        for i in lists[t]:
-            if i >= 0:
-                _add_categories(starts, codes, i, 0.0, shown)
+            total += _divergence(starts, codes, recent[:length], own, shown, events, listed)
+        _add_all(starts, codes, recent[:length], 0.0, own)
+        _add_all(starts, codes, lists[t], 0.0, shown)
     return total, counted
 
 
 @kernel
-def _add_categories(
-    starts: NDArray[np.int64], codes: NDArray[np.int32], item: int, part: float, mix: NDArray[np.float64]
+def _divergence(
+    starts: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    recent: NDArray[np.int32],
+    own: NDArray[np.float64],
+    shown: NDArray[np.float64],
+    events: int,
+    listed: int,
+) -> float:
+    """Divergence of the list's mix from the visitor's; each of the visitor's categories is 0 once it is counted."""
+    total = 0.0
+    for i in recent:
+        for c in codes[starts[i] : starts[i + 1]]:
+            p = own[c] / events
+            if p > 0.0:
+                total += p * math.log2(p / ((1.0 - SMOOTHING) * shown[c] / listed + SMOOTHING * p))
+            own[c] = 0.0
+    return total
+
+
+@kernel
+def _add_all(
+    starts: NDArray[np.int64], codes: NDArray[np.int32], items: NDArray[np.int32], part: float, mix: NDArray[np.float64]
 ) -> int:
-    """Give each of an item's categories its part of 1, or (part 0) set them to 0; returns whether it has any."""
-    start, end = starts[item], starts[item + 1]
-    for n in range(start, end):
-        mix[codes[n]] = mix[codes[n]] + part / (end - start) if part > 0.0 else 0.0
-    return int(end > start)
+    """Give each category of some items its part of 1, or (part 0) set it to 0; returns how many items have any."""
+    having = 0
+    for item in items:
+        if item < 0 or starts[item + 1] == starts[item]:
+            continue
+        having += 1
+        for c in codes[starts[item] : starts[item + 1]]:
+            mix[c] = mix[c] + part / (starts[item + 1] - starts[item]) if part > 0.0 else 0.0
+    return having

@@ -21,6 +21,7 @@ from models.bootstrap import Interval, paired_intervals
 from models.evaluation import Contender, Stream, measure, prepare, reciprocal_ranks
 from stream.errors import BadInputError
 from stream.events import KIND_WEIGHTS
+from stream.item_tables import read_facts, table_beside
 from stream.recordings import read_table
 
 CONTENDERS: Final = {
@@ -30,20 +31,33 @@ CONTENDERS: Final = {
     "sequential_rules": "models.sequential_rules",
     "blend": "models.blend_ranker",
 }
+SINGLES: Final = {  # more models, each alone; see `NEEDS`
+    "tencent_rec": "models.tencent_rec",
+    "content": "models.content",
+    "content_ahead": "models.content:run_ahead",
+}
+NEEDS: Final = {"content": "a catalogue", "content_ahead": "a catalogue"}
 PARTS: Final = {f"blend.{part}": part for part in ("covisit", "next", "sessions", "walk", "seen")}
 BY_PARTITION: Final = {"sknn", "blend", *PARTS}  # what visitors of one partition teach, those of others do not see
 WARM_UP: Final = 200  # events that make a contender compile every kernel
 
-Result = dict[str, float | Interval]
+COLUMNS: Final = (
+    *("HR", "MRR", "NDCG", "precision", "recall", "F1", "coverage", "popularity", "bias", "novelty", "calibration"),
+    *("repeats", "predictions", "events/s"),
+)
+
+Result = dict[str, float | Interval | None]
 
 
-def _stream(file: str, start: float, frozen: bool, progress: Progress) -> tuple[int, Stream]:
+def _stream(file: str, items: str | None, start: float, frozen: bool, progress: Progress) -> tuple[int, Stream]:
     task = progress.add_task("reading", total=None)
     recording = read_table(file, lambda rows: progress.update(task, description=f"reading {rows:,} rows"))
     weights = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in recording.kinds], dtype=np.float32)
     weight = weights[recording.kind] if len(weights) else np.empty(0, dtype=np.float32)
     columns = (recording.key, recording.item, recording.ts_ms // 1000, weight, recording.item_ids)
-    stream = prepare(*columns, start=start, frozen=frozen)
+    catalogue = items or table_beside(file)
+    facts = read_facts(catalogue, recording.item_ids) if catalogue else []
+    stream = prepare(*columns, start=start, frozen=frozen, facts=facts)
     progress.update(task, description=f"{len(recording):,} rows read", total=1, completed=1)
     return len(recording), stream
 
@@ -78,13 +92,21 @@ def _add_intervals(stream: Stream, results: dict[str, Result], ranks: dict[str, 
 def _table(file: str, events: int, evaluated: int, k: int, results: dict[str, Result]) -> Table:
     table = Table(title=f"{escape(file)}: {events:,} events, {evaluated:,} predicted, lists of {k}")
     table.add_column("model")
-    for column in ("HR", "MRR", "NDCG", "precision", "recall", "F1", "coverage", "popularity", "predictions"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    table.add_column("events/s", justify="right")
     for name, result in results.items():
         sure = [_with_spread(result, key) for key in ("hr", "mrr")]
         shares = [f"{result[key]:.4f}" for key in ("ndcg", "precision", "recall", "f1", "coverage")]
-        rest = [f"{result['popularity']:.1f}", f"{result['predictions']:,}", f"{result['events_per_s']:,}"]
+        calibration = result["calibration"]
+        rest = [
+            f"{result['popularity']:.1f}",
+            f"{result['popularity_bias']:.2f}",
+            f"{result['novelty']:.1f}",
+            "-" if calibration is None else f"{calibration:.2f}",
+            f"{result['repeat_share']:.2f}",
+            f"{result['predictions']:,}",
+            f"{result['events_per_s']:,}",
+        ]
         table.add_row(name, *sure, *shares, *rest)
     return table
 
@@ -97,25 +119,35 @@ def _with_spread(result: Result, key: str) -> str:
 
 def _chosen(models: str, partitions: int) -> dict[str, Contender]:
     """Contenders by name. Their modules are imported here: the other verbs need none of them."""
-    names = list(CONTENDERS if not models else [*CONTENDERS, *PARTS] if models == "all" else models.split(","))
+    known = {**CONTENDERS, **SINGLES, **dict.fromkeys(PARTS, CONTENDERS["blend"])}
+    names = list(CONTENDERS if not models else known if models == "all" else models.split(","))
     chosen: dict[str, Contender] = {}
     for name in names:
-        if name not in CONTENDERS and name not in PARTS:
-            known = ", ".join(["all", *CONTENDERS, *PARTS])
-            raise BadInputError(f"--models: there is no {name!r}; choose from {known}")
-        run = import_module(CONTENDERS.get(name, CONTENDERS["blend"])).run
+        if name not in known:
+            raise BadInputError(f"--models: there is no {name!r}; choose from {', '.join(['all', *known])}")
+        module, _, function = known[name].partition(":")
         options: dict[str, Any] = {"partitions": partitions} if name in BY_PARTITION else {}
         if name in PARTS:
             options["part"] = PARTS[name]
-        chosen[name] = partial(run, **options)
+        chosen[name] = partial(getattr(import_module(module), function or "run"), **options)
     return chosen
+
+
+def _able(contenders: dict[str, Contender], file: str, stream: Stream, every: bool) -> dict[str, Contender]:
+    """Those that find in the recording what they need; others were asked for by name, or are left out."""
+    has = {"a catalogue": bool(stream.facts)}
+    for name in contenders:
+        if not has.get(NEEDS.get(name, ""), True) and not every:
+            raise BadInputError(f"{file}: {name} needs {NEEDS[name]}, which it does not have (see --items)")
+    return {name: run for name, run in contenders.items() if has.get(NEEDS.get(name, ""), True)}
 
 
 def evaluate(
     file: Annotated[str, typer.Argument(help="recording: .csv, .csv.gz, .jsonl, .jsonl.gz or - (JSON Lines)")],
     start: Annotated[float, typer.Option("--from", min=0, max=1, help="share of events before the scored ones")] = 0.8,
     k: Annotated[int, typer.Option(min=1, help="length of the lists")] = 20,
-    models: Annotated[str, typer.Option(help="names with commas, or all: with the blend's parts alone")] = "",
+    models: Annotated[str, typer.Option(help="names with commas, or all: every model, the blend's parts alone")] = "",
+    items: Annotated[str | None, typer.Option(help="catalogue; else FILE's name with .items before .csv")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="partitions of visitors, each with sessions of its own")] = 1,
     frozen: Annotated[bool, typer.Option("--frozen", help="learn nothing from the scored events")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -127,7 +159,8 @@ def evaluate(
     ranks: dict[str, NDArray[np.float64]] = {}
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
-        events, stream = _stream(file, start, frozen, progress)
+        events, stream = _stream(file, items, start, frozen, progress)
+        contenders = _able(contenders, file, stream, every=models == "all")
         for name, run in contenders.items():
             results[name], ranks[name] = _run(name, run, stream, k, progress)
     _add_intervals(stream, results, ranks)
