@@ -13,7 +13,7 @@ The protocol, the same for every contender:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class Stream:
         By item index, the place of its id among all ids sorted as text: kernels break ties with it.
     facts
         By item index, what the catalogue says of it; empty where there is no catalogue.
+    rating
+        Ratings > 0, 0 where the event is none; empty where no event is.
     """
 
     key: NDArray[np.int32]
@@ -60,6 +62,7 @@ class Stream:
     item_ids: list[str]
     rank: NDArray[np.int32]
     facts: tuple[Facts, ...] = ()
+    rating: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.key)
@@ -69,7 +72,7 @@ class Stream:
         scored = self.scored[:n].copy()
         scored[-1:] = self.previous[:n][-1:] >= 0
         columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
-        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank, self.facts)
+        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank, self.facts, self.rating[:n])
 
 
 Contender = Callable[[Stream, int], NDArray[np.int32]]
@@ -136,6 +139,7 @@ def prepare(
     *,
     frozen: bool = False,
     facts: Sequence[Facts] = (),
+    rating: NDArray[np.float32] | None = None,
 ) -> Stream:
     """Columns of a recording to a stream, by the protocol above.
 
@@ -151,6 +155,8 @@ def prepare(
         Models learn only from events before the scored part; visitors' histories still grow.
     facts
         What the catalogue says of each of `item_ids`; empty = no catalogue.
+    rating
+        Per event, 0 where it is none; None = no ratings.
 
     Returns
     -------
@@ -190,6 +196,7 @@ def prepare(
         item_ids=list(item_ids),
         rank=rank,
         facts=tuple(facts),
+        rating=np.zeros(0, dtype=np.float32) if rating is None else rating[kept].astype(np.float32),
     )
 
 

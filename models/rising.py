@@ -88,6 +88,8 @@ class Rising(ScoreRanker):
 
     def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
         """Count a touch of weight y (negative subtracts what was learned) at ``x["ts"]`` seconds (absent: 0)."""
+        if not y:
+            return
         ts = int((x or {}).get("ts", 0))
         index = self._ids.encode([str(item)])
         self._arrays = reserved(self._arrays, len(self._ids))
@@ -114,9 +116,10 @@ class Rising(ScoreRanker):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of the whole state."""
         n = len(self._ids)
-        cells = {"value": self._arrays.value[:, :n].copy(), "epoch": self._arrays.epoch[:, :n].copy()}
-        totals = {"total": self._arrays.total.copy(), "total_epoch": self._arrays.total_epoch.copy()}
-        return {**prefixed("ids", self._ids.arrays()), **cells, **totals, "latest": np.array([self.latest_s])}
+        flat = prefixed("ids", self._ids.arrays())
+        flat |= {"value": self._arrays.value[:, :n].copy(), "epoch": self._arrays.epoch[:, :n].copy()}
+        flat |= {"total": self._arrays.total.copy(), "total_epoch": self._arrays.total_epoch.copy()}
+        return flat | {"latest": np.array([self.latest_s])}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state that `arrays` described."""

@@ -58,7 +58,7 @@ class TimeAware(HistoryRanker):
     >>> [item for item, _ in model.recommend("ann")]
     ['mat', 'stove']
     >>> round(model.value("tent"), 2)
-    0.54
+    0.56
     """
 
     def __init__(
@@ -238,4 +238,4 @@ def _run(
         if emit_into(histories, one, weights, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)
         count(trend, touches.item[n], 1.0, touches.ts[n], short_s, long_s)
-        now = max(now, np.int64(touches.ts[n]))
+        now = max(now, int(touches.ts[n]))

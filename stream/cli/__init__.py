@@ -13,6 +13,7 @@ from stream.errors import RivuletError
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
     from stream.cli.check import check
+    from stream.cli.compare import compare
     from stream.cli.compile_ import compile_
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
@@ -26,6 +27,7 @@ def build() -> typer.Typer:
     from stream.cli.settings import settings
     from stream.cli.snapshot import app as snapshot
     from stream.cli.topics import topics
+    from stream.cli.tune import tune
     from stream.cli.worker import worker
     from stream.demo.command import demo
 
@@ -36,7 +38,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
+    judging = (evaluate, tune, compare)
+    for verb in (worker, topics, publish, check, offers, replay, republish, *judging, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)

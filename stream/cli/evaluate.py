@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 import msgspec
 import numpy as np
@@ -14,31 +13,13 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from models.bootstrap import Interval, paired_intervals
-from models.evaluation import Contender, Stream, measure, prepare, reciprocal_ranks
-from stream.errors import BadInputError
-from stream.events import KIND_WEIGHTS
-from stream.item_tables import read_facts, table_beside
-from stream.recordings import read_table
+from models.evaluation import Contender, Stream, measure, reciprocal_ranks
+from stream.cli.contenders import BY_PARTITION, CONTENDERS, KNOWN, able, bar, load, require, run_of
 
-CONTENDERS: Final = {
-    "covisit": "models.item_similarity",
-    "sknn": "models.session_knn",
-    "popularity": "models.popularity",
-    "sequential_rules": "models.sequential_rules",
-    "blend": "models.blend_ranker",
-}
-SINGLES: Final = {  # more models, each alone; see `NEEDS`
-    "tencent_rec": "models.tencent_rec",
-    "content": "models.content",
-    "content_ahead": "models.content:run_ahead",
-}
-NEEDS: Final = {"content": "a catalogue", "content_ahead": "a catalogue"}
-PARTS: Final = {f"blend.{part}": part for part in ("covisit", "next", "sessions", "walk", "seen")}
-BY_PARTITION: Final = {"sknn", "blend", *PARTS}  # what visitors of one partition teach, those of others do not see
 WARM_UP: Final = 200  # events that make a contender compile every kernel
 
 COLUMNS: Final = (
@@ -47,19 +28,6 @@ COLUMNS: Final = (
 )
 
 Result = dict[str, float | Interval | None]
-
-
-def _stream(file: str, items: str | None, start: float, frozen: bool, progress: Progress) -> tuple[int, Stream]:
-    task = progress.add_task("reading", total=None)
-    recording = read_table(file, lambda rows: progress.update(task, description=f"reading {rows:,} rows"))
-    weights = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in recording.kinds], dtype=np.float32)
-    weight = weights[recording.kind] if len(weights) else np.empty(0, dtype=np.float32)
-    columns = (recording.key, recording.item, recording.ts_ms // 1000, weight, recording.item_ids)
-    catalogue = items or table_beside(file)
-    facts = read_facts(catalogue, recording.item_ids) if catalogue else []
-    stream = prepare(*columns, start=start, frozen=frozen, facts=facts)
-    progress.update(task, description=f"{len(recording):,} rows read", total=1, completed=1)
-    return len(recording), stream
 
 
 def _run(name: str, run: Contender, stream: Stream, k: int, progress: Progress) -> tuple[Result, NDArray[np.float64]]:
@@ -117,31 +85,6 @@ def _with_spread(result: Result, key: str) -> str:
     return f"{result[key]:.4f} ±{(high - low) / 2:.3f}"
 
 
-def _chosen(models: str, partitions: int) -> dict[str, Contender]:
-    """Contenders by name. Their modules are imported here: the other verbs need none of them."""
-    known = {**CONTENDERS, **SINGLES, **dict.fromkeys(PARTS, CONTENDERS["blend"])}
-    names = list(CONTENDERS if not models else known if models == "all" else models.split(","))
-    chosen: dict[str, Contender] = {}
-    for name in names:
-        if name not in known:
-            raise BadInputError(f"--models: there is no {name!r}; choose from {', '.join(['all', *known])}")
-        module, _, function = known[name].partition(":")
-        options: dict[str, Any] = {"partitions": partitions} if name in BY_PARTITION else {}
-        if name in PARTS:
-            options["part"] = PARTS[name]
-        chosen[name] = partial(getattr(import_module(module), function or "run"), **options)
-    return chosen
-
-
-def _able(contenders: dict[str, Contender], file: str, stream: Stream, every: bool) -> dict[str, Contender]:
-    """Those that find in the recording what they need; others were asked for by name, or are left out."""
-    has = {"a catalogue": bool(stream.facts)}
-    for name in contenders:
-        if not has.get(NEEDS.get(name, ""), True) and not every:
-            raise BadInputError(f"{file}: {name} needs {NEEDS[name]}, which it does not have (see --items)")
-    return {name: run for name, run in contenders.items() if has.get(NEEDS.get(name, ""), True)}
-
-
 def evaluate(
     file: Annotated[str, typer.Argument(help="recording: .csv, .csv.gz, .jsonl, .jsonl.gz or - (JSON Lines)")],
     start: Annotated[float, typer.Option("--from", min=0, max=1, help="share of events before the scored ones")] = 0.8,
@@ -153,18 +96,21 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Test, then learn a recording: each event is predicted from what came before it, then learned."""
-    errors = Console(stderr=True)
-    contenders = _chosen(models, partitions)
+    names = list(CONTENDERS if not models else KNOWN if models == "all" else models.split(","))
+    options = {name: {"partitions": partitions} if name in BY_PARTITION else {} for name in names}
+    contenders = {name: partial(run_of(name), **options[name]) for name in names}
     results: dict[str, Result] = {}
     ranks: dict[str, NDArray[np.float64]] = {}
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        events, stream = _stream(file, items, start, frozen, progress)
-        contenders = _able(contenders, file, stream, every=models == "all")
+    with bar(Console(stderr=True)) as progress:
+        loaded = load(file, items, progress)
+        stream = loaded.stream(start, frozen=frozen)
         for name, run in contenders.items():
+            if models == "all" and not able(name, stream):
+                continue
+            require(name, loaded, stream)
             results[name], ranks[name] = _run(name, run, stream, k, progress)
     _add_intervals(stream, results, ranks)
-    evaluated = int(stream.scored.sum())
+    events, evaluated = len(loaded.recording), int(stream.scored.sum())
     if json:
         report = {"file": file, "events": events, "evaluated": evaluated, "k": k, "models": results}
         typer.echo(msgspec.json.encode(report))

@@ -11,13 +11,16 @@ from typing import Any, Protocol
 
 import pytest
 
+from models.biased_mf import BiasedMF
 from models.blend_ranker import BlendRanker
 from models.content import ContentBased
 from models.item_similarity import ItemSimilarity
 from models.popularity import Popularity
+from models.rising import Rising
 from models.sequential_rules import SequentialRules
 from models.session_knn import SessionKNN
 from models.tencent_rec import TencentRec
+from models.time_aware import TimeAware
 
 
 class Model(Protocol):
@@ -33,16 +36,19 @@ class Model(Protocol):
 Make = Callable[[], Model]
 
 MODELS: dict[str, Make] = {
+    "biased_mf": lambda: BiasedMF(max_users=40, max_items=50),
     "content": lambda: ContentBased(dimensions=1 << 10, max_users=40, max_items=50),
     "blend": lambda: BlendRanker(blocks=50),
     "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
     "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
     "sequential_rules": lambda: SequentialRules(rules=10, max_users=40, max_items=50),
+    "rising": lambda: Rising(short_s=600, long_s=3600, max_items=50),
+    "time_aware": lambda: TimeAware(short_s=600, long_s=3600),
     "tencent_rec": lambda: TencentRec(neighbours=10, max_users=40, max_items=50),
     "session_knn": lambda: SessionKNN(sample=20, neighbours=10, blocks=50, max_sessions=40, max_items=50),
 }
 # its bound is that of the stage that owns it: users and items are dropped with their partition
-UNBOUNDED = {"item_similarity", "blend"}
+UNBOUNDED = {"item_similarity", "blend", "time_aware"}
 
 models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 

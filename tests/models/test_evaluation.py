@@ -105,7 +105,9 @@ def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], sta
         assert row == sorted(row, key=lambda i: i < 0), "has a hole"
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker", "tencent_rec"])
+@pytest.mark.parametrize(
+    "name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker", "tencent_rec", "time_aware"]
+)
 def test_every_personal_contender_finds_a_certain_successor(name: str) -> None:
     run: Contender = import_module(f"models.{name}").run
     touches = [touch for key in range(20) for touch in ((key, key % 2, 1), (key, 2 + key % 2, 1))]

@@ -56,7 +56,7 @@ def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Pat
 
 
 def test_an_unknown_model_is_named_with_the_known_ones(recording: Path) -> None:
-    with pytest.raises(BadInputError, match="there is no 'blnd'; choose from all, covisit"):
+    with pytest.raises(BadInputError, match="there is no model 'blnd'; choose from covisit"):
         report(str(recording), "--models", "blnd")
 
 
