@@ -36,11 +36,7 @@ def differences(a: Lists, b: Lists) -> NDArray[np.float64]:
 
 
 def _users(
-    stream: Stream,
-    visitors: list[tuple[str, str]],
-    differing: NDArray[np.float64],
-    ranks: list[NDArray[np.float64]],
-    n: int,
+    names: NDArray[np.str_], differing: NDArray[np.float64], ranks: list[NDArray[np.float64]], n: int
 ) -> list[dict[str, Any]]:
     """The users whose lists differ most on average, ties by name; `names` says whose each list is."""
     users, index = np.unique(names, return_inverse=True)

@@ -19,12 +19,12 @@ from stream.errors import BadInputError
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """Fashion changes every 600 s: what is popular now was not before, so that a short half-life is right."""
+    """Fashion changes every 6,000 s: what is popular now was not before, so that a short half-life is right."""
     chance, rows = random.Random(5), ["ts,user,session,item,type,value"]
     for n in range(1_500):
-        era, user = n // 100, n % 25
+        era, user = n // 50, n % 25
         item = f"i{5 * era + chance.randrange(5)}"
-        rows.append(f"{1_700_000_000_000 + 6_000 * n},u{user},,{item},view,")
+        rows.append(f"{1_700_000_000_000 + 120_000 * n},u{user},,{item},view,")
     path = tmp_path / "fashions.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
