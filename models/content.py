@@ -59,7 +59,7 @@ class ContentBased(ScoreRanker):
 
     Notes
     -----
-    A list costs 10-60 us in the kernel whatever the number of items. Memory: see `ContentIndex`, plus 8 bytes and the
+    A list costs 20-100 us in the kernel (see `ContentIndex`), more through these methods. Memory: see `ContentIndex`, plus 8 bytes and the
     id per item; per user about 300 bytes plus 8 per remembered item. Forgetting a user leaves nothing: what is learned
     of users is their latest items.
 

@@ -49,8 +49,16 @@ class ContentArrays(NamedTuple):
 def describe(
     index: ContentArrays, item: int, place: NDArray[np.int32], weight: NDArray[np.float32], postings: int
 ) -> None:
-    """Replace an item's vector; only features that it gains or loses touch the lists."""
+    """Replace an item's vector; only features that it gains or loses touch the lists.
+
+    The same vector again changes nothing: catalogues repeat whole records for every change of a stock.
+    """
     before = index.filled[item]
+    same = before == len(place)
+    for f in range(min(before, len(place))):
+        same &= index.place[item, f] == place[f] and index.tf[item, f] == weight[f]
+    if same:
+        return
     for f in range(before):
         if not _contains(place, len(place), index.place[item, f]):
             index.having[index.place[item, f]] -= 1

@@ -21,9 +21,12 @@ class PlainContent:
 
     def describe(self, item: int, facts: Facts) -> None:
         found = features(facts, self.size, DIMENSIONS)
+        vector = dict(zip(found.place.tolist(), found.weight.tolist(), strict=True))
+        if vector == self.vectors.get(item, {}):
+            return
         self.vectors.pop(item, None)
-        if len(found.place):
-            self.vectors[item] = dict(zip(found.place.tolist(), found.weight.tolist(), strict=True))
+        if vector:
+            self.vectors[item] = vector
         self.changed += 1
         if self.changed * 8 >= len(self.vectors):
             having: dict[int, int] = {}

@@ -66,7 +66,7 @@ def test_a_new_item_is_found_among_a_hundred_thousand_alike() -> None:
     index.describe(100_000, Facts("tent model 5 green", category="camping"))
     found, cosines = index.similar(np.array([5], dtype=np.int32))
     assert 100_000 in found.tolist()
-    assert len(found) <= 1_024
+    assert len(found) <= 512
     assert cosines[0] == pytest.approx(1.0, rel=1e-5)
 
 
