@@ -59,9 +59,9 @@ class ContentBased(ScoreRanker):
 
     Notes
     -----
-    A list costs 20-100 us in the kernel (see `ContentIndex`), more through these methods. Memory: see `ContentIndex`, plus 8 bytes and the
-    id per item; per user about 300 bytes plus 8 per remembered item. Forgetting a user leaves nothing: what is learned
-    of users is their latest items.
+    A list costs 20-100 us in the kernel (see `ContentIndex`), more through these methods. Memory: see `ContentIndex`,
+    plus 8 bytes and the id per item; per user about 300 bytes plus 8 per remembered item. Forgetting a user leaves
+    nothing: what is learned of users is their latest items.
 
     Examples
     --------
