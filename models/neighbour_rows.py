@@ -22,6 +22,7 @@ from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 NO_ROW = -1
+LEAST_ROOM = 4_096
 COUNTED = -2  # only while missing rows are counted
 
 
@@ -140,11 +141,15 @@ class NeighbourRows:
         rows = self.arrays.row[items]
         return {name: getattr(self.arrays, name)[rows] for name in RowArrays._fields[1:]}
 
-    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
-        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+    def open(self, items: NDArray[np.int32]) -> None:
+        """Give a row to each item that has none; what stands in it is for the caller to write."""
         self.reserve(int(items.max()) + 1 if len(items) else 0)
         self.reserve_rows(len(items))
         self.used = _allocate(self.arrays.row, items, self.used)
+
+    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+        self.open(items)
         rows = self.arrays.row[items]
         for name in RowArrays._fields[1:]:
             getattr(self.arrays, name)[rows] = arrays[name]
@@ -165,19 +170,12 @@ class NeighbourRows:
             column[gaps] = column[row[moving]]
         row[moving] = gaps
 
-    def retain(self, keep: NDArray[np.bool_]) -> None:
-        """Drop the rows of every item index whose flag is not set, and give their memory back.
-
-        Costs one copy of what remains; meant for the rare moments when a shard leaves or a cache is halved.
-        """
-        rows = self.arrays.row[: len(keep)]
-        items = np.flatnonzero((rows != NO_ROW) & keep[: len(rows)]).astype(np.int32)
-        kept = self.extract(items)
-        rooms = {name: getattr(self.arrays, name)[:0] for name in RowArrays._fields[1:]}
-        self.arrays = RowArrays(np.full_like(self.arrays.row, NO_ROW), **rooms)
-        self.used = 0
-        if len(items):
-            self.insert(items, kept)
+    def shrink(self) -> None:
+        """Give memory back if most of the room is empty; costs a copy of what is left, at most a fourth of it."""
+        room = len(self.arrays.epoch)
+        if room > LEAST_ROOM and self.used < room // 4:
+            left = {name: getattr(self.arrays, name)[: self.used].copy() for name in RowArrays._fields[1:]}
+            self.arrays = self.arrays._replace(**left)
 
 
 @lean_kernel

@@ -222,7 +222,7 @@ class Worker:
         name = key.decode() if item is None else item.item_id
         withdrawn = item is None or item.stock == 0
         self.items.withdraw(name, withdrawn)
-        self.globe.withdraw(name, withdrawn)
+        self.globe.withdraw(name, withdrawn, listed=item is not None)
         self.space.listed[self.space.encode([name])] = item is not None
         if item is not None and item.category:
             self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))

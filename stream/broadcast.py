@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
@@ -14,6 +14,9 @@ from stream.kafka import client_options
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+FETCH_MAX_WAIT_MS: Final = 250  # what the broker has is answered at once; requests beside the fetch wait for it
+IDLE_MS: Final = 1_000
 
 Take = Callable[[bytes, bytes | None], None]
 
@@ -44,7 +47,7 @@ class Broadcast:
             bootstrap_servers=self._settings.kafka,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             **client_options(self._settings),
         )
         await self._consumer.start()
@@ -71,7 +74,7 @@ class Broadcast:
                     waiting.discard(partition)
             if not waiting:
                 self.caught_up.set()
-            fetched = await self._consumer.getmany(timeout_ms=200)
+            fetched = await self._consumer.getmany(timeout_ms=IDLE_MS)
             for partition, records in fetched.items():
                 for record in records:
                     self._take(partition.topic, record)

@@ -17,7 +17,7 @@ import msgspec
 from models.text_features import Facts
 from stream.catalogue import decode_item
 from stream.errors import BadInputError
-from stream.recordings import opened
+from stream.recordings.files import opened
 
 ID_COLUMNS: Final = ("item", "item_id")
 
@@ -30,7 +30,13 @@ def table_beside(recording: str) -> str | None:
     >>> table_beside("-") is None
     True
     """
-    stem = recording.removesuffix(".gz").removesuffix(".csv").removesuffix(".jsonl").removesuffix(".ndjson")
+    stem = (
+        recording.removesuffix(".gz")
+        .removesuffix(".zst")
+        .removesuffix(".csv")
+        .removesuffix(".jsonl")
+        .removesuffix(".ndjson")
+    )
     for ending in (".items.csv", ".items.jsonl"):
         for name in (stem + ending, f"{stem}{ending}.gz"):
             if Path(name).is_file():

@@ -58,7 +58,7 @@ def _users(
 def compare(
     a: Annotated[str, typer.Argument(help="configuration, as rivulet tune writes it")],
     b: Annotated[str, typer.Argument(help="the other one")],
-    file: Annotated[str, typer.Argument(help="recording: .csv, .csv.gz, .jsonl, .jsonl.gz or - (JSON Lines)")],
+    file: Annotated[str, typer.Argument(help="recording: .csv, .jsonl (also .gz, .zst), .parquet, or - (JSON Lines)")],
     start: Annotated[float, typer.Option("--from", min=0, max=1, help="share of events before the scored ones")] = 0.8,
     k: Annotated[int, typer.Option(min=1, help="length of the lists")] = 20,
     users: Annotated[int, typer.Option(min=0, help="users to show")] = 10,

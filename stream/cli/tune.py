@@ -39,7 +39,7 @@ def _space(model: str, names: str) -> dict[str, float]:
 
 
 def tune(
-    file: Annotated[str, typer.Argument(help="recording: .csv, .csv.gz, .jsonl, .jsonl.gz or - (JSON Lines)")],
+    file: Annotated[str, typer.Argument(help="recording: .csv, .jsonl (also .gz, .zst), .parquet, or - (JSON Lines)")],
     model: Annotated[str, typer.Option(help="model to tune, as in evaluate --models")] = "covisit",
     parameters: Annotated[str, typer.Option(help="names with commas; else all of the model's")] = "",
     trials: Annotated[int, typer.Option(min=2, help="settings to try")] = 27,
