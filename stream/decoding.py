@@ -128,13 +128,15 @@ _decode_array: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
 
 
-def decode(records: Sequence[Record]) -> Batch:
+def decode(records: Sequence[Record], most: int | None = None) -> Batch:
     """Decode and validate one fetch.
 
     Parameters
     ----------
     records
         Records of one partition, in offset order.
+    most
+        Most events of one record; a record with more is a dead letter as a whole. None: as many as fit.
 
     Returns
     -------
@@ -156,10 +158,10 @@ def decode(records: Sequence[Record]) -> Batch:
         try:
             event = _decode_event(value)
         except UNREADABLE:
-            _take_other(record, value, batch, take)
+            _take_other(record, value, batch, take, most)
             continue
         if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
-            _take_other(record, value, batch, take)
+            _take_other(record, value, batch, take, most)
             continue
         try:
             take(event, record, 0, value)
@@ -178,7 +180,7 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
     return DeadLetter(reason, detail[:MAX_DETAIL], record.offset, index, record.key, original)
 
 
-def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
+def _take_other(record: Record, value: bytes, batch: Batch, take: Take, most: int | None) -> None:
     """Judge what is not simply an event of ours: a batch, a control record, another shape, or a dead letter."""
     if value.lstrip()[:1] == b"[":
         shape, marks = None, None
@@ -201,6 +203,9 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
         elements = marks.events
     if elements is None:
         _take_shape(record, 0, value, shape, batch, take, record.headers)
+        return
+    if most is not None and len(elements) > most:
+        batch.dead.append(_letter(record, 0, "too_large", f"{len(elements)} events, at most {most}", value))
         return
     for index, element in enumerate(elements):
         _take_element(record, index, bytes(element), batch, take)

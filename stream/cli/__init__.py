@@ -17,6 +17,7 @@ def build() -> typer.Typer:
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
     from stream.cli.forget import forget
+    from stream.cli.gateway import gateway
     from stream.cli.get import get
     from stream.cli.offers import offers
     from stream.cli.publish import publish
@@ -35,8 +36,9 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
+    running, personal = (worker, gateway), (get, forget, export)
+    sending = (topics, publish, check, offers, replay, republish, evaluate)
+    for verb in (*running, *sending, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)

@@ -1,0 +1,285 @@
+"""The HTTP door's way into topic ``events``: bounded, acknowledged by all replicas, quick to say that Kafka is away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
+
+from stream.errors import UnavailableError
+from stream.events import MAX_RECORD_BYTES
+from stream.intake import Entry
+from stream.kafka import client_options
+from stream.outage import Outage
+from stream.settings import Settings
+
+LINGER_MS: Final = 3  # company for records of different requests; part of every answer's time
+BATCH_BYTES: Final = 131_072
+RECORD_BYTES: Final = 1_024  # what a record that waits costs besides its value
+BEAT_S: Final = 1.0
+STOP_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Room:
+    """Bytes that are held at once: of requests being read and of records that Kafka has not acknowledged.
+
+    Parameters
+    ----------
+    most
+        Most bytes.
+
+    Attributes
+    ----------
+    held
+        Bytes held now.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+    @property
+    def trouble(self) -> str:
+        """Empty while there is room for another large request."""
+        return "" if self.held + MAX_RECORD_BYTES <= self.most else "the queue towards Kafka is full"
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more.
+
+        Raises
+        ------
+        UnavailableError
+            If there is no room.
+        """
+        if self.held + size > self.most:
+            raise UnavailableError("the queue towards Kafka is full")
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Hold so many bytes less."""
+        self.held -= size
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Hold so many bytes for a while; raises as `take`."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+
+class Flight:
+    """The records of one request on their way; calls `landed` once, when the last one is answered.
+
+    Parameters
+    ----------
+    landed
+        Called then, also if nobody waits any more.
+
+    Attributes
+    ----------
+    done
+        Set then.
+    error
+        The first error of a record.
+    """
+
+    def __init__(self, landed: Callable[[], None]) -> None:
+        self._landed = landed
+        self._left = 1  # this one is for `close`
+        self.error: BaseException | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, record: asyncio.Future[Any]) -> None:
+        """One more record."""
+        self._left += 1
+        record.add_done_callback(self._answered)
+
+    def close(self) -> None:
+        """No more will be added."""
+        self._one_less()
+
+    def _answered(self, record: asyncio.Future[Any]) -> None:
+        if not record.cancelled():
+            self.error = self.error or record.exception()
+        self._one_less()
+
+    def _one_less(self) -> None:
+        self._left -= 1
+        if self._left:
+            return
+        self._landed()
+        if not self.done.done():  # whoever waited may have given up
+            self.done.set_result(None)
+
+
+class Inlet:
+    """One idempotent producer for requests; started again if it breaks.
+
+    What is sent and not acknowledged in time stays with the producer, which repeats it until the broker is back: it may
+    arrive although its sender was told 503. The same event ids sent again are recognised as repeats.
+
+    Parameters
+    ----------
+    settings
+        Address, security and limits.
+    name
+        What it is called in log lines: ``<name>_away`` and ``<name>_back``.
+
+    Attributes
+    ----------
+    room
+        Bytes in hand.
+    outage
+        Whether Kafka is away.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._topic = settings.topic("events")
+        self._ack_s = settings.gateway_ack_s
+        self._producer: Any = None
+        self._watch: asyncio.Task[None] | None = None
+        self._broken = False
+        self._under_way = 0
+        self._moved = 0.0
+        self.room = Room(settings.gateway_queue_mb * 1_048_576)
+        self.outage = Outage(name)
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises
+        ------
+        UnavailableError
+            If no broker answers.
+        """
+        try:
+            await self._connect()
+        except (KafkaError, OSError) as error:
+            raise UnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error}") from error
+        self._watch = asyncio.create_task(self._beat(), name="inlet")
+
+    async def stop(self) -> None:
+        """Send what is waiting, as long as the broker takes it at once, and disconnect."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        await self._disconnect(STOP_S)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be sent now; empty if it can."""
+        return self.outage.trouble or ("" if self._producer is not None else "not connected to Kafka")
+
+    async def send(self, entries: Sequence[Entry]) -> None:
+        """Publish records in order and return when all are acknowledged by all replicas.
+
+        Raises
+        ------
+        UnavailableError
+            If there is no room, Kafka is away, or it does not answer in time.
+        """
+        if self.trouble:
+            raise UnavailableError(f"Kafka is away: {self.trouble}")
+        cost = sum(RECORD_BYTES + len(entry.value) for entry in entries)
+        self.room.take(cost)
+        flight = self._flight(cost)
+        try:
+            async with asyncio.timeout(self._ack_s):
+                try:
+                    for entry in entries:
+                        flight.add(await self._producer.send(self._topic, entry.value, entry.key, entry.partition))
+                finally:
+                    flight.close()
+                await flight.done
+        except TimeoutError:
+            self.outage.begin(f"no acknowledgement for {self._ack_s:g} s")
+            raise UnavailableError("Kafka did not acknowledge in time") from None
+        except KafkaError as error:
+            raise self._refused(error) from error
+        if flight.error is not None:
+            raise self._refused(flight.error) from flight.error
+
+    def _flight(self, cost: int) -> Flight:
+        if not self._under_way:
+            self._moved = time.monotonic()
+        self._under_way += 1
+
+        def landed() -> None:
+            self.room.give(cost)
+            self._under_way -= 1
+            self._moved = time.monotonic()
+
+        return Flight(landed)
+
+    def _refused(self, error: BaseException) -> UnavailableError:
+        """Begin an outage that ends when another producer is connected: aiokafka's does not recover from all errors."""
+        self._broken = True
+        self.outage.begin(repr(error))
+        return UnavailableError(f"Kafka did not take it: {error!r}")
+
+    # -- connection --------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=LINGER_MS,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=MAX_RECORD_BYTES + 65_536,
+            compression_type=None if self._settings.compression == "none" else self._settings.compression,
+            **client_options(self._settings),
+        )
+        try:
+            await producer.start()
+            await producer.partitions_for(self._topic)
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer, self._broken = producer, False
+
+    async def _disconnect(self, patience_s: float) -> None:
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(patience_s):
+                await producer.flush()
+        except TimeoutError:
+            producer._sender.sender_task.cancel()  # else stop() waits for a broker that may never return
+            producer._message_accumulator.fail_all(KafkaError("the producer is closed"))  # else nobody is told
+        await producer.stop()
+
+    async def _beat(self) -> None:
+        """Ask the broker again and again, so that its absence is known before somebody waits for it."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._feel()
+            except (TimeoutError, KafkaError, OSError) as error:
+                self.outage.begin(f"{self._settings.kafka}: {error or 'no answer in time'}")
+
+    async def _feel(self) -> None:
+        if self._broken:
+            await self._disconnect(0)
+        if self._producer is None:
+            await self._connect()
+        async with asyncio.timeout(max(BEAT_S, self._ack_s / 2)):
+            answered = await self._producer.client.force_metadata_update()
+        if not answered:
+            raise KafkaError("no broker answers")
+        if self._under_way and time.monotonic() - self._moved > self._ack_s:
+            raise KafkaError("nothing is acknowledged")
+        self.outage.end()
