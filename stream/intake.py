@@ -1,8 +1,8 @@
 """What the HTTP door makes of a request's body: events for topic ``events``, and what is refused and why.
 
-Pure. The judge is the worker's own `decode`: what is accepted here is taken there, what is refused here would have been a
-dead letter there, for the same reason. Only control records, which are not for whoever can reach a port, are refused here
-alone.
+Pure. The judge is the worker's own `decode`: what is accepted here is taken there, what is refused here would have been
+a dead letter there, for the same reason. Only control records are refused here alone: not everybody who can reach a
+port may have a person forgotten.
 """
 
 from __future__ import annotations

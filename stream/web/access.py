@@ -14,6 +14,7 @@ from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.web.refusing import TurnedAway
 
+_ANY: Final = "surrogatepass"  # what is no UTF-8 is no key, and no error either
 ANYBODY: Final = "anybody"
 SHORTEST_KEY: Final = 16
 
@@ -89,9 +90,14 @@ class Access(NamedTuple):
         """
         if not origin:
             return {}
-        if "*" not in self.origins and origin.lower() not in self.origins:
+        allowed = next((known for known in ("*", origin.lower()) if known in self.origins), "")
+        if not allowed:
             raise TurnedAway(403, "this origin is not in RIVULET_GATEWAY_ORIGINS")
-        return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After", "Vary": "Origin"}
+        return {
+            "Access-Control-Allow-Origin": allowed,
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Vary": "Origin",
+        }
 
 
 def _sources(said: str) -> dict[bytes, str]:
@@ -117,10 +123,10 @@ def _key_of(authorization: str, parameter: str) -> bytes:
     """The key that is shown: of Basic the user name, as Segment's libraries send it."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
-        return rest.strip().encode()
+        return rest.strip().encode(errors=_ANY)
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(rest, validate=True).partition(b":")[0]
         except (binascii.Error, ValueError):
             return b""
-    return parameter.encode()
+    return parameter.encode(errors=_ANY)

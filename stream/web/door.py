@@ -201,4 +201,8 @@ def _attributes(headers: Mapping[str, str]) -> list[tuple[str, bytes]]:
     if "ce-specversion" not in headers:
         return []
     named = ((name.lower(), value) for name, value in headers.items())
-    return [(f"ce_{name[3:]}", unquote(value).encode()) for name, value in named if name.startswith("ce-")]
+    return [
+        (f"ce_{name[3:]}", unquote(value).encode(errors="surrogatepass"))
+        for name, value in named
+        if name.startswith("ce-")
+    ]

@@ -52,6 +52,7 @@
     else {
       wait = 2e3;
       queue = queue.filter((e) => !part.includes(e));
+      if (r.status > 399) console.warn(await r.text());
     }
     if (queue[0]) later();
   };
@@ -73,7 +74,7 @@
   const push = (...calls) => calls.forEach(([name, more]) => {
     if (not) return;
     if (name == "consent") consent(more);
-    else if (name == "user") user = more;
+    else if (name == "user") user = more ? more + "" : null;
     else add(name, more);
     if (id()) later();
   });
