@@ -15,6 +15,7 @@ from stream.settings import Settings
 from stream.web.refusing import TurnedAway
 
 _ANY: Final = "surrogatepass"  # what is no UTF-8 is no key, and no error either
+EXPOSED: Final = {"Access-Control-Expose-Headers": "Retry-After"}
 ANYBODY: Final = "anybody"
 SHORTEST_KEY: Final = 16
 
@@ -93,11 +94,7 @@ class Access(NamedTuple):
         allowed = next((known for known in ("*", origin.lower()) if known in self.origins), "")
         if not allowed:
             raise TurnedAway(403, "this origin is not in RIVULET_GATEWAY_ORIGINS")
-        return {
-            "Access-Control-Allow-Origin": allowed,
-            "Access-Control-Expose-Headers": "Retry-After",
-            "Vary": "Origin",
-        }
+        return {"Access-Control-Allow-Origin": allowed, "Vary": "Origin"} | EXPOSED
 
 
 def _sources(said: str) -> dict[bytes, str]:

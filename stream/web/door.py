@@ -200,9 +200,6 @@ def _attributes(headers: Mapping[str, str]) -> list[tuple[str, bytes]]:
     """A CloudEvent's attributes in HTTP's binary mode, as Kafka's binary mode has them."""
     if "ce-specversion" not in headers:
         return []
-    named = ((name.lower(), value) for name, value in headers.items())
-    return [
-        (f"ce_{name[3:]}", unquote(value).encode(errors="surrogatepass"))
-        for name, value in named
-        if name.startswith("ce-")
-    ]
+    named = ((name.lower(), unquote(value)) for name, value in headers.items())
+    # what is no UTF-8 is refused where it is read, like any other fault
+    return [(f"ce_{name[3:]}", value.encode(errors="surrogatepass")) for name, value in named if name.startswith("ce-")]

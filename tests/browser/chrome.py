@@ -36,9 +36,7 @@ class Chrome:
 
     async def __aenter__(self) -> Self:
         said = self._folder / "profile" / "DevToolsActivePort"
-        await asyncio.to_thread(
-            wait_for, lambda: said.exists() and said.read_text().count("\n") > 0, START_S, "no browser"
-        )
+        await asyncio.to_thread(wait_for, lambda: said.exists() and "\n" in said.read_text(), START_S, "no browser")
         port, path = said.read_text().split()
         self._session = aiohttp.ClientSession()
         self._socket = await self._session.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=0)
@@ -54,7 +52,8 @@ class Chrome:
     async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """One command of the protocol."""
         number = next(self._ids)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         message = {"id": number, "method": method, "params": params}
         await self._socket.send_json(message if session is None else message | {"sessionId": session})
         async with asyncio.timeout(30):
@@ -93,8 +92,9 @@ class Page:
     async def open(self, url: str) -> None:
         """Go there and wait until everything is loaded."""
         await self.call("Page.navigate", url=url)
-        while await self.run("[location.href, document.readyState] + ''") != f"{url},complete":
-            await asyncio.sleep(0.01)
+        loaded = "new Promise((f) => document.readyState == 'complete' ? f(1) : addEventListener('load', f))"
+        while await self.run(f"{loaded}.then(() => location.href)") != url:
+            pass  # it is still the page before
 
     async def run(self, code: str) -> Any:
         """Value of an expression; a promise is awaited."""
