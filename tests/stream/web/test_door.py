@@ -6,8 +6,10 @@ import asyncio
 import base64
 import gzip
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,6 +29,7 @@ from tests.gateways import Client, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+README = Path(__file__).parents[3] / "README.md"
 KEYS = "web:browser-key-0001,shop:server-key-00002"
 BAD = {"event_name": "view_item", "user_id": 7}
 
@@ -76,6 +79,13 @@ async def test_many_users_are_split_and_placed(client: Client, broker: str, wrap
         sent = json.loads(record.value)
         assert sent.pop("event_timestamp") > 1_700_000_000_000_000
         assert sent == view(record.key.decode(), event_id=f"e-{record.key.decode()}", shelf=3)
+
+
+async def test_the_readme_says_what_is_answered(client: Client) -> None:
+    example = re.search(r"-d '(.+)'\nHTTP/1.1 (\d+) .*\n(.+)\n", README.read_text(encoding="utf-8"))
+    assert example
+    reply = await client.post(example[1].encode(), Content_Type="application/x-www-form-urlencoded")  # curl's own
+    assert (str(reply.status), reply.said) == (example[2], json.loads(example[3]))
 
 
 async def test_one_event_gets_id_and_time_and_order_is_kept(client: Client, broker: str) -> None:
