@@ -24,6 +24,7 @@ BATCH_BYTES: Final = 131_072
 RECORD_BYTES: Final = 1_024  # what a record that waits costs besides its value
 BEAT_S: Final = 1.0
 STOP_S: Final = 5.0
+HUNG: Final = 3  # times the wait for an acknowledgement: a producer that is silent for so long is given up
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +126,7 @@ class Flight:
 class Inlet:
     """One idempotent producer for requests; started again if it breaks.
 
-    What is sent and not acknowledged in time stays with the producer, which repeats it until the broker is back: it may
+    What is sent and not acknowledged in time stays with the producer, which repeats it when the broker is back: it may
     arrive although its sender was told 503. The same event ids sent again are recognised as repeats.
 
     Parameters
@@ -156,17 +157,11 @@ class Inlet:
         self.outage = Outage(name)
 
     async def start(self) -> None:
-        """Connect.
-
-        Raises
-        ------
-        UnavailableError
-            If no broker answers.
-        """
+        """Connect, or begin with an outage: the broker is asked again every second."""
         try:
             await self._connect()
         except (KafkaError, OSError) as error:
-            raise UnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error}") from error
+            self.outage.begin(f"{self._settings.kafka}: {error}")
         self._watch = asyncio.create_task(self._beat(), name="inlet")
 
     async def stop(self) -> None:
@@ -280,6 +275,8 @@ class Inlet:
             answered = await self._producer.client.force_metadata_update()
         if not answered:
             raise KafkaError("no broker answers")
-        if self._under_way and time.monotonic() - self._moved > self._ack_s:
+        silent_s = time.monotonic() - self._moved if self._under_way else 0.0
+        self._broken = self._broken or silent_s > HUNG * self._ack_s
+        if silent_s > self._ack_s:
             raise KafkaError("nothing is acknowledged")
         self.outage.end()

@@ -22,7 +22,7 @@ Headers = Sequence[tuple[str, bytes]]
 _PREFIX: Final = "ce_"
 
 
-class _Attributes(msgspec.Struct):
+class _Attributes(msgspec.Struct, gc=False):
     type: Id
     source: str
     id: Id

@@ -9,7 +9,7 @@ import signal
 import structlog
 
 from models.hashing import partition_of
-from stream.errors import ConfigurationError
+from stream.errors import ConfigurationError, UnavailableError
 from stream.inlet import Inlet
 from stream.kafka import client_options
 from stream.settings import Settings
@@ -74,6 +74,8 @@ class Gateway:
             loop.add_signal_handler(number, stop.set)
         await self.inlet.start()
         try:
+            if self.inlet.trouble:
+                raise UnavailableError(f"Kafka does not answer: {self.inlet.trouble}")
             await self._open()
             Watchdog(loop, lambda _: None, settings.stall_s, os._exit).start()
             log.info("gateway_serves", host=settings.gateway_host, port=settings.gateway_port)

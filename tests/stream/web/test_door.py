@@ -273,6 +273,19 @@ async def test_pages_and_metrics(broker: str) -> None:
         assert families["rivulet_door_queue_bytes"].samples[0].value == 0
 
 
+async def test_a_producer_that_hangs_is_replaced_and_what_it_held_is_given_up(broker: str) -> None:
+    async with gateway(broker, gateway_ack_s=0.3) as (made, client):
+        assert (await client.post(view("hung"))).status == 202
+        made.inlet._producer._sender.sender_task.cancel()
+        assert (await client.post(view("hung"))).status == 503
+        assert made.inlet.room.held > 0
+        async with asyncio.timeout(60):
+            while (reply := await client.post(view("hung"))).status == 503:
+                pass
+        assert (reply.status, made.inlet.room.held) == (202, 0)
+    assert len(await records_of(broker, "hung")) == 2
+
+
 async def test_without_keys_only_a_loopback_is_open() -> None:
     with pytest.raises(ConfigurationError, match="GATEWAY_KEYS"):
         Gateway(Settings(gateway_host="0.0.0.0"))
