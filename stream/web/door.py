@@ -166,6 +166,8 @@ class Door:
                     body = await request.read()
             except TimeoutError:
                 raise TurnedAway(408, f"the body did not arrive within {READ_S:g} s") from None
+            except ConnectionError:
+                raise TurnedAway(400, "the connection ended before the body") from None
             except web.HTTPRequestEntityTooLarge:
                 raise TurnedAway(413, f"the body is longer than {most} bytes") from None
             return inflate(body, packed, most)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.registry import Collector
 
@@ -15,6 +17,19 @@ from stream.web.door import Door
 STOP_S: Final = 1.0
 
 Check = Callable[[], dict[str, str]]
+
+
+class Discreet(logging.Filter):
+    """Keeps clients out of the log: neither what they sent that is no HTTP, which is answered 400, nor who they are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        record.msg, record.args = "a request could not be answered", ()
+        return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage | ConnectionError))
+
+
+_log: Final = logging.getLogger(__name__)
+_log.addFilter(Discreet())
 
 
 class Pages:
@@ -60,7 +75,7 @@ class Pages:
             ]
         )
         # the door unpacks for itself, within bounds
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False, logger=_log)
 
     async def start(self) -> None:
         """Open the port, if there is to be one."""

@@ -143,19 +143,37 @@ async def test_a_cloudevent_in_binary_mode(client: Client, broker: str) -> None:
     assert (sent["event_name"], sent["event_id"]) == ("view_item", "/shop#café")
 
 
-async def test_headers_that_are_no_text_are_refused(client: Client, door: tuple[Gateway, Client]) -> None:
-    port = int(client.base.rpartition(":")[2])
-    for header in (b"Authorization: Bearer \xff", b"Origin: \xff", b"X-Forwarded-For: \xff", b"Content-Encoding: \xff"):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /v1/events?key=%ff HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n" + header + b"\r\n\r\n{}")
-        assert (await reader.readline()).split()[1] in (b"400", b"403", b"415"), header
-        writer.close()
-    attributes = b"ce-specversion: 1.0\r\nce-type: t\r\nce-source: \xff\r\nce-id: %ff"
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n" + attributes + b"\r\n\r\n{}")
-    assert b" 400 " in await reader.readline()
+async def raw(client: Client, head: bytes, body: bytes, *, cut_off: bool = False) -> bytes:
+    """First line of the answer to what no client library would send; empty if there is none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(client.base.rpartition(":")[2]))
+    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n\r\n" + body)
+    if cut_off:
+        writer.write_eof()
+    line = await reader.readline()
     writer.close()
+    return line
+
+
+async def test_headers_that_are_no_text_are_refused(client: Client, door: tuple[Gateway, Client]) -> None:
+    length = b"Content-Length: 2\r\n"
+    for header in (b"Authorization: Bearer \xff", b"Origin: \xff", b"X-Forwarded-For: \xff", b"Content-Encoding: \xff"):
+        assert (await raw(client, length + header, b"{}")).split()[1] in (b"400", b"403", b"415"), header
+    attributes = b"ce-specversion: 1.0\r\nce-type: t\r\nce-source: \xff\r\nce-id: %ff"
+    assert b" 400 " in await raw(client, length + attributes, b"{}")
     assert set(door[0].door.requests) <= {202, 400, 403, 408, 413, 415}
+
+
+async def test_broken_requests_are_answered_and_not_logged(
+    client: Client, door: tuple[Gateway, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert b" 400 " in await raw(client, b"Content-Length: secret", b"{}")
+    assert b" 400 " in await raw(client, b"Transfer-Encoding: chunked", b"secret\r\n{}\r\n0\r\n\r\n")
+    before = door[0].door.requests[400]
+    assert await raw(client, b"Transfer-Encoding: chunked", b"5\r\n{}", cut_off=True) == b""
+    assert await raw(client, b"Content-Length: 10", b"{}", cut_off=True) == b""
+    assert door[0].door.requests[400] == before + 2
+    assert caplog.records == []
+    assert door[0].inlet.room.held == 0
 
 
 async def test_too_many_events_or_bytes(client: Client) -> None:
