@@ -119,6 +119,8 @@ class _Tagged(msgspec.Struct):
     control: str  # required here; msgspec lets a tag be absent
 
 
+_NAME: Final = b'"event_name"'
+_NAMELESS: Final = _Event()
 _decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(_Event).decode
 _decode_anyway: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
 _encode_event: Final = msgspec.json.Encoder().encode
@@ -154,6 +156,9 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
         if not value or len(value) > MAX_RECORD_BYTES:
             reason = "too_large" if value else "empty"
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
+            continue
+        if _NAME not in value:  # not simply ours: spares a failing attempt, which is dear
+            _take_other(record, value, batch, take, most)
             continue
         try:
             event = _decode_event(value)
@@ -261,7 +266,7 @@ def _control(value: bytes) -> Control | None:
 
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
-        event = _decode_event(value)
+        event = _decode_event(value) if _NAME in value else _NAMELESS
         if event.event_name:
             take(event, record, index, value)
             return

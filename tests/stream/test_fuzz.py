@@ -23,7 +23,7 @@ from tests.mutations import mutated, seeds
 
 NOW_NS = 1_750_000_000_000_000_000
 CORPUS = 10_000
-REASONS = {"empty", "too_large", "not_json", "unknown_shape", "unmapped"}
+REASONS = {"empty", "too_large", "too_many", "not_json", "unknown_shape", "unmapped"}
 REASONS |= {"schema", "missing_user", "id_invalid", "time_absurd"}
 SHAPES = [found for found in vars(recognition).values() if isinstance(found, Shape)]
 
@@ -126,7 +126,9 @@ def test_ten_thousand_mutated_events() -> None:
         total.update(accepted=len(judged.entries), mapped=sum(judged.mapped.values()))
         total.update(refusal.reason for refusal in judged.refused)
     # the corpus reaches every verdict and every adapter, or it would prove little
-    assert all(total[what] >= 20 for what in (REASONS | {"accepted", "mapped"}) - {"too_large", "empty"}), total
+    assert all(total[what] >= 20 for what in (REASONS | {"accepted", "mapped"}) - {"too_large", "too_many", "empty"}), (
+        total
+    )
     assert adapted.keys() == {shape.name for shape in SHAPES}
     assert total.total() - total["mapped"] >= CORPUS
 
@@ -172,3 +174,10 @@ def test_readable_faults_are_the_only_ones() -> None:
     """`recognise` never raises: what it cannot read has no shape."""
     assert [recognise(value) for value in (b"\xff", b"{", b"[" * 100_000)] == [(None, None)] * 3
     assert all(issubclass(fault, Exception) for fault in UNREADABLE)
+
+
+def test_a_name_that_is_spelt_with_escapes_is_still_ours() -> None:
+    value = b'{"event\\u005fname":"view_item","user_id":"u1","item_id":"i1"}'
+    for record in (value, b"[%s]" % value, b'{"events":[%s]}' % value):
+        batch = check_batch(record)
+        assert (batch.user, batch.touch_item, batch.shapes.total()) == (["u1"], ["i1"], 0)
