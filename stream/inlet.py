@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.
 
 from stream.errors import UnavailableError
 from stream.events import MAX_RECORD_BYTES
+from stream.flights import Flight, Room
 from stream.intake import Entry
 from stream.kafka import client_options
 from stream.outage import Outage
@@ -27,100 +28,6 @@ STOP_S: Final = 5.0
 HUNG: Final = 3  # times the wait for an acknowledgement: a producer that is silent for so long is given up
 
 log = structlog.get_logger(__name__)
-
-
-class Room:
-    """Bytes that are held at once: of requests being read and of records that Kafka has not acknowledged.
-
-    Parameters
-    ----------
-    most
-        Most bytes.
-
-    Attributes
-    ----------
-    held
-        Bytes held now.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.held = 0
-
-    @property
-    def trouble(self) -> str:
-        """Empty while there is room for another large request."""
-        return "" if self.held + MAX_RECORD_BYTES <= self.most else "the queue towards Kafka is full"
-
-    def take(self, size: int) -> None:
-        """Hold so many bytes more.
-
-        Raises
-        ------
-        UnavailableError
-            If there is no room.
-        """
-        if self.held + size > self.most:
-            raise UnavailableError("the queue towards Kafka is full")
-        self.held += size
-
-    def give(self, size: int) -> None:
-        """Hold so many bytes less."""
-        self.held -= size
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Hold so many bytes for a while; raises as `take`."""
-        self.take(size)
-        try:
-            yield
-        finally:
-            self.give(size)
-
-
-class Flight:
-    """The records of one request on their way; calls `landed` once, when the last one is answered.
-
-    Parameters
-    ----------
-    landed
-        Called then, also if nobody waits any more.
-
-    Attributes
-    ----------
-    done
-        Set then.
-    error
-        The first error of a record.
-    """
-
-    def __init__(self, landed: Callable[[], None]) -> None:
-        self._landed = landed
-        self._left = 1  # this one is for `close`
-        self.error: BaseException | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def add(self, record: asyncio.Future[Any]) -> None:
-        """One more record."""
-        self._left += 1
-        record.add_done_callback(self._answered)
-
-    def close(self) -> None:
-        """No more will be added."""
-        self._one_less()
-
-    def _answered(self, record: asyncio.Future[Any]) -> None:
-        if not record.cancelled():
-            self.error = self.error or record.exception()
-        self._one_less()
-
-    def _one_less(self) -> None:
-        self._left -= 1
-        if self._left:
-            return
-        self._landed()
-        if not self.done.done():  # whoever waited may have given up
-            self.done.set_result(None)
 
 
 class Inlet:
@@ -185,6 +92,7 @@ class Inlet:
         UnavailableError
             If there is no room, Kafka is away, or it does not answer in time.
         """
+        producer = self._producer  # which may be another one by the time of the answer
         if self.trouble:
             raise UnavailableError(f"Kafka is away: {self.trouble}")
         cost = sum(RECORD_BYTES + len(entry.value) for entry in entries)
@@ -194,7 +102,7 @@ class Inlet:
             async with asyncio.timeout(self._ack_s):
                 try:
                     for entry in entries:
-                        flight.add(await self._producer.send(self._topic, entry.value, entry.key, entry.partition))
+                        flight.add(await producer.send(self._topic, entry.value, entry.key, entry.partition))
                 finally:
                     flight.close()
                 await flight.done
@@ -202,9 +110,9 @@ class Inlet:
             self.outage.begin(f"no acknowledgement for {self._ack_s:g} s")
             raise UnavailableError("Kafka did not acknowledge in time") from None
         except KafkaError as error:
-            raise self._refused(error) from error
+            raise self._refused(producer, error) from error
         if flight.error is not None:
-            raise self._refused(flight.error) from flight.error
+            raise self._refused(producer, flight.error) from flight.error
 
     def _flight(self, cost: int) -> Flight:
         if not self._under_way:
@@ -218,10 +126,11 @@ class Inlet:
 
         return Flight(landed)
 
-    def _refused(self, error: BaseException) -> UnavailableError:
+    def _refused(self, producer: Any, error: BaseException) -> UnavailableError:
         """Begin an outage that ends when another producer is connected: aiokafka's does not recover from all errors."""
-        self._broken = True
-        self.outage.begin(repr(error))
+        if producer is self._producer:
+            self._broken = True
+            self.outage.begin(repr(error))
         return UnavailableError(f"Kafka did not take it: {error!r}")
 
     # -- connection --------------------------------------------------------------------------------------------------

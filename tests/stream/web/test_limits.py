@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConfigurationError, UnavailableError
-from stream.inlet import Room
+from stream.flights import Room
 from stream.settings import Settings
 from stream.web.access import Access
 from stream.web.limits import Buckets, address_of, retry_after
