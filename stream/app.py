@@ -22,6 +22,7 @@ from stream.catalogue import decode_item
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
+from stream.inlet import Inlet
 from stream.kafka import ssl_context
 from stream.keys import Keys
 from stream.meta import Meta
@@ -41,7 +42,8 @@ from stream.stats import Stats
 from stream.store import RedisStore
 from stream.transport import Fetch, batch_topic, faust_settings
 from stream.watchdog import Watchdog
-from stream.web.server import WebServer
+from stream.web.door import Door as HttpDoor
+from stream.web.server import worker_pages
 
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
@@ -153,7 +155,9 @@ class Worker:
         self.pulse = Pulse(self.host, self.broadcast, self.gate, self.store.outage, settings.session_s)
         self.meta = Meta(self)
         self.background = Background(self)
-        self.web = WebServer(self)
+        self.inlet = Inlet(settings, "door")
+        self.door = HttpDoor(settings, self.inlet, settings.web_host)
+        self.web = worker_pages(self)
 
     def _wire(self) -> None:
         settings = self.settings
@@ -198,6 +202,8 @@ class Worker:
         Watchdog(asyncio.get_running_loop(), self.pulse.feel, self.settings.stall_s, os._exit).start()
         await self.meta.connect()
         await self.publisher.start()
+        if self.settings.web_port:
+            await self.inlet.start()
         await self.broadcast.start()
 
     async def disconnect(self) -> None:
@@ -206,6 +212,7 @@ class Worker:
         await self.publisher.stop()
         await self.store.close()
         await self.web.stop()
+        await self.inlet.stop()
 
     def doubt(self) -> None:
         """Redis may have lost anything: all of it is written again, a user's keys when they are touched next."""

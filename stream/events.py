@@ -16,7 +16,8 @@ MAX_RECORD_BYTES: Final = 1_048_576
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
 # Far above any price, far below float32's end: a sum of such amounts stays finite, whatever a shop sends.
-Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+MAX_AMOUNT: Final = 1e12
+Amount = Annotated[float, msgspec.Meta(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 Grant = Literal["granted", "denied"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

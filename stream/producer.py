@@ -23,6 +23,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
 )
 
 from models.hashing import partition_of
+from stream.adapters.cloudevents import Headers
 from stream.decoding import decode
 from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
 from stream.events import MAX_RECORD_BYTES, Event
@@ -51,7 +52,7 @@ class Draft(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes
-    headers: tuple[()] = ()
+    headers: Headers = ()
 
 
 class EventProducer:

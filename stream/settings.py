@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stream.events import MAX_RECORD_BYTES
+
 Positive = Annotated[float, Field(gt=0)]
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -57,6 +59,25 @@ class Settings(BaseSettings):
     ready_records: int = Field(10_000, ge=0, description="Most records a partition may lag on a ready worker")
     web_host: str = Field("127.0.0.1", description="Address of the worker's web port; it has no login")
     web_port: int = Field(6066, ge=0, le=65_535, description="The worker's web port; 0 = none")
+    gateway_host: str = Field("127.0.0.1", description="Address of `rivulet gateway`; elsewhere write keys are needed")
+    gateway_port: int = Field(6080, ge=1, le=65_535, description="Port of `rivulet gateway`")
+    gateway_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Write keys as `source:key,...` (environment only); * = anybody may write",
+    )
+    gateway_origins: str = Field("", description="Origins whose pages may write, comma-separated; * = all")
+    gateway_bytes: int = Field(
+        MAX_RECORD_BYTES, ge=1_024, le=MAX_RECORD_BYTES, description="Most bytes of a request, unpacked"
+    )
+    gateway_events: int = Field(500, ge=1, le=10_000, description="Most events of a request")
+    gateway_rate: float = Field(1_000.0, ge=0, description="Events per second and client address; 0 = no limit")
+    gateway_key_rate: float = Field(0.0, ge=0, description="Events per second and write key; 0 = no limit")
+    gateway_proxies: int = Field(
+        0, ge=0, le=10, description="Own proxies in front, whose X-Forwarded-For is believed for the client address"
+    )
+    gateway_queue_mb: int = Field(64, ge=4, description="MiB of requests read or waiting for Kafka; above it 503")
+    gateway_ack_s: Positive = Field(10.0, description="How long a request waits for Kafka's acknowledgement")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log lines shown")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Log lines as JSON or for people; auto = for people on a terminal, else JSON"

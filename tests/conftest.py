@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kafka)
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -42,7 +42,7 @@ def _own(kind: Callable[[], Server]) -> Iterator[Server]:
     try:
         server = kind()
     except MissingPartError as error:
-        _missing(str(error))
+        missing(str(error))
     with server:
         yield server
 
@@ -101,5 +101,5 @@ def data() -> Path:
     """Folder of the event recordings: ``RIVULET_DATA``, else ``shared/data`` beside the repository."""
     folder = Path(os.environ.get("RIVULET_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        _missing(f"no event recordings at {folder} (set RIVULET_DATA)")
+        missing(f"no event recordings at {folder} (set RIVULET_DATA)")
     return folder

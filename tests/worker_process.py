@@ -44,7 +44,8 @@ compile_once = functools.cache(compile_kernels)
 
 def environment(settings: Settings, **changes: str) -> dict[str, str]:
     """Settings as environment variables; `changes` are names of settings with raw values."""
-    dumped = settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca", "snapshot_key"}) | changes
+    secret = {"kafka_password", "kafka_ca", "snapshot_key", "gateway_keys"}
+    dumped = settings.model_dump(mode="json", exclude=secret) | changes
     return {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
 
 

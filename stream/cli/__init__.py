@@ -19,6 +19,7 @@ def build() -> typer.Typer:
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
     from stream.cli.forget import forget
+    from stream.cli.gateway import gateway
     from stream.cli.get import get
     from stream.cli.offers import offers
     from stream.cli.publish import publish
@@ -39,9 +40,9 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    recorded = (record, replay, republish, evaluate, tune, compare)
-    personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, *recorded, *personal, settings, schemas):
+    running, personal = (worker, gateway), (get, forget, export)
+    sending, recorded = (topics, publish, check, offers), (record, replay, republish, evaluate, tune, compare)
+    for verb in (*running, *sending, *recorded, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
