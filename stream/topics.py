@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
-    AuthenticationFailedError,
     KafkaError,
     TopicAlreadyExistsError,
     for_code,
 )
 
-from stream.errors import ConfigurationError, UnavailableError
+from stream.contact import dial, why_not
+from stream.errors import ConfigurationError
 
 DAY_MS: Final = 86_400_000
 MB: Final = 1_048_576
@@ -216,16 +216,13 @@ async def _visible(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[
 
 @asynccontextmanager
 async def _admin(bootstrap: str, security: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    (await dial(bootstrap, **security)).close()
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000, **security)
     try:
         await admin.start()
         yield admin
-    except (AuthenticationFailedError, ValueError) as error:
-        raise ConfigurationError(f"Kafka at {bootstrap} refused these credentials: {error}") from error
     except (TimeoutError, KafkaError, OSError) as error:
-        raise UnavailableError(
-            f"Kafka at {bootstrap} does not answer: is it running, is RIVULET_KAFKA right?"
-        ) from error
+        raise await why_not(bootstrap, **security) from error
     finally:
         await admin.close()
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from models.offers import Offer, OfferError, encode_offer, load_offers
 from stream.cli.common import load_settings
-from stream.errors import BadInputError, UnavailableError
-from stream.kafka import client_options
+from stream.errors import BadInputError
+from stream.kafka import careful_producer
 from stream.settings import Settings
 
 
@@ -48,16 +46,8 @@ def read_offers(file: Path) -> list[Offer]:
 
 async def publish_offers(settings: Settings, found: list[Offer], withdrawn: list[str]) -> None:
     """Write offers, and tombstones for withdrawn ones, to topic ``offers``."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, **client_options(settings)
-    )
-    try:
-        await producer.start()
+    async with careful_producer(settings) as producer:
         for offer in found:
             await producer.send_and_wait(settings.topic("offers"), encode_offer(offer), key=offer.id.encode())
         for name in withdrawn:
             await producer.send_and_wait(settings.topic("offers"), None, key=name.encode())
-    except (KafkaError, OSError) as error:
-        raise UnavailableError(f"Kafka at {settings.kafka} did not take the offers: {error!r}") from error
-    finally:
-        await producer.stop()
