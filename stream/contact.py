@@ -102,8 +102,8 @@ def _explained(server: str, error: Exception, security: dict[str, Any]) -> Rivul
             return ConfigurationError(f"RIVULET_KAFKA: {server!r} is not host:port ({error})")
     certificate = ", want a client certificate (RIVULET_KAFKA_CERTIFICATE)" if protocol == "SSL" else ""
     return UnavailableError(
-        f"{where} does not answer ({str(error) or type(error).__name__}): is it up, is RIVULET_KAFKA right, does its port"
-        f" speak {protocol} (RIVULET_KAFKA_SECURITY){certificate}?"
+        f"{where} does not answer ({str(error) or type(error).__name__}): is it up, is RIVULET_KAFKA right, does its"
+        f" port speak {protocol} (RIVULET_KAFKA_SECURITY){certificate}?"
     )
 
 

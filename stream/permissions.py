@@ -1,7 +1,7 @@
 """What this login may do on Kafka: asked of the broker itself, without reading or writing anything.
 
-Since Kafka 2.3 a broker tells, with the metadata of a topic, which operations the asking login is allowed. aiokafka does
-not know this version of the request, so it is described here.
+Since Kafka 2.3 a broker tells, with the metadata of a topic, which operations the asking login is allowed. aiokafka
+does not know this version of the request, so it is described here.
 """
 
 from __future__ import annotations

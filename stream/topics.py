@@ -13,6 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]  # no py.typed
+    ConfigResource,
+    ConfigResourceType,
+)
 from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     KafkaError,
     TopicAlreadyExistsError,
@@ -202,6 +206,16 @@ async def create(bootstrap: str, topics: Sequence[Topic], replication: int | Non
         if complaints := misfits(topics, await _visible(admin, topics)):
             raise ConfigurationError(complaints[0])
     return [topic.name for topic in missing]
+
+
+async def configurations(bootstrap: str, topics: Sequence[Topic], **security: Any) -> dict[str, dict[str, str]]:
+    """Configuration of each topic by name, as the broker tells it; those that may not be seen are missing."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    async with _admin(bootstrap, security) as admin:
+        answers = await admin.describe_configs(resources)
+    return {
+        row[3]: {entry[0]: entry[1] for entry in row[4]} for answer in answers for row in answer.resources if not row[0]
+    }
 
 
 async def _visible(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[str, int]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from stream.errors import RivuletError
+from stream.settings_file import VARIABLE
 
 
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
     from stream.cli.check import check
     from stream.cli.compile_ import compile_
+    from stream.cli.doctor import doctor
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
     from stream.cli.forget import forget
@@ -30,18 +35,48 @@ def build() -> typer.Typer:
     from stream.demo.command import demo
 
     app = typer.Typer(
-        help="Rivulet: events in Kafka, learning per event, recommendations and offers in Redis.",
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_root)
     personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
+    for verb in (
+        worker,
+        topics,
+        doctor,
+        publish,
+        check,
+        offers,
+        replay,
+        republish,
+        evaluate,
+        *personal,
+        settings,
+        schemas,
+    ):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
     app.add_typer(snapshot, name="snapshot")
     return app
+
+
+def _root(
+    settings: Annotated[
+        Path | None, typer.Option("--settings", metavar="FILE", help="TOML file of settings; also RIVULET_SETTINGS.")
+    ] = None,
+) -> None:
+    """Rivulet: events in Kafka, learning per event, recommendations and offers in Redis.
+
+    Settings come from a verb's options, then the environment (RIVULET_...), then a file, then their defaults.
+
+    Exit codes: 0 done, 1 failed, 2 configuration, 3 a server does not answer, 4 bad input, 70 a worker stood still.
+
+    Example: rivulet --settings shop.toml worker
+    """
+    if settings is not None:
+        os.environ[VARIABLE] = str(settings)  # read wherever settings are made, and by child processes
 
 
 def main() -> None:
