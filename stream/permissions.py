@@ -24,6 +24,7 @@ from aiokafka.protocol.group import HeartbeatRequest  # type: ignore[import-unty
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String  # type: ignore[import-untyped]  # no py.typed
 
 from stream.contact import PATIENCE_MS, dial, why_not
+from stream.errors import ConfigurationError
 from stream.kafka import client_options
 from stream.settings import Settings
 
@@ -42,6 +43,7 @@ WORKER: Final[Mapping[str, tuple[str, ...]]] = {
     "privacy": (READ,),
     "dlq": (WRITE,),
 }
+SHOP: Final[Mapping[str, tuple[str, ...]]] = {"events": (WRITE,), "items": (WRITE,), "offers": (WRITE,)}
 _BITS: Final = {READ: 3, WRITE: 4}  # org.apache.kafka.common.acl.AclOperation
 _UNKNOWN: Final = -(2**31)
 _HIDDEN_TOPIC: Final = TopicAuthorizationFailedError.errno
@@ -180,11 +182,45 @@ async def _coordinator(client: Any, group: str) -> int:
                 return node
 
 
-def complaints(settings: Settings, facts: Mapping[str, TopicFacts], *, member: bool) -> list[str]:
-    """What a worker would need and is not allowed, each with what to do; missing topics are another's complaint."""
+async def require(settings: Settings, needs: Mapping[str, tuple[str, ...]], *, member: bool = False) -> None:
+    """Make sure that this login may do something, as far as the broker tells.
+
+    Parameters
+    ----------
+    settings
+        Address, security and names.
+    needs
+        Operations by role of the topic: `WORKER`, `SHOP`.
+    member
+        Whether it must be allowed to join the consumer group.
+
+    Raises
+    ------
+    ConfigurationError
+        If something is not allowed, or a topic does not exist; says what to do.
+    UnavailableError
+        If no broker answers.
+    """
+    async with connected(settings) as client:
+        facts = await describe_topics(client, [settings.topic(role) for role in needs])
+        if facts is None:
+            return
+        # a topic that may not be seen looks like one that does not exist: what is not allowed is told first
+        joins = await may_join(client, settings.group) if member else True
+    missing = [name for name, topic in facts.items() if not topic.found]
+    found = complaints(settings, facts, needs, member=joins)
+    found += [f"topic {name} does not exist: run `rivulet topics` to create it" for name in missing]
+    if found:
+        raise ConfigurationError(found[0])
+
+
+def complaints(
+    settings: Settings, facts: Mapping[str, TopicFacts], needs: Mapping[str, tuple[str, ...]], *, member: bool
+) -> list[str]:
+    """What is needed and not allowed, each with what to do; missing topics are another's complaint."""
     found = [
         _complaint(settings, operation, "topic", settings.topic(role))
-        for role, needed in WORKER.items()
+        for role, needed in needs.items()
         for operation in needed
         if _denied(facts[settings.topic(role)], operation)
     ]

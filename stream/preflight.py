@@ -9,7 +9,7 @@ from stream.kafka import client_options
 from stream.keys import Keys
 from stream.link import LinkLostError
 from stream.nodes import Nodes
-from stream.permissions import complaints, connected, describe_topics, may_join
+from stream.permissions import WORKER, require
 from stream.redis_access import refusals
 from stream.redis_address import redis_address
 from stream.settings import Settings
@@ -44,12 +44,7 @@ async def check(settings: Settings) -> None:
 
 async def _check_kafka(settings: Settings) -> None:
     topics = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
-    async with connected(settings) as client:
-        facts = await describe_topics(client, [topic.name for topic in topics])
-        # a topic that may not be seen looks like one that does not exist: what is not allowed is told first
-        denied = [] if facts is None else complaints(settings, facts, member=await may_join(client, settings.group))
-    if denied:
-        raise ConfigurationError(denied[0])
+    await require(settings, WORKER, member=True)
     await check_topics(settings.kafka, topics, **client_options(settings))
 
 

@@ -31,7 +31,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.brokers import KafkaBroker, MissingPartError, RedisServer, free_ports, wait_for
 
-KEY_PASSWORD = "key-secret"
+README = Path(__file__).parents[1] / "README.md"
+KAFKA_USERS = {name: f"{name}-kafka" for name in ("worker", "producer", "stock", "privacy", "stranger")}
+
+
+def readme_acls(language: str) -> list[str]:
+    """Lines of the README's example access lists: ``console`` for Kafka, ``text`` for Redis."""
+    _, _, rest = README.read_text(encoding="utf-8").partition("<!-- access lists:")
+    block = rest.partition(f"```{language}\n")[2].partition("```")[0]
+    return [line.removeprefix("$ ") for line in block.splitlines()]
 
 
 class Certificates:
@@ -177,7 +185,7 @@ class SecureKafka(KafkaBroker):
             for kind, name in resources
             for operation in asked.operation
         ]
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for future in admin.create_acls(bindings).values():
             future.result(30)
         whose = AclBindingFilter(
@@ -227,7 +235,7 @@ class SecureRedis(RedisServer):
         try:
             return super().start(timeout)
         except RuntimeError as error:
-            if "TLS" in str(error) or "tls" in str(error):
+            if "tls" in str(error).lower():
                 raise MissingPartError(f"no Redis with TLS: {self._binary} was built without it") from error
             raise
 

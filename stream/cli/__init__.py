@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     from stream.cli.republish import republish
     from stream.cli.schemas import schemas
     from stream.cli.settings import settings
+    from stream.cli.shop import shop
     from stream.cli.snapshot import app as snapshot
     from stream.cli.topics import topics
     from stream.cli.worker import worker
@@ -58,6 +59,7 @@ def build() -> typer.Typer:
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
+    app.command()(shop)
     app.add_typer(snapshot, name="snapshot")
     return app
 

@@ -120,7 +120,10 @@ def evaluate(
     frozen: Annotated[bool, typer.Option("--frozen", help="learn nothing from the scored events")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Test, then learn a recording: each event is predicted from what came before it, then learned."""
+    """Test, then learn a recording: each event is predicted from what came before it, then learned.
+
+    Example: rivulet evaluate clicks.csv.gz --models blend,covisit --json
+    """
     errors = Console(stderr=True)
     contenders = _chosen(models, partitions)
     results: dict[str, Result] = {}

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from models.offers import Offer, OfferError, encode_offer, load_offers
@@ -20,12 +21,20 @@ def offers(
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     withdraw: Annotated[list[str] | None, typer.Option(help="Id of an offer to take back (repeatable).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check offers and publish each under its id to topic offers; workers take them over within a second."""
+    """Check offers and publish each under its id to topic offers; workers take them over within a second.
+
+    Example: rivulet offers offers.toml --withdraw summer-sale
+    """
     found = read_offers(file)
     if not check:
         asyncio.run(publish_offers(load_settings(kafka=kafka), found, withdraw or []))
-    typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
+    if json:
+        published = 0 if check else len(found)
+        typer.echo(msgspec.json.encode({"valid": len(found), "published": published, "withdrawn": withdraw or []}))
+    else:
+        typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
 
 
 def read_offers(file: Path) -> list[Offer]:

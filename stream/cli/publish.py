@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -23,6 +24,7 @@ LOOK_EVERY = 1_000  # events between two looks at the progress line
 def publish(
     file: Annotated[str, typer.Argument(help="JSON Lines or CSV, also .gz; - reads JSON Lines from standard input")],
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Publish recorded events; each is checked first, and the first bad one stops with its line.
 
@@ -33,7 +35,10 @@ def publish(
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         sent = asyncio.run(_publish(settings, file, progress))
-    console.print(f"published {sent:,} events to topic {settings.topic('events')}")
+    if json:
+        typer.echo(msgspec.json.encode({"published": sent, "topic": settings.topic("events")}))
+    else:
+        console.print(f"published {sent:,} events to topic {settings.topic('events')}")
 
 
 async def _publish(settings: Settings, file: str, progress: Progress) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stream.cli.common import load_settings
@@ -30,6 +32,7 @@ def replay(
     republish: Annotated[bool, typer.Option("--republish", help="Rank every user once more at the end.")] = False,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print what was sent, as JSON; --local always does.")] = False,
 ) -> None:
     """Replay a recording at its own pace, faster, or as fast as the workers keep up.
 
@@ -37,7 +40,7 @@ def replay(
     """
     settings = load_settings(kafka=kafka, redis=redis)
     pace = None if speed == "max" else _positive(speed)
-    total = None if file == "-" else sum(1 for _ in open_recording(file))
+    total = None if file == "-" else _counted(file)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -49,7 +52,15 @@ def replay(
         if local:
             asyncio.run(_local(settings, bar.watch(open_recording(file)), out, republish=republish))
         else:
-            asyncio.run(_through_kafka(settings, open_recording(file), pace, bar, republish=republish))
+            began = time.monotonic()
+            sent = asyncio.run(_through_kafka(settings, open_recording(file), pace, bar, republish=republish))
+            if json:
+                typer.echo(msgspec.json.encode({"sent": sent, "seconds": round(time.monotonic() - began, 3)}))
+
+
+def _counted(file: str) -> int:
+    with Console(stderr=True).status(f"counting {escape(file)}"):
+        return sum(1 for _ in open_recording(file))
 
 
 class _Bar:
@@ -82,13 +93,14 @@ def _positive(speed: str) -> float:
 
 async def _through_kafka(
     settings: Settings, events: Iterator[dict[str, Any]], speed: float | None, bar: _Bar, *, republish: bool
-) -> None:
+) -> int:
     from stream.replay import replay as run
     from stream.replay import republish as run_again
 
-    await run(settings, events, speed, lambda pace: bar.show(pace.sent, pace.lag))
+    done = await run(settings, events, speed, lambda pace: bar.show(pace.sent, pace.lag))
     if republish:
         await run_again(settings)
+    return done.sent
 
 
 async def _local(settings: Settings, events: Iterator[Mapping[str, Any]], out: Path | None, *, republish: bool) -> None:

@@ -16,7 +16,7 @@ from stream.doctor.finding import Finding, State
 from stream.doctor.topics import judge_copies, judge_topic
 from stream.errors import RivuletError
 from stream.kafka import client_options
-from stream.permissions import TopicFacts, complaints, connected, describe_topics, may_join
+from stream.permissions import WORKER, TopicFacts, complaints, connected, describe_topics, may_join
 from stream.settings import Settings
 from stream.topics import configurations, layout
 
@@ -67,7 +67,7 @@ async def _inside(settings: Settings, client: Any) -> list[Finding]:
 
 
 async def _rights(settings: Settings, client: Any, facts: Mapping[str, TopicFacts]) -> list[Finding]:
-    denied = complaints(settings, facts, member=await may_join(client, settings.group))
+    denied = complaints(settings, facts, WORKER, member=await may_join(client, settings.group))
     if denied:
         split = [text.split(": ", 1) for text in denied]
         return [Finding("kafka", "rights", "problem", what, f"Run {how}") for what, how in split]
