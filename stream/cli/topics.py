@@ -44,7 +44,7 @@ def topics(
         table.add_row(*map(str, row.values()))
     Console().print(table)
     if not check:
-        Console().print(f"{len(created)} created, {len(rows) - len(created)} were there")
+        Console().print(f"{len(created)} created" if created else "all were there")
 
 
 def _facts(topic: layouts.Topic, created: bool) -> dict[str, str | int]:

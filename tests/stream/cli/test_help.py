@@ -47,7 +47,7 @@ def test_the_help_has_an_example_that_is_understood(path: tuple[str, ...]) -> No
         del words[1:3]
     assert tuple(words[1 : 1 + len(path)]) == path
     context = VERBS[path].make_context(" ".join(path), words[1 + len(path) :])
-    assert context.params
+    assert not context.args
 
 
 @pytest.mark.parametrize("path", [path for path in VERBS if path[0] not in PRINTS_NO_FIGURES], ids=" ".join)
