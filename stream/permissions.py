@@ -207,7 +207,7 @@ async def require(settings: Settings, needs: Mapping[str, tuple[str, ...]], *, m
             return
         # a topic that may not be seen looks like one that does not exist: what is not allowed is told first
         joins = await may_join(client, settings.group) if member else True
-    missing = [name for name, topic in facts.items() if not topic.found]
+    missing = [settings.topic(role) for role in needs if not facts[settings.topic(role)].found]
     found = complaints(settings, facts, needs, member=joins)
     found += [f"topic {name} does not exist: run `rivulet topics` to create it" for name in missing]
     if found:

@@ -31,7 +31,7 @@ def redis_address(settings: Settings) -> str:
             " or do not set RIVULET_REDIS_CA, _CERTIFICATE, _KEY and _CHECK_HOSTNAME"
         )
     query = "&".join(filter(None, [parts.query, urlencode(options)]))
-    return parts._replace(netloc=_location(settings, parts), query=query).geturl()
+    return _url(parts, _location(settings, parts), query)
 
 
 def without_password(url: str) -> str:
@@ -48,7 +48,12 @@ def without_password(url: str) -> str:
     arguments = [
         "password=***" if argument.startswith("password=") else argument for argument in parts.query.split("&")
     ]
-    return parts._replace(netloc=f"{user}{colon}{'***' if colon else ''}{at}{host}", query="&".join(arguments)).geturl()
+    return _url(parts, f"{user}{colon}{'***' if colon else ''}{at}{host}", "&".join(arguments))
+
+
+def _url(parts: SplitResult, location: str, query: str) -> str:
+    """Put together; urllib would leave out the two slashes of ``unix:///path``."""
+    return f"{parts.scheme}://{location}{parts.path}{'?' if query else ''}{query}"
 
 
 def _location(settings: Settings, parts: SplitResult) -> str:
