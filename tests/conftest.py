@@ -34,7 +34,7 @@ def _missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, SecureKafka, SecureRedis)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 import trustme
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported without saying so
     AclBinding,
     AclBindingFilter,
     AclOperation,
@@ -188,8 +188,9 @@ class SecureKafka(KafkaBroker):
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for future in admin.create_acls(bindings).values():
             future.result(30)
+        anything: Any = None  # what the filter's annotations do not know
         whose = AclBindingFilter(
-            ResourceType.ANY, None, ResourcePatternType.ANY, asked.allow_principal, None, AclOperation.ANY,
+            ResourceType.ANY, anything, ResourcePatternType.ANY, asked.allow_principal, anything, AclOperation.ANY,
             AclPermissionType.ANY,
         )  # fmt: skip
         wait_for(

@@ -42,7 +42,12 @@ async def test_faust_connects_as_our_own_clients_do(security: Any, mechanism: An
 
 def test_certificates(certificates: Certificates, tmp_path: Path) -> None:
     certificate, key = certificates.issue("someone", "someone.example", password="lock")
-    mine = {"kafka_security": "SSL", "kafka_ca": certificates.ca, "kafka_certificate": certificate, "kafka_key": key}
+    mine: dict[str, Any] = {
+        "kafka_security": "SSL",
+        "kafka_ca": certificates.ca,
+        "kafka_certificate": certificate,
+        "kafka_key": key,
+    }
     context = client_options(Settings(**mine, kafka_key_password=SecretStr("lock")))["ssl_context"]
     assert context.check_hostname
     assert len(context.get_ca_certs()) == 1

@@ -23,7 +23,8 @@ RIGHTS = frozenset({"Read", "Write"})
 
 def facts(partitions: int = 4, copies: int = 3, current: int = 3, **changes: Any) -> TopicFacts:
     replicas = dict.fromkeys(range(partitions), (copies, current))
-    return TopicFacts(**({"found": True, "hidden": False, "operations": RIGHTS, "replicas": replicas} | changes))
+    usual: dict[str, Any] = {"found": True, "hidden": False, "operations": RIGHTS, "replicas": replicas}
+    return TopicFacts(**(usual | changes))
 
 
 @pytest.mark.parametrize(
