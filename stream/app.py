@@ -23,12 +23,13 @@ from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
 from stream.inlet import Inlet
-from stream.kafka import ssl_context
+from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
 from stream.neighbours import Neighbours
 from stream.publisher import Publisher
 from stream.pulse import Pulse
+from stream.redis_address import redis_address
 from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
@@ -65,19 +66,10 @@ def rules_of(settings: Settings) -> UserRules:
 def faust_app(settings: Settings) -> RivuletApp:
     """Faust's app for the settings, without agents."""
     servers = ";".join(f"kafka://{server}" for server in settings.kafka.split(","))
-    credentials: Any = ssl_context(settings)
-    if settings.kafka_security.startswith("SASL"):
-        credentials = faust.SASLCredentials(
-            username=settings.kafka_username,
-            password=settings.kafka_password.get_secret_value(),
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=credentials,
-        )
-        credentials.protocol = AuthProtocol(settings.kafka_security)
     return RivuletApp(
         settings.group,
         broker=servers,
-        broker_credentials=credentials,
+        broker_credentials=_credentials(settings),
         store="memory://",
         web_enabled=False,  # ours is stream/web: Faust's shows tables, routes and more to whoever asks
         **faust_settings(
@@ -86,6 +78,23 @@ def faust_app(settings: Settings) -> RivuletApp:
             fetch_records=settings.batch_records,
         ),
     )
+
+
+def _credentials(settings: Settings) -> Any:
+    context: Any = ssl_context(settings)
+    if not settings.kafka_security.startswith("SASL"):
+        return context
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        credentials: Any = faust.OAuthCredentials(oauth_cb=token_source(settings), ssl_context=context)
+    else:
+        credentials = faust.SASLCredentials(
+            username=settings.kafka_username,
+            password=settings.kafka_password.get_secret_value(),
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    credentials.protocol = AuthProtocol(settings.kafka_security)
+    return credentials
 
 
 class RivuletApp(faust.App):
@@ -142,7 +151,7 @@ class Worker:
         )
         self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k, settings.items)
         self.globe = GlobalStage(self.keys, segments=settings.segments, k=settings.k)
-        self.store = RedisStore(settings.redis)
+        self.store = RedisStore(redis_address(settings))
         self.publisher = Publisher(settings)
         self.neighbours = Neighbours(self.space, self.store, self.keys)
         self.broadcast = Broadcast(

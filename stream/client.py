@@ -14,7 +14,13 @@ from typing import Any, Self, TypeAlias, TypeVar
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.keys import Keys, Offer, Reason, Recommendations, parse_list, parse_offers, parse_profile
@@ -88,6 +94,15 @@ def _parsed(sources: Iterable[str], values: Sequence[bytes | None]) -> list[tupl
     return [(source, parse_list(value)) for source, value in zip(sources, values, strict=True) if value is not None]
 
 
+def _permitted(command: Command, reply: Any) -> Any:
+    """A reply, None for the segment of a login that may not read profiles; the other errors are raised."""
+    if isinstance(reply, NoPermissionError) and command[0] == "HGET":
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
 def plan_list(source: str, key: bytes, k: int) -> Plan[Recommendations]:
     """Plan one list under one key, without any fall-back; empty if there is none."""
     return top_up(_parsed([source], (yield [("GET", key)])), k)
@@ -146,7 +161,7 @@ class Client:
         """Read the list for a user, known or not: at most k items, best first, without the excluded ones.
 
         A list shorter than k is topped up from the next of ``recs:<placement>``, ``recs``, ``trending:segment:<n>``,
-        ``trending:all``; ``source`` says where it began.
+        ``trending:all``; ``source`` says where it began. A login that may not read profiles is given no segment's.
         """
         return await self._run(plan_recommendations(self.keys, user, placement, k, exclude))
 
@@ -194,7 +209,8 @@ class Client:
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for command in commands:
                         pipeline.execute_command(*command)
-                    return await pipeline.execute()
+                    replies = await pipeline.execute(raise_on_error=False)
+            return [_permitted(command, reply) for command, reply in zip(commands, replies, strict=True)]
         except (AuthenticationError, ResponseError) as error:
             raise ConfigurationError(f"Redis refused to answer: {error}") from error
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:

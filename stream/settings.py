@@ -1,4 +1,7 @@
-"""Settings: from flags, then the environment (``RIVULET_*``), then the defaults; ``rivulet settings`` prints them."""
+"""Settings: from flags, then the environment (``RIVULET_*``), then a file, then the defaults.
+
+``rivulet settings`` prints them with their sources.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream.events import MAX_RECORD_BYTES
+from stream.settings_file import file_source
 
 Positive = Annotated[float, Field(gt=0)]
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
@@ -89,12 +93,40 @@ class Settings(BaseSettings):
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Security protocol towards Kafka"
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="SASL mechanism, with a SASL protocol"
     )
     kafka_username: str = Field("", description="SASL user name")
     kafka_password: SecretStr = Field(SecretStr(""), description="SASL password (environment only)")
+    kafka_token_file: Path | None = Field(
+        None, description="File with the token for OAUTHBEARER, read at each login; something else keeps it fresh"
+    )
     kafka_ca: Path | None = Field(None, description="CA file for TLS; none = the system's")
+    kafka_certificate: Path | None = Field(None, description="Client certificate for TLS (PEM)")
+    kafka_key: Path | None = Field(None, description="Its private key (PEM), if it is not in the same file")
+    kafka_key_password: SecretStr = Field(SecretStr(""), description="Password of that key (environment only)")
+    kafka_check_hostname: bool = Field(True, description="Whether the broker's certificate must name its host")
+
+    redis_username: str = Field("", description="Redis user (ACL); none = the one in the URL, or the default user")
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="Redis password; none = the one in the URL (environment only)"
+    )
+    redis_ca: Path | None = Field(None, description="CA file for rediss://; none = the system's")
+    redis_certificate: Path | None = Field(None, description="Client certificate for rediss:// (PEM)")
+    redis_key: Path | None = Field(None, description="Its private key (PEM), if it is not in the same file")
+    redis_check_hostname: bool = Field(True, description="Whether Redis' certificate must name its host")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file, in this order."""
+        return init_settings, env_settings, file_source(settings_cls)
 
     def topic(self, role: str) -> str:
         """Name of a topic by its role (``dlq`` is ``events.dlq``)."""

@@ -16,8 +16,9 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
+from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
 
-KAFKA_FIXTURES = {"kafka", "kafka_broker"}
+KAFKA_FIXTURES = {"kafka", "kafka_broker", "secure_kafka"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +34,7 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, SecureKafka, SecureRedis)
 
 
 @contextmanager
@@ -43,8 +44,14 @@ def _own(kind: Callable[[], Server]) -> Iterator[Server]:
         server = kind()
     except MissingPartError as error:
         missing(str(error))
-    with server:
+    try:
+        server.start()
+    except MissingPartError as error:
+        missing(str(error))
+    try:
         yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +95,30 @@ def redis_cluster() -> Iterator[RedisCluster]:
     """Three real masters; tests that move slots move them back or do not care where they are."""
     with _own(RedisCluster) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """An authority of our own and what it has signed."""
+    made = Certificates()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(certificates: Certificates) -> Iterator[SecureKafka]:
+    """A broker with TLS, logins and the README's access lists."""
+    with _own(lambda: SecureKafka(certificates, KAFKA_USERS)) as broker:
+        for command in readme_acls("console"):
+            broker.allow(command)
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def secure_redis(certificates: Certificates) -> Iterator[SecureRedis]:
+    """A Redis with TLS and the README's access lists."""
+    with _own(lambda: SecureRedis(certificates, readme_acls("text"))) as server:
+        yield server
 
 
 @pytest.fixture

@@ -95,7 +95,10 @@ def evaluate(
     frozen: Annotated[bool, typer.Option("--frozen", help="learn nothing from the scored events")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Test, then learn a recording: each event is predicted from what came before it, then learned."""
+    """Test, then learn a recording: each event is predicted from what came before it, then learned.
+
+    Example: rivulet evaluate clicks.csv.gz --models blend,covisit --json
+    """
     names = list(CONTENDERS if not models else KNOWN if models == "all" else models.split(","))
     options = {name: {"partitions": partitions} if name in BY_PARTITION else {} for name in names}
     contenders = {name: partial(run_of(name), **options[name]) for name in names}

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stream.cli.common import load_settings
 from stream.client import Client
 from stream.keys import Offer, Recommendations
+from stream.redis_address import redis_address
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -59,14 +61,18 @@ def _show(page: Page, console: Console) -> None:
 
 def get(
     user: Annotated[str, typer.Argument(help="user_id, or user_pseudo_id of a visitor without one")],
-    redis: Annotated[str, typer.Option(envvar="RIVULET_REDIS", help="address of Redis")] = "redis://127.0.0.1:6379/0",
-    prefix: Annotated[str, typer.Option(envvar="RIVULET_PREFIX", help="prefix of all keys")] = "rv",
+    redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="prefix of all keys")] = None,
     placement: Annotated[str | None, typer.Option(help="placement with its own list")] = None,
     k: Annotated[int, typer.Option(min=1, help="items at most")] = 20,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Show a user's recommendations with scores and reasons, segment and offers."""
-    page = asyncio.run(_read(user, redis, prefix, placement, k))
+    """Show a user's recommendations with scores and reasons, segment and offers.
+
+    Example: rivulet get u1 --placement cart --json
+    """
+    settings = load_settings(redis=redis, prefix=prefix)
+    page = asyncio.run(_read(user, redis_address(settings), settings.prefix, placement, k))
     console = Console()
     if json:
         console.out(msgspec.json.encode(page).decode(), highlight=False)
