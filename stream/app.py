@@ -22,6 +22,7 @@ from stream.catalogue import decode_item
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
+from stream.item_writer import ItemWriter
 from stream.kafka import ssl_context
 from stream.keys import Keys
 from stream.meta import Meta
@@ -152,6 +153,7 @@ class Worker:
         self._wire()
         self.pulse = Pulse(self.host, self.broadcast, self.gate, self.store.outage, settings.session_s)
         self.meta = Meta(self)
+        self.item_writer = ItemWriter(self)
         self.background = Background(self)
         self.web = WebServer(self)
 
@@ -214,13 +216,14 @@ class Worker:
         for partition in self.items.shards:
             self.items.touch_all(partition)
         self.globe.changed = True
+        self.item_writer.start_over()
 
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
         item = None if value is None else decode_item(value)
         name = key.decode() if item is None else item.item_id
-        withdrawn = item is None or item.stock == 0
+        withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn)
         self.space.listed[self.space.encode([name])] = item is not None

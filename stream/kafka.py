@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka import (  # type: ignore[import-untyped]  # no py.typed
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    TopicPartition,
+)
 
 from stream.errors import ConfigurationError
 from stream.settings import Settings
@@ -47,3 +51,33 @@ async def careful_producer(settings: Settings) -> AsyncIterator[Any]:
         yield producer
     finally:
         await producer.stop()
+
+
+async def groupless_consumer(settings: Settings, topics: Iterable[str]) -> Any:
+    """A started consumer without a group that has every partition of some topics and stands at their beginning."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        **client_options(settings),
+    )
+    try:
+        await consumer.start()
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
+        ]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+    except BaseException:
+        await consumer.stop()
+        raise
+    return consumer
+
+
+async def _known(consumer: Any, topic: str) -> set[int]:
+    await consumer._client.add_topic(topic)
+    await consumer._client.force_metadata_update()
+    return set(consumer.partitions_for_topic(topic) or ())
