@@ -12,6 +12,7 @@ from stream.errors import RivuletError
 
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
+    from stream.cli.catalogue import app as catalogue
     from stream.cli.check import check
     from stream.cli.compile_ import compile_
     from stream.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ def build() -> typer.Typer:
     app.command("compile")(compile_)
     app.command()(demo)
     app.add_typer(snapshot, name="snapshot")
+    app.add_typer(catalogue, name="catalogue")
     return app
 
 
