@@ -135,9 +135,7 @@ class Crawler:
         while waiting:
             url = waiting.popleft()
             if self._fetched >= self.manners.pages:
-                yield Refused(
-                    url, f"not fetched: {self.manners.pages} pages are enough (--limit); {len(waiting)} more wait"
-                )
+                yield Refused(url, f"not fetched, nor {len(waiting)} more: {self.manners.pages} pages are the limit")
                 return
             try:
                 answer = await self._get(url)
@@ -152,7 +150,7 @@ class Crawler:
             except (_FetchError, NoProductError) as error:
                 yield Refused(url, str(error))
                 continue
-            new = [each for each in dict.fromkeys(urljoin(answer.url, each) for each in found) if each not in seen]
+            new = [each for each in dict.fromkeys(_joined(answer.url, each) for each in found) if each not in seen]
             seen.update(new)
             waiting.extend(new)
 
@@ -255,6 +253,14 @@ def _host_given(url: str) -> Host:
         raise BadInputError(str(error)) from error
 
 
+def _joined(base: str, url: str) -> str:
+    """An absolute address; one that is none stays as it is, and is refused when its turn comes."""
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        return url
+
+
 def _looks_like_sitemap(url: str) -> bool:
     return urlsplit(url).path.lower().removesuffix(".gz").endswith(".xml")
 
@@ -286,13 +292,12 @@ def _sitemap(body: bytes) -> list[str] | None:
         for _, element in etree.iterparse(
             io.BytesIO(body), events=("end",), resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False
         ):
-            parent = element.getparent()
-            if etree.QName(element).localname == "loc" and parent is not None:
-                if etree.QName(parent).localname in ("url", "sitemap") and element.text:
-                    found.append(element.text.strip())
-                    parent.clear()
-            elif parent is None:
-                if etree.QName(element).localname not in ("urlset", "sitemapindex"):
+            name = etree.QName(element).localname
+            if name in ("url", "sitemap"):
+                found += [text.strip() for text in (element.findtext("{*}loc"),) if text and text.strip()]
+                element.clear()
+            elif element.getparent() is None:
+                if name not in ("urlset", "sitemapindex"):
                     return None
                 refuse_doctype(element)
     except (etree.XMLSyntaxError, ValueError) as error:

@@ -184,7 +184,7 @@ def _separated(path: str, file: BinaryIO, delimiter: str) -> Iterator[Row]:
             raise BadInputError(f"{path}, line 1: no column item_id or id among {', '.join(names)}")
         for row in rows:
             fields = {names[name]: text for name, text in row.items() if name in names and text}
-            extra = row.get(None)  # type: ignore[call-overload]  # csv's key for what has no column
+            extra = row.get(None)
             if extra:
                 yield BadInputError(f"{path}, line {rows.line_num}: {len(extra)} values more than columns")
             else:

@@ -5,10 +5,12 @@ Pure: bytes in, item out. Each field is taken from the first of the three that h
 
 from __future__ import annotations
 
+import codecs
 import html
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -75,25 +77,22 @@ def product_of(page: bytes, url: str, charset: str | None = None, id_from: IdFro
 
 
 def _parsed(page: bytes, charset: str | None) -> Any:
+    parser = lxml_html.HTMLParser(encoding=_charset(page, charset), no_network=True, huge_tree=False)
     try:
-        charset = charset or _if_utf8(page)
-        parser = lxml_html.HTMLParser(encoding=charset, no_network=True, huge_tree=False)
-    except LookupError:  # a charset that nobody knows
-        parser = lxml_html.HTMLParser(no_network=True, huge_tree=False)
-    try:
-        tree = lxml_html.document_fromstring(page, parser=parser)
+        return lxml_html.document_fromstring(page, parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError) as error:
         raise NoProductError(f"no HTML: {error}") from error
-    return tree
 
 
-def _if_utf8(page: bytes) -> str | None:
-    """UTF-8 if the bytes are, which hardly anything else is by chance; else the page's own word counts."""
-    try:
+def _charset(page: bytes, named: str | None) -> str | None:
+    """The transport's word if it means something; else UTF-8 if the bytes are, which hardly anything is by chance."""
+    if named is not None:
+        with suppress(LookupError):
+            return codecs.lookup(named).name
+    with suppress(UnicodeDecodeError):
         page.decode()
-    except UnicodeDecodeError:
-        return None
-    return "utf-8"
+        return "utf-8"
+    return None
 
 
 def _products(tree: Any) -> Iterator[dict[str, Any]]:
