@@ -49,7 +49,6 @@ class ItemWriter:
         self._worker = worker
         self._topic = worker.settings.topic("items")
         self._again = False
-        self.written = 0
 
     def start_over(self) -> None:
         """Redis may have lost anything: write the whole catalogue again."""
@@ -105,7 +104,7 @@ class ItemWriter:
         }
         progress.hset(self._worker.keys.meta, fields, None)
         await self._worker.store.flush(progress)  # only now: a batch has no order
-        self.written += len(writes)
+        self._worker.stats.keys(len(writes))
 
 
 def _put(writes: WriteBatch, key: Any, record: Any) -> None:
