@@ -226,9 +226,10 @@ class Worker:
         withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn)
-        self.space.listed[self.space.encode([name])] = item is not None
+        index = self.space.encode([name])
+        self.space.listed[index] = item is not None
         if item is not None and item.category:
-            self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
+            self.space.file(index, self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -44,6 +44,7 @@ from stream.reading import (
     plan_recommendations,
 )
 from stream.shared_cache import Command, Own, Replies, Shared, SharedCache, joined, nothing
+from stream.tracking import AsyncTracker, SyncTracker
 
 __all__ = ["Client", "SyncClient"]
 
@@ -78,6 +79,10 @@ class _Reader:
         Raise when there is no good answer, instead of falling back.
     cache_s
         Seconds that lists and details which users share are kept; 0: none.
+    tracking
+        Let Redis say which keys of trending and items have changed, over one more connection, and keep them for up to a
+        minute; not in a cluster. Needs the permission ``client|tracking``; without it, or without RESP3, keys are kept
+        as if it were off.
     catalogue
         Leave out what the catalogue hides, and tell what it says of each item. False for shops that publish no
         catalogue: saves a round trip.
@@ -98,10 +103,11 @@ class _Reader:
         timeout: float = 1.0,
         strict: bool = False,
         cache_s: float = 1.0,
+        tracking: bool = False,
         catalogue: bool = True,
     ) -> None:
         self.keys = Keys(prefix)
-        self.cache = SharedCache(cache_s)
+        self.cache = SharedCache(cache_s, followed=(self.keys.item(""), self.keys.trending().removesuffix(b"all")))
         self.fault = ""
         self._timeout = timeout
         self._strict = strict
@@ -114,6 +120,7 @@ class _Reader:
             options.pop("connection_class", redis.Connection)(**options)
         except (ValueError, TypeError, RedisError) as error:
             raise ConfigurationError(f"bad Redis address: {error}") from error
+        self._tracked = tracking and not self._cluster
 
     def _trip(self, commands: Sequence[Command]) -> _Trip:
         """What has to be sent for some commands: in a cluster, shared keys one by one."""
@@ -209,6 +216,7 @@ class Client(_Reader):
     """
 
     _redis: AsyncRedis | AsyncRedisCluster | None = None
+    tracker: AsyncTracker | None = None
 
     async def recommendations(
         self,
@@ -254,6 +262,8 @@ class Client(_Reader):
 
     async def close(self) -> None:
         """Close the connections; harmless when done already."""
+        if self.tracker is not None:
+            await self.tracker.close()
         if self._redis is not None:
             await self._redis.aclose()
 
@@ -279,6 +289,9 @@ class Client(_Reader):
         return answer
 
     async def _ask(self, commands: Sequence[Command]) -> Replies:
+        if self._tracked:
+            self.tracker = self.tracker or AsyncTracker(self.cache, self._url)
+            self.tracker.poll()
         trip = self._trip(commands)
         return self._replies(trip, await self._exchange(trip.wire) if trip.wire else [])
 
@@ -311,6 +324,7 @@ class SyncClient(_Reader):
     """
 
     _redis: redis.Redis | redis.RedisCluster | None = None
+    tracker: SyncTracker | None = None
 
     def recommendations(
         self,
@@ -350,6 +364,8 @@ class SyncClient(_Reader):
 
     def close(self) -> None:
         """Close the connections; harmless when done already."""
+        if self.tracker is not None:
+            self.tracker.close()
         if self._redis is not None:
             self._redis.close()
 
@@ -370,6 +386,10 @@ class SyncClient(_Reader):
         return answer
 
     def _ask(self, commands: Sequence[Command]) -> Replies:
+        if self._tracked:
+            with self._lock:
+                self.tracker = self.tracker or SyncTracker(self.cache, self._url, self._timeout)
+            self.tracker.poll()
         trip = self._trip(commands)
         return self._replies(trip, self._exchange(trip.wire) if trip.wire else [])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -73,3 +73,12 @@ class Shop:
         batch = WriteBatch()
         batch.hset(self.keys.profile("u1"), {name.encode(): text.encode() for name, text in fields.items()}, 60)
         await self.store.flush(batch)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within: float = 20.0) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(within):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.02)

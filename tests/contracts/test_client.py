@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 
-from stream.client import PAUSE_S
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.explanations import with_templates
 from stream.keys import Keys, Recommendations
@@ -15,7 +15,7 @@ from stream.reading import top_up
 from stream.resp import WriteBatch
 from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports
-from tests.reader_shop import Reader, Shop, rendered
+from tests.reader_shop import Reader, Shop, rendered, until
 
 
 async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
@@ -253,10 +253,13 @@ async def test_without_redis_a_page_shows_what_is_known_and_says_so(
         assert (await client.offers("u1"), await client.profile("u1")) == ([], {})
         assert "no answer" in client.fault
         redis_server.resume()
-        async with asyncio.timeout(10 * PAUSE_S):  # it is asked again after a pause
-            while (recs := await client.recommendations("u1", k=2)).fault:  # noqa: ASYNC110  # nobody tells it
-                await asyncio.sleep(0.05)
-        assert (recs.items, client.fault) == (["a", "b"], "")
+
+        async def back() -> bool:  # it is asked again after a pause
+            recs = await client.recommendations("u1", k=2)
+            return (recs.items, recs.fault) == (["a", "b"], "")
+
+        await until(back)
+        assert client.fault == ""
 
 
 async def test_nothing_into_a_page_raises_but_a_callers_mistake(
@@ -294,3 +297,72 @@ async def test_many_threads_or_tasks_share_a_reader(redis_url: str, topic_prefix
         found = await asyncio.gather(*(client.recommendations(f"u{n % 3}", k=2) for n in range(100)))
         assert [recs.items for recs in found] == [["a", "x"] if n % 3 == 1 else ["x"] for n in range(100)]
     await store.close()
+
+
+async def test_tracked_keys_are_kept_until_redis_says_that_they_changed(
+    redis_url: str, topic_prefix: str, reader: Reader
+) -> None:
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(all=["x", "y"])
+        await shop.catalogue(x={"title": "old"})
+
+        async def shown(*wanted: tuple[str, str | None]) -> bool:
+            recs = await client.recommendations("nobody", k=2)
+            titles = [known.title if known else None for known in recs.details]
+            return list(zip(recs.items, titles, strict=True)) == list(wanted)
+
+        async def asks_for_nothing_shared() -> bool:
+            misses = client.cache.misses
+            assert await shown(("x", "old"), ("y", None))
+            return bool(client.cache.misses == misses)
+
+        await until(asks_for_nothing_shared)
+        await shop.catalogue(x={"title": "new"})
+        await until(partial(shown, ("x", "new"), ("y", None)))
+        await shop.catalogue(y={"hidden": True})
+        await shop.put(all=["x", "y", "z"])
+        await until(partial(shown, ("x", "new"), ("z", None)))
+    await store.close()
+
+
+async def test_a_tracking_connection_that_is_lost_is_not_believed(
+    redis_server: RedisServer, topic_prefix: str, reader: Reader
+) -> None:
+    async with reader(redis_server.url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+        store = await RedisStore.connect(redis_server.url)
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(all=["x"])
+
+        async def shown(item: str, hits: int = 0) -> bool:
+            return (await client.trending()).items == [item] and client.cache.hits >= hits
+
+        await until(partial(shown, "x", hits=1))
+        await store.close()
+        await asyncio.to_thread(redis_server.restart)
+        store = await RedisStore.connect(redis_server.url)
+        await Shop(client, store, shop.keys).put(all=["y"])
+        await until(partial(shown, "y"))
+        await store.close()
+
+
+async def test_a_server_that_does_not_permit_tracking_is_read_as_without(topic_prefix: str, reader: Reader) -> None:
+    with RedisServer() as server:
+        with server.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "page", "on", ">pw", "~*", "+@all", "-client|tracking")
+        url = f"redis://page:pw@127.0.0.1:{server.port}/0"
+        store = await RedisStore.connect(server.url)
+        async with reader(url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+            shop = Shop(client, store, Keys(topic_prefix))
+            await shop.put(all=["x"])
+
+            async def refused() -> bool:
+                assert (await client.trending()).items == ["x"]
+                return bool(client.tracker and client.tracker.refused)
+
+            await until(refused)
+            assert client.tracker
+            assert "client|tracking" in client.tracker.refused
+            assert client.cache.hits == 0
+        await store.close()

@@ -157,3 +157,36 @@ def test_values_grow_old_and_the_one_used_longest_ago_goes() -> None:
     cache.keep({b"c": b"3"}, 1.0)
     assert cache.without_redis([Shared((b"a", b"b", b"c")), ("HGETALL", b"x")]) == [[b"1", None, b"3"], {}]
     assert (cache.hits, cache.misses) == (3, 1)
+
+
+def test_followed_keys_stay_fresh_for_as_long_as_changes_are_told() -> None:
+    cache = SharedCache(fresh_s=0.0, followed=(b"f:",))
+    both = [Shared((b"f:a", b"x"))]
+
+    def fresh(now: float) -> set[bytes]:
+        return set(cache.look(both, now)[0])
+
+    cache.keep({b"f:a": b"0"}, 0.0)
+    cache.hear(1.0, since=1.0)
+    assert fresh(1.0) == set()  # it was asked for before changes were told
+    cache.keep({b"f:a": b"1", b"x": b"1"}, 2.0)
+    assert fresh(3.9) == {b"f:a"}
+    assert fresh(4.0) == set()  # no sign of life for 3 s
+    cache.hear(60.0)
+    assert fresh(61.9) == {b"f:a"}
+    cache.hear(62.0)
+    assert fresh(62.0) == set()  # after a minute in any case
+    cache.keep({b"f:a": b"2"}, 62.0)
+    assert fresh(63.0) == {b"f:a"}
+    cache.drop([b"f:a", b"unknown"], 63.0)
+    assert fresh(63.0) == set()
+    cache.keep({b"f:a": b"3"}, 62.5)  # asked for before the change was told: may be from before it
+    assert fresh(63.1) == set()
+    cache.keep({b"f:a": b"4"}, 63.5)
+    assert fresh(63.6) == {b"f:a"}
+    cache.drop(None, 63.7)
+    assert fresh(63.8) == set()
+    assert cache.without_redis(both) == [[b"4", b"1"]]  # still the last that is known
+    cache.keep({b"f:a": b"5"}, 64.0)
+    cache.unfollow()
+    assert fresh(64.1) == set()
