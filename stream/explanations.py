@@ -22,10 +22,12 @@ Templates = Mapping[str, tuple[str, str]]
 ENGLISH: Final[Templates] = {
     ANY: ("Because you looked at {origin}", "Recommended for you"),
     "covisit": ("Others who looked at {origin} also looked at this", "Recommended for you"),
-    "sknn": ("Visits like yours, with {origin}, went on to this", "Visits like yours went on to this"),
+    "transition": ("Often looked at right after {origin}", "Often looked at next"),
+    "sessions": ("Visits like yours, with {origin}, went on to this", "Visits like yours went on to this"),
+    "walk": ("Goes with what goes with {origin}", "Recommended for you"),
     "repeat": ("You have looked at this before", "You have looked at this before"),
     "trending": ("Popular now", "Popular now"),
-    "popularity": ("Popular now", "Popular now"),
+    "popular": ("Popular now", "Popular now"),
 }
 
 

@@ -8,6 +8,7 @@ redis-py's own caching is not used: it has none for asyncio, passes pipelines by
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -158,10 +159,14 @@ class SyncTracker:
         self._pushes = _Pushes(cache)
         self._not_before = 0.0
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def poll(self) -> None:
         """Take what has come; never waits but for a connection, at most every `AGAIN_S`."""
         now = time.monotonic()
+        if self._process != os.getpid():  # a fork: what comes on the connection is its parent's
+            self._process, self._lock, self._connection = os.getpid(), threading.Lock(), None
+            self._cache.unfollow()
         if self.refused or now < self._not_before or not self._lock.acquire(blocking=False):
             return  # another thread is at it
         try:
