@@ -22,6 +22,7 @@ from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 NO_ROW = -1
+LEAST_ROOM = 4_096
 COUNTED = -2  # only while missing rows are counted
 
 
@@ -140,11 +141,15 @@ class NeighbourRows:
         rows = self.arrays.row[items]
         return {name: getattr(self.arrays, name)[rows] for name in RowArrays._fields[1:]}
 
-    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
-        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+    def open(self, items: NDArray[np.int32]) -> None:
+        """Give a row to each item that has none; what stands in it is for the caller to write."""
         self.reserve(int(items.max()) + 1 if len(items) else 0)
         self.reserve_rows(len(items))
         self.used = _allocate(self.arrays.row, items, self.used)
+
+    def insert(self, items: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Put rows, as `extract` gave them, in place for items; existing rows of those items are replaced."""
+        self.open(items)
         rows = self.arrays.row[items]
         for name in RowArrays._fields[1:]:
             getattr(self.arrays, name)[rows] = arrays[name]
@@ -165,19 +170,12 @@ class NeighbourRows:
             column[gaps] = column[row[moving]]
         row[moving] = gaps
 
-    def retain(self, keep: NDArray[np.bool_]) -> None:
-        """Drop the rows of every item index whose flag is not set, and give their memory back.
-
-        Costs one copy of what remains; meant for the rare moments when a shard leaves or a cache is halved.
-        """
-        rows = self.arrays.row[: len(keep)]
-        items = np.flatnonzero((rows != NO_ROW) & keep[: len(rows)]).astype(np.int32)
-        kept = self.extract(items)
-        rooms = {name: getattr(self.arrays, name)[:0] for name in RowArrays._fields[1:]}
-        self.arrays = RowArrays(np.full_like(self.arrays.row, NO_ROW), **rooms)
-        self.used = 0
-        if len(items):
-            self.insert(items, kept)
+    def shrink(self) -> None:
+        """Give memory back if most of the room is empty; costs a copy of what is left, at most a fourth of it."""
+        room = len(self.arrays.epoch)
+        if room > LEAST_ROOM and self.used < room // 4:
+            left = {name: getattr(self.arrays, name)[: self.used].copy() for name in RowArrays._fields[1:]}
+            self.arrays = self.arrays._replace(**left)
 
 
 @lean_kernel
@@ -226,25 +224,32 @@ def apply_deltas(
     for v in range(len(deltas.item)):
         item = deltas.item[v]
         ages = deltas.ts[v] / half_life_s
+        epoch = int(np.floor(ages))
+        fresh = 2.0 ** (ages - epoch)  # factor of a row whose epoch is this one, as nearly every row's is
         row = NO_ROW
+        factor = fresh
         if partition[item] == target:
             if rows.row[item] == NO_ROW:
                 rows.row[item] = open_row(rows, used)
                 used += 1
             row = rows.row[item]
-            amount = deltas.weight[v] * scale(rows, row, ages)  # first: it may shrink the total
-            rows.total[row] = summed(rows.total[row], amount)
+            catch_up(rows, row, epoch)
+            if rows.epoch[row] != epoch:
+                factor = 2.0 ** (ages - rows.epoch[row])
+            rows.total[row] = summed(rows.total[row], deltas.weight[v] * factor)
         for p in range(deltas.start[v], deltas.start[v + 1]):
             other = deltas.other[p]
+            pull = deltas.pull[p]
             if row != NO_ROW and backward > 0:
-                amount = deltas.pull[p] * backward * scale(rows, row, ages)
+                amount = pull * backward * factor
                 rows.size[row] = add_cell(rows.item[row], rows.value[row], rows.size[row], other, amount)
             if partition[other] == target:
                 if rows.row[other] == NO_ROW:
                     rows.row[other] = open_row(rows, used)
                     used += 1
                 r = rows.row[other]
-                amount = deltas.pull[p] * scale(rows, r, ages)
+                catch_up(rows, r, epoch)
+                amount = pull * (fresh if rows.epoch[r] == epoch else 2.0 ** (ages - rows.epoch[r]))
                 rows.size[r] = add_cell(rows.item[r], rows.value[r], rows.size[r], item, amount)
                 if deltas.step[p]:
                     rows.steps[r] = add_cell(rows.step_item[r], rows.step_value[r], rows.steps[r], item, amount)
@@ -262,9 +267,8 @@ def open_row(rows: RowArrays, row: int) -> int:
 
 
 @lean_kernel
-def scale(rows: RowArrays, row: int, ages: float) -> float:
-    """Factor for a contribution made `ages` half-lives after 2000; raises the row's epoch when time has moved on."""
-    epoch = int(np.floor(ages))
+def catch_up(rows: RowArrays, row: int, epoch: int) -> None:
+    """Raise a row's epoch, in half-lives since 2000, when time has moved on: all it holds halves with each."""
     behind = epoch - rows.epoch[row]
     if behind > 0:
         shrink = np.ldexp(1.0, -behind) if behind < 1024 else 0.0
@@ -274,8 +278,6 @@ def scale(rows: RowArrays, row: int, ages: float) -> float:
         for i in range(rows.steps[row]):
             rows.step_value[row, i] *= shrink
         rows.epoch[row] = epoch
-    factor: float = 2.0 ** (ages - rows.epoch[row])
-    return factor
 
 
 @lean_kernel
@@ -285,10 +287,12 @@ def add_cell(items: NDArray[np.int32], values: NDArray[np.float64], size: int, i
     A full row gives the place of its weakest cell (ties: the first) to the newcomer: what keeps coming back stays.
     A subtraction clamps at 0 and never opens a cell.
     """
-    for i in range(size):
-        if items[i] == item:
-            values[i] = summed(values[i], amount)
-            return size
+    at = -1
+    for i in range(np.int64(size)):  # to the end: without a way out the compiler compares eight cells at a time
+        at = i if items[i] == item else at
+    if at >= 0:
+        values[at] = summed(values[at], amount)
+        return size
     if amount <= 0:
         return size
     if size < len(items):

@@ -146,11 +146,10 @@ class Popularity(ScoreRanker):
 
         Notes
         -----
-        One pass over the items, about 10 ns each.
+        One pass over the items, about 10 ns each, and 100 ns for each item or hidden one, whichever are fewer.
         """
         group = np.zeros(len(self), dtype=np.int32) if groups is None else self._groups[: len(self)].copy()
-        found = self._ids.lookup(list(hidden))
-        group[found[found >= 0]] = -1
+        group[self._known(hidden)] = -1
         best = np.full((groups if groups is not None else 1, k), -1, dtype=np.int32)
         _strongest(self._values, self._epochs, group, self._ids.blob, self._ids.spans, best)
         return [self._relative(row[row >= 0]) for row in best]
@@ -170,6 +169,14 @@ class Popularity(ScoreRanker):
         self._ids = Vocabulary.from_arrays(arrays)
         self._values, self._epochs, self._groups = (np.array(arrays[name]) for name in ("values", "epochs", "groups"))
         self.latest_s = int(arrays["latest"][0])
+
+    def _known(self, names: Collection[str]) -> NDArray[np.int32]:
+        """Indices of those that were counted; many more names than that are not looked up one by one."""
+        if len(names) > len(self):
+            every = np.arange(len(self), dtype=np.int32)
+            return every[np.array([name in names for name in self._ids.texts(every)], dtype=np.bool_)]
+        found = self._ids.lookup(list(names))
+        return found[found >= 0]
 
     def _encode(self, items: list[str]) -> NDArray[np.int32]:
         index = self._ids.encode(items)

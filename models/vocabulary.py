@@ -112,22 +112,19 @@ class Vocabulary:
         ValueError
             If an id contains a NUL character; nothing is added then.
         """
-        out = np.empty(len(ids), dtype=np.int32)
-        if ids:
-            data = _checked(ids)
-            self._reserve(len(ids), len(data))
-            intern(
-                data,
-                self.blob,
-                self.spans,
-                self.heads,
-                self.hashes,
-                self.table,
-                self.counts,
-                partition,
-                partitions,
-                out,
-            )
+        if not ids:
+            return np.empty(0, dtype=np.int32)
+        return self.encode_joined(_checked(ids), len(ids), partition, partitions)
+
+    def encode_joined(
+        self, data: NDArray[np.uint8], count: int, partition: int = 0, partitions: int = 1
+    ) -> NDArray[np.int32]:
+        """Index of each of `count` > 0 ids that are separated by NULs in a buffer; see `encode`."""
+        self._reserve(count, len(data))
+        out = np.empty(count, dtype=np.int32)
+        intern(
+            data, self.blob, self.spans, self.heads, self.hashes, self.table, self.counts, partition, partitions, out
+        )
         return out
 
     def lookup(self, ids: list[str]) -> NDArray[np.int32]:

@@ -225,7 +225,7 @@ class Worker:
         name = key.decode() if item is None else item.item_id
         withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
-        self.globe.withdraw(name, withdrawn)
+        self.globe.withdraw(name, withdrawn, listed=item is not None)
         index = self.space.encode([name])
         self.space.listed[index] = item is not None
         if item is not None and item.category:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from stream.app import Worker
 
 TELL_S: Final = 0.25
+NOTICE_EVERY: Final = 3  # rounds of telling: a loss is noticed within a second
 TOPICS_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -55,9 +57,10 @@ class Background:
             await self._carefully("publish", worker.global_agent.publish())
 
     async def _tell(self) -> None:
-        while True:
+        for turn in count():
             await asyncio.sleep(TELL_S)
-            await self._carefully("notice_loss", self._worker.meta.notice_loss())
+            if turn % NOTICE_EVERY == 0:  # never beside `tell`, which would take what it has just written for kept
+                await self._carefully("notice_loss", self._worker.meta.notice_loss())
             await self._carefully("tell", self._worker.meta.tell())
 
     async def _watch_topics(self) -> None:

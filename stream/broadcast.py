@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -13,6 +13,8 @@ from stream.kafka import groupless_consumer
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+IDLE_MS: Final = 1_000
 
 Take = Callable[[bytes, bytes | None], None]
 
@@ -51,7 +53,7 @@ class Broadcast:
                     waiting.discard(partition)
             if not waiting:
                 self.caught_up.set()
-            fetched = await self._consumer.getmany(timeout_ms=200)
+            fetched = await self._consumer.getmany(timeout_ms=IDLE_MS)
             for partition, records in fetched.items():
                 for record in records:
                     self._take(partition.topic, record)

@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import msgspec
+import numpy as np
 
+from models.neighbour_rows import NO_ROW
 from models.offers import load_offers
+from stream.keys import Keys
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
+from stream.neighbours import Neighbours
+from stream.row_wire import insert_rows, pack_rows
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 
-STEPS = ("user stage", "item stage", "global stage", "ranking", "snapshots")
+STEPS = ("user stage", "item stage", "global stage", "ranking", "snapshots", "neighbours")
 
 _OFFERS = """
 [[offers]]
@@ -57,10 +62,22 @@ async def _run(progress: Callable[[str], None]) -> None:
     progress(STEPS[3])
     shard = pipeline.users.shards[0]
     space = ItemSpace(pipeline.space.partitions)
-    UserShard.restore(shard.rules, space, shard.copy(pipeline.space).whole())
+    restored = UserShard.restore(shard.rules, space, shard.copy(pipeline.space).whole())
     pipeline.items.open(0, pipeline.items.copy(0).whole())
     pipeline.globe.open(0, pipeline.globe.copy(0).whole())
     progress(STEPS[4])
+    await _exchange(pipeline, space, restored)
+    progress(STEPS[5])
+
+
+async def _exchange(pipeline: LocalPipeline, space: ItemSpace, shard: UserShard) -> None:
+    """As if a worker that owns no items read the rows that a shard's users need."""
+    users = np.arange(shard.users.size, dtype=np.int32)
+    await Neighbours(space, MemoryStore(), Keys()).fetch(shard.histories.arrays, users)
+    known = pipeline.space.rows.arrays.row
+    theirs = np.flatnonzero(known != NO_ROW).astype(np.int32)
+    packed = pack_rows(pipeline.space.rows, theirs, pipeline.space.ids)
+    insert_rows(space, space.encode(pipeline.space.ids.texts(theirs)), packed)
 
 
 def _events() -> Iterator[bytes]:

@@ -41,7 +41,7 @@ _channel_code: Final = functools.lru_cache(1024)(lambda medium: channel_of(mediu
 
 
 class Record(Protocol):
-    """What is read of a Kafka record (aiokafka's ``ConsumerRecord`` fits)."""
+    """What is read of a Kafka record (`stream.fetches.ConsumerRecord` and aiokafka's fit)."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -57,7 +57,10 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record, or one element of a batch, that could not be taken: why, where it was, and its bytes."""
+    """A record, or one element of a batch, that could not be taken: why, where it was, when, and its bytes.
+
+    `headers` are the record's where they are part of the event (CloudEvents in binary mode).
+    """
 
     reason: str
     detail: str
@@ -65,6 +68,8 @@ class DeadLetter:
     index: int
     key: bytes | None
     original: bytes
+    recorded_ms: int = 0
+    headers: Headers = ()
 
 
 @dataclass(slots=True)
@@ -175,7 +180,10 @@ def json_of(raw: bytes) -> bytes:
 
 
 def _letter(record: Record, index: int, reason: str, detail: str, original: bytes) -> DeadLetter:
-    return DeadLetter(reason, detail[:MAX_DETAIL], record.offset, index, record.key, original)
+    headers = record.headers if record.headers and binary(record.headers) else ()
+    return DeadLetter(
+        reason, detail[:MAX_DETAIL], record.offset, index, record.key, original, record.timestamp, headers
+    )
 
 
 def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from stream.agents.item import ItemAgent
 from stream.broadcast import Broadcast
+from stream.fetches import TP
 from stream.publisher import Publisher
 from stream.shards import ShardHost
-from stream.transport import TP
 
 TICK_S: Final = 0.25
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stream.app import Worker
 
 LOOK_S: Final = 0.25
+IDLE_MS: Final = 1_000  # a record is taken at once; idle rounds cost
 RECORDS: Final = 2_000  # per flush
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,7 @@ class ItemWriter:
                 if self._again:
                     self._again = False
                     await consumer.seek_to_beginning()
-                fetched = await consumer.getmany(timeout_ms=200, max_records=RECORDS)
+                fetched = await consumer.getmany(timeout_ms=IDLE_MS, max_records=RECORDS)
                 if fetched and self._may_write():
                     await self._write(fetched)
         finally:

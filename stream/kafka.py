@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import (  # type: ignore[import-untyped]  # no py.typed
     AIOKafkaConsumer,
@@ -15,6 +15,8 @@ from aiokafka import (  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import ConfigurationError
 from stream.settings import Settings
+
+FETCH_MAX_WAIT_MS: Final = 250  # what the broker has is answered at once; requests beside the fetch wait for it
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
@@ -59,7 +61,7 @@ async def groupless_consumer(settings: Settings, topics: Iterable[str]) -> Any:
         bootstrap_servers=settings.kafka,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
         **client_options(settings),
     )
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from stream.fetches import TP
 from stream.keys import CONTRACT_VERSION
 from stream.resp import WriteBatch
-from stream.transport import TP
 
 if TYPE_CHECKING:
     from stream.app import Worker

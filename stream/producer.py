@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
@@ -191,6 +191,22 @@ class EventProducer:
             await self._settle(self._max_in_flight // 2)
         self._pending.append(await self._submit(event, timestamp_ms))
 
+    async def forward(
+        self,
+        value: bytes,
+        key: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Publish a record as it stands, not judged, in the partition of its key; else as `send_soon`.
+
+        For what was in a topic before: recorded, or in the dead letters.
+        """
+        if len(self._pending) >= self._max_in_flight:
+            await self._settle(self._max_in_flight // 2)
+        now_ms = self._clock() // 1_000_000
+        self._pending.append(await self._put(key, value, timestamp_ms or now_ms, list(headers)))
+
     async def flush(self) -> None:
         """Wait until every event is acknowledged.
 
@@ -204,13 +220,19 @@ class EventProducer:
     async def _submit(self, event: Event | Mapping[str, Any] | bytes, timestamp_ms: int | None) -> asyncio.Future[Any]:
         now_ns = self._clock()
         key, value = prepare(event, now_ns, timestamp_ms)
+        return await self._put(key, value, timestamp_ms or now_ns // 1_000_000, [])
+
+    async def _put(
+        self, key: bytes | None, value: bytes, timestamp_ms: int, headers: list[tuple[str, bytes]]
+    ) -> asyncio.Future[Any]:
         try:
             future: asyncio.Future[Any] = await self._kafka.send(
                 self._topic,
                 value,
                 key=key,
-                partition=partition_of(key, self._partitions),
-                timestamp_ms=timestamp_ms or now_ns // 1_000_000,
+                partition=partition_of(key or b"", self._partitions),
+                timestamp_ms=timestamp_ms,
+                headers=headers,
             )
         except KafkaError as error:
             raise self._explained(error) from error

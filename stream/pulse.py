@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.broadcast import Broadcast
+from stream.fetches import TP
 from stream.gate import Gate
 from stream.outage import Outage
 from stream.shard import LOG_START, Shard
 from stream.shards import ShardHost
-from stream.transport import TP
 from stream.watchdog import Standstill
 
 

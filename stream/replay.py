@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from stream.events import timestamp_us
+from stream.errors import BadInputError
 from stream.kafka import careful_producer, client_options
+from stream.pacing import Pacer
 from stream.producer import EventProducer
 from stream.progress import Progress
+from stream.recordings.files import OnBad, stop
+from stream.recordings.records import Parcel
+from stream.rounds import Item, time_us
 from stream.settings import Settings
 from stream.wire import FLUSH
 
 MAX_LAG = 20_000  # records published ahead of the workers; the demo's broker keeps about 5 MB per partition
 LOOK_EVERY = 500  # records between two looks at the lag
+REPORT_S = 0.5  # ... when few are sent
 RANK_ALL = b'{"control":"rank_all"}'
 PUBLICATIONS = (("covisits", FLUSH, "neighbours"), ("events", RANK_ALL, "lists of all users"))
 
@@ -42,9 +46,10 @@ Report = Callable[[Pace], None]
 
 async def replay(
     settings: Settings,
-    events: Iterable[Mapping[str, Any]],
-    speed: float | None,
+    events: Iterable[Item],
+    speed: float | Pacer | None,
     report: Report = lambda _: None,
+    on_bad: OnBad = stop,
 ) -> Pace:
     """Publish recorded events in order, throttled by lag, and wait until the workers have drained them.
 
@@ -53,11 +58,13 @@ async def replay(
     settings
         Addresses and names.
     events
-        Events in our schema, by rising time.
+        Events in our schema, by rising time, or records, which go as they are.
     speed
-        Times faster than recorded; None = as fast as the workers keep up.
+        Times faster than recorded, or a pacer that may be steered; None = as fast as the workers keep up.
     report
         Called now and then with the state.
+    on_bad
+        Told of an event that a worker would refuse; if it returns, the event is not sent. Records are not judged.
 
     Returns
     -------
@@ -65,24 +72,26 @@ async def replay(
         The final state.
     """
     pace = Pace()
-    began = time.monotonic()
-    first_us: int | None = None
+    pacer = speed if isinstance(speed, Pacer) else Pacer(speed)
+    reported = time.monotonic()
     async with (
         Progress(settings) as progress,
         EventProducer(settings.kafka, settings.topic("events"), **client_options(settings)) as producer,
     ):
         before = sum((await progress.ends("events")).values())
         for event in events:
-            if speed is not None:
-                ts = timestamp_us(event["event_timestamp"])
-                first_us = ts if first_us is None else first_us
-                wait = (ts - first_us) / 1e6 / speed - (time.monotonic() - began)
-                if wait > 0:
-                    await asyncio.sleep(wait)
-            await producer.send_soon(event)
+            ts = time_us(event)
+            if ts is not None:
+                await pacer.until(ts)
+            try:
+                await _send(producer, event)
+            except BadInputError as error:
+                on_bad(error)
+                continue
             pace.sent += 1
-            if pace.sent % LOOK_EVERY == 0:
+            if pace.sent % LOOK_EVERY == 0 or time.monotonic() - reported > REPORT_S:
                 await _throttle(progress, pace, before, report)
+                reported = time.monotonic()
         await producer.flush()
 
         def note(missing: int) -> None:
@@ -91,6 +100,13 @@ async def replay(
 
         await progress.drained(note)
     return pace
+
+
+async def _send(producer: EventProducer, event: Item) -> None:
+    if isinstance(event, Parcel):
+        await producer.forward(event.value or b"", event.key, event.headers, event.recorded_ms)
+    else:
+        await producer.send_soon(event)
 
 
 async def _throttle(progress: Progress, pace: Pace, before: int, report: Report) -> None:

@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from stream.copying import Copying
 from stream.errors import RivuletError
-from stream.transport import TP, ConsumerRecord, Fetch
+from stream.fetches import TP, ConsumerRecord, Fetch
 
 LOG_START = -1
 """``Shard.next`` of a shard without a snapshot: it starts with the first record that the broker still has."""
@@ -75,6 +75,40 @@ class Shard:
         return f"{self.topic}-{self.partition}"
 
 
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """How a worker looks after its shards; times in seconds.
+
+    Parameters
+    ----------
+    snapshot_every_s
+        Between two snapshots of a shard: the most work a crash repeats. Lower: more disk writes.
+    release_s
+        Most time for the last snapshot of a shard that is taken away; the whole group waits meanwhile.
+    commit_s
+        Most time for a commit. One that fails costs nothing, as snapshots count.
+    exit_s
+        Left to Faust for its own end (a frozen broker makes that 30-45 s), after which the process exits hard, whatever
+        hangs; everything worth keeping is saved by then. At most ``release_s + commit_s + exit_s`` after SIGTERM.
+    session_s
+        Session timeout of the group. Writes to Redis are fenced at half of it.
+    on_gap
+        A hole in the log that the broker's log start does not explain stops the worker ("stop") or is counted as
+        lost ("accept": for brokers that delete silently, and for topics with transactional writers, whose markers
+        look like holes).
+    batch_records
+        Most records that fetches are put together to, and that wait before no more are taken from Faust.
+    """
+
+    snapshot_every_s: float = 30.0
+    release_s: float = 5.0
+    commit_s: float = 2.0
+    exit_s: float = 2.0
+    session_s: float = 10.0
+    on_gap: Literal["stop", "accept"] = "stop"
+    batch_records: int = 2_000
+
+
 class Stage(Protocol):
     """What learns from one topic. All calls come from the event loop."""
 
@@ -86,8 +120,11 @@ class Stage(Protocol):
     def pace_s(self) -> float:
         """Seconds between two fetches of a partition; 0 = as fast as they come."""
 
-    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Take up a shard from a snapshot's arrays, or empty; replaces the shard if it is open already."""
+    async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
+        """Make ready what `open` needs of a snapshot; whether the shard is still wanted then is not known."""
+
+    def open(self, partition: int, prepared: Any) -> None:
+        """Take up a shard from what `prepare` gave, or None: empty; replaces the shard if it is open already."""
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn from consecutive records and return when every ack and every answer has come.

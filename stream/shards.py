@@ -1,4 +1,4 @@
-"""The life of a shard: assigned, loaded, fed in order, saved, given back; independent of what is learned.
+"""The life of a shard: assigned, loaded, fed (`stream.feeding`), saved, given back; independent of what is learned.
 
 A shard is the state of one partition of one topic, owned by the one worker that owns the partition. The snapshot is
 the truth: it says which offset it includes, reading goes on exactly there, and Kafka's group offset only follows it.
@@ -10,61 +10,26 @@ import asyncio
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.errors import UnavailableError
+from stream.feeding import Feeder
 from stream.saving import Saver
-from stream.shard import LOG_START, GapError, Loss, Shard, Stage, runs
+from stream.shard import LOG_START, GapError, HostSettings, Loss, Shard, Stage
 from stream.snapshots import Snapshot, SnapshotStore
-from stream.transport import TP, BatchConsumer, BatchTransport, ConsumerRecord, Fetch
+from stream.transport import TP, BatchConsumer, BatchTransport, Fetch
 
 __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 
 log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostSettings:
-    """How a worker looks after its shards; times in seconds.
-
-    Parameters
-    ----------
-    snapshot_every_s
-        Between two snapshots of a shard: the most work a crash repeats. Lower: more disk writes.
-    release_s
-        Most time for the last snapshot of a shard that is taken away; the whole group waits meanwhile.
-    commit_s
-        Most time for a commit. One that fails costs nothing, as snapshots count.
-    exit_s
-        Left to Faust for its own end (a frozen broker makes that 30-45 s), after which the process exits hard, whatever
-        hangs; everything worth keeping is saved by then. At most ``release_s + commit_s + exit_s`` after SIGTERM.
-    session_s
-        Session timeout of the group. Writes to Redis are fenced at half of it.
-    on_gap
-        A hole in the log that the broker's log start does not explain stops the worker ("stop") or is counted as
-        lost ("accept": for brokers that delete silently, and for topics with transactional writers, whose markers
-        look like holes).
-    batch_records
-        Most records that fetches are put together to, and that wait before no more are taken from Faust.
-    """
-
-    snapshot_every_s: float = 30.0
-    release_s: float = 5.0
-    commit_s: float = 2.0
-    exit_s: float = 2.0
-    session_s: float = 10.0
-    on_gap: Literal["stop", "accept"] = "stop"
-    batch_records: int = 2_000
+DEFAULTS: Final = HostSettings()
 
 
 class ShardHost:
@@ -96,21 +61,21 @@ class ShardHost:
         self,
         stages: Iterable[Stage],
         snapshots: SnapshotStore,
-        settings: HostSettings = HostSettings(),
+        settings: HostSettings = DEFAULTS,
         *,
         clock: Callable[[], float] = time.monotonic,
         hard_exit: Callable[[int], None] | None = os._exit,
     ) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self.losses: deque[Loss] = deque(maxlen=1000)
         self._stages = {stage.topic: stage for stage in stages}
         self._snapshots = snapshots
         self._saver = Saver(snapshots, self.counts)
         self._clock = clock
+        self._feeder = Feeder(self, self._stages, settings, self.counts, clock)
+        self.losses = self._feeder.losses
         self._hard_exit = hard_exit
         self._shards: dict[TP, Shard] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._term = 0
         self._epochs = count(1)
         self._app: faust.App
@@ -151,137 +116,15 @@ class ShardHost:
     # -- records -------------------------------------------------------------------------------------------------
 
     async def handle(self, fetch: Fetch) -> None:
-        """Take a fetch for its stage; returns when there is room for another one of this shard.
-
-        Partitions are fed side by side, each in order. Fetches that come while a batch is under way become one batch:
-        the busier a worker is, the fewer and larger its batches, which cost less per record.
-        """
+        """Take a fetch for its stage; returns when there is room for another one of its shard."""
         shard = self._shards.get(fetch.tp)
         if shard is None:
             self.counts["stale"] += 1
-            return
-        shard.waiting.append(fetch)
-        if not shard.busy:
-            shard.busy = True
-            task = asyncio.create_task(self._work(self._stages[shard.topic], shard))
-            self._tasks.add(task)  # the event loop itself holds tasks only weakly
-            task.add_done_callback(self._tasks.discard)
-        while sum(len(waiting.records) for waiting in shard.waiting) > self.settings.batch_records and not shard.lost:
-            shard.room.clear()
-            await shard.room.wait()
+        else:
+            await self._feeder.take(shard, fetch)
 
-    async def _work(self, stage: Stage, shard: Shard) -> None:
-        """Feed what waits. Never raises for what a stage does: it reloads the shard or stops the worker.
-
-        Faust would drop a batch whose agent raised and go on behind it.
-        """
-        try:
-            while shard.waiting:
-                await stage.ready()
-                await asyncio.sleep(max(0.0, shard.fed_at + stage.pace_s - self._clock()))
-                async with shard.lock:
-                    await self._feed(stage, shard, self._next_batch(shard))
-                shard.fed_at = self._clock()
-        except Exception as error:  # noqa: BLE001  # the one place where any bug must stop the worker
-            await self._give_up(shard, error)
-        finally:
-            shard.busy = False
-            shard.room.set()
-
-    def _next_batch(self, shard: Shard) -> Fetch | None:
-        """As much of what waits as belongs together; None if nothing of it counts."""
-        batch: Fetch | None = None
-        while shard.waiting:
-            fetch = shard.waiting[0]
-            if shard.lost or fetch.epoch != shard.epoch:
-                self.counts["stale"] += 1
-            elif batch is None:
-                batch = fetch
-            elif batch.followed_by(fetch) and len(batch.records) + len(fetch.records) <= self.settings.batch_records:
-                batch = batch.joined(fetch)
-            else:
-                break
-            shard.waiting.popleft()
-        shard.room.set()
-        return batch
-
-    async def _feed(self, stage: Stage, shard: Shard, fetch: Fetch | None) -> None:
-        if fetch is None:
-            return
-        try:
-            if shard.dirty:
-                raise UnavailableError("it was interrupted in the middle of a batch")
-            await self._learn(stage, shard, fetch)
-        except (UnavailableError, KafkaError) as error:
-            if shard.lost or (isinstance(error, KafkaError) and not error.retriable):
-                raise
-            await self._retry(stage, shard, error)
-
-    async def _learn(self, stage: Stage, shard: Shard, fetch: Fetch) -> None:
-        if fetch.number != shard.fetches:
-            self.counts["dropped"] += 1
-            return await self._seek(shard)
-        shard.fetches += fetch.fetches
-        if shard.next == LOG_START:
-            shard.next = fetch.records[0].offset
-        for run in runs(self._unseen(shard, fetch)):
-            if run[0].offset > shard.next and not await self._bridge(shard, run[0].offset):
-                return None
-            shard.dirty = True
-            await stage.process(shard, run)
-            if shard.lost:
-                return None
-            shard.next, shard.dirty, shard.failures = run[-1].offset + 1, False, 0
-            self.counts["records"] += len(run)
-        return None
-
-    def _unseen(self, shard: Shard, fetch: Fetch) -> Sequence[ConsumerRecord]:
-        """Leave out what is below ``next``; that comes only if the broker no longer had ``next`` and went back."""
-        records = fetch.records
-        if records[0].offset >= shard.next:
-            return records
-        if fetch.highwater < shard.next:
-            raise GapError(
-                f"{shard.name} ends at offset {fetch.highwater}, but its snapshot includes everything below "
-                f"{shard.next}: the topic was made anew or the broker lost records. Delete the snapshots "
-                f"{shard.name}@* to learn the topic from its start"
-            )
-        return [record for record in records if record.offset >= shard.next]
-
-    async def _bridge(self, shard: Shard, first: int) -> bool:
-        """Whether to go on at ``first`` although ``next`` did not come: asked again once, then judged."""
-        if shard.suspect != shard.next:
-            shard.suspect = shard.next
-            self.counts["gaps"] += 1
-            await self._seek(shard)
-            return False
-        try:
-            start = await self.consumer.log_start(shard.tp, self.settings.release_s)
-        except TimeoutError as error:
-            raise UnavailableError(f"the broker does not tell the start of {shard.name}") from error
-        proven = start >= first
-        where = f"{first - shard.next} records of {shard.name} are missing: offsets {shard.next} to {first - 1}"
-        if not proven and self.settings.on_gap == "stop":
-            raise GapError(f"{where}, and the broker's log starts at {start}. Is it compacted or transactional?")
-        log.error("gap", missing=where, log_start=start, counted="lost")
-        self.losses.append(Loss(shard.tp, shard.next, first, proven))
-        self.counts["lost"] += first - shard.next
-        shard.next = first
-        return True
-
-    async def _retry(self, stage: Stage, shard: Shard, error: Exception) -> None:
-        """Reload the shard and read again, as long as it takes: half a batch may be in its state.
-
-        A restart would not bring a server back, and would make the whole group wait.
-        """
-        shard.failures += 1
-        self.counts["reloads"] += 1
-        log.warning("shard_reloaded", shard=shard.name, times=shard.failures, reason=str(error))
-        await asyncio.sleep(0.1 * 2 ** min(shard.failures, 4))
-        if await self._load(stage, shard):
-            await self._seek(shard)
-
-    async def _give_up(self, shard: Shard, error: Exception) -> None:
+    async def give_up(self, shard: Shard, error: Exception) -> None:
+        """Stop the worker, unless the shard is not its own any more."""
         if shard.lost:  # it was taken away in the middle; what its body says about that does not matter
             log.info("failed_after_revocation", shard=shard.name, reason=repr(error))
             return
@@ -299,8 +142,13 @@ class ShardHost:
         # An offset below the log's start is answered with the start (``consumer_auto_offset_reset="earliest"``).
         return max(shard.next, 0), shard.epoch
 
-    async def _seek(self, shard: Shard) -> None:
+    async def seek(self, shard: Shard) -> None:
+        """Have its partition read from where the shard stands."""
         await self.consumer.seek_shards({shard.tp: self._new_epoch(shard)})
+
+    async def log_start(self, tp: TP) -> int:
+        """Oldest offset that the broker still has; TimeoutError if it does not tell."""
+        return await self.consumer.log_start(tp, self.settings.release_s)
 
     @property
     def consumer(self) -> BatchConsumer:
@@ -321,21 +169,22 @@ class ShardHost:
                 continue
             shard = self._shards[tp] = Shard(tp.topic, tp.partition, self._clock())
             try:
-                loaded = await self._load(stage, shard)
+                loaded = await self.load(stage, shard)
             except Exception as error:  # noqa: BLE001  # Faust would log it and go on with nothing loaded
-                await self._give_up(shard, error)
+                await self.give_up(shard, error)
                 return
             if not loaded or term != self._term:
                 return
 
-    async def _load(self, stage: Stage, shard: Shard) -> bool:
+    async def load(self, stage: Stage, shard: Shard) -> bool:
         """Put the newest snapshot, or nothing, into the stage; False if the shard was taken away meanwhile."""
         began = self._clock()
         snapshot = await self._read(shard)
+        prepared = None if snapshot is None or shard.lost else await stage.prepare(snapshot.arrays)
         if shard.lost:
             return False
         shard.loads += 1
-        stage.open(shard.partition, None if snapshot is None else snapshot.arrays)
+        stage.open(shard.partition, prepared)
         shard.next = shard.saved = LOG_START if snapshot is None else snapshot.offset
         shard.saved_at = began
         shard.dirty, shard.suspect = False, None

@@ -7,14 +7,13 @@ position. The layout is versioned by its first four bytes; columns follow each o
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas
-from models.neighbour_rows import NeighbourRows
 from models.vocabulary import Vocabulary
 from stream.packing import HEADER_BYTES, MAGIC, Origin, aligned, pack_targets
 from stream.text import Texts
@@ -142,71 +141,6 @@ def since(record: CovisitRecord, mark: int) -> CovisitRecord:
     return record._replace(
         deltas=deltas, offset=record.offset[first:], index=record.index[first:], category=record.category[first:]
     )
-
-
-class Row(msgspec.Struct, frozen=True, array_like=True):
-    """An item's neighbours as other workers cache them: value of ``rv:nb:<item>``."""
-
-    total: float
-    epoch: int
-    items: list[str]
-    values: list[float]
-    step_items: list[str]
-    step_values: list[float]
-
-
-def pack_rows(rows: NeighbourRows, items: NDArray[np.int32], ids: Vocabulary) -> list[bytes]:
-    """Rows of some items for ``rv:nb:<item>``; about 20 us each."""
-    a = rows.arrays
-    packed = []
-    for row in a.row[items]:
-        n, m = int(a.size[row]), int(a.steps[row])
-        packed.append(
-            _encode_row(
-                Row(
-                    float(a.total[row]),
-                    int(a.epoch[row]),
-                    ids.texts(a.item[row, :n]),
-                    a.value[row, :n].tolist(),
-                    ids.texts(a.step_item[row, :m]),
-                    a.step_value[row, :m].tolist(),
-                )
-            )
-        )
-    return packed
-
-
-def insert_row(space: ItemTable, item: int, row: Row) -> None:
-    """Put a cached row in place for an item."""
-    codes = space.encode([*row.items, *row.step_items])
-    n, m = len(row.items), len(row.step_items)
-    a = space.rows.arrays
-    cells = {
-        "epoch": np.array([row.epoch]),
-        "total": np.array([row.total]),
-        "size": np.array([n]),
-        "item": np.zeros((1, a.item.shape[1]), dtype=np.int32),
-        "value": np.zeros((1, a.item.shape[1])),
-        "steps": np.array([m]),
-        "step_item": np.zeros((1, a.step_item.shape[1]), dtype=np.int32),
-        "step_value": np.zeros((1, a.step_item.shape[1])),
-    }
-    cells["item"][0, :n], cells["value"][0, :n] = codes[:n], row.values
-    cells["step_item"][0, :m], cells["step_value"][0, :m] = codes[n:], row.step_values
-    space.rows.insert(np.array([item], dtype=np.int32), cells)
-
-
-class ItemTable(Protocol):
-    """What `insert_row` needs of an item space."""
-
-    rows: NeighbourRows
-
-    def encode(self, ids: list[str]) -> NDArray[np.int32]:
-        """Indices of items; unseen ones are added."""
-
-
-_encode_row: Final = msgspec.msgpack.Encoder().encode
-unpack_row: Final = msgspec.msgpack.Decoder(Row).decode
 
 
 class Popular(msgspec.Struct, frozen=True, array_like=True, tag="popular"):

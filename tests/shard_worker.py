@@ -106,6 +106,9 @@ class CountingStage:
         self.orders = orders
         self.state: dict[int, list[int]] = {}
 
+    async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
+        return arrays
+
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         self.state[partition] = [0, 0] if arrays is None else arrays["state"].tolist()
 

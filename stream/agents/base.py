@@ -64,9 +64,13 @@ class Agent(Generic[S]):
         if len(writes):
             await self.store.flush(writes)
 
-    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
-        """Take up a shard from a snapshot's arrays, or empty."""
-        self.stage.open(partition, arrays)
+    async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
+        """Nothing: a snapshot's arrays are taken as they are."""
+        return arrays
+
+    def open(self, partition: int, prepared: Any) -> None:
+        """Take up a shard from what `prepare` gave, or empty."""
+        self.stage.open(partition, prepared)
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
-
 from stream.agents.base import Agent
+from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.door import Door
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
-
 from stream.agents.base import Agent
+from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.global_ import GlobalStage
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
-from numpy.typing import NDArray
-
 from stream.agents.base import Agent
+from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.item import ItemStage
 
@@ -48,7 +46,7 @@ class ItemAgent(Agent[ItemStage]):
                 await self.publisher.send(published.sends)
             more = published.more and partition in self.stage.shards
 
-    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+    def open(self, partition: int, prepared: Any) -> None:
         """Take up a shard; its last owner may have owned all of them, and published rows to nobody."""
-        super().open(partition, arrays)
+        super().open(partition, prepared)
         self.stage.touch_all(partition)

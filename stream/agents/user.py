@@ -9,18 +9,20 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from numpy.typing import NDArray
 
 from stream.agents.base import Agent
+from stream.agents.taking_up import take_up
 from stream.errors import UnavailableError
 from stream.events import RankAgain
 from stream.fencing import Fence
+from stream.fetches import ConsumerRecord
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.learned import Learned
 from stream.stages.sends import Send
 from stream.stages.user import UserStage
+from stream.stages.user_shard import UserShard
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +68,7 @@ class UserAgent(Agent[UserStage]):
     async def _push(self, shard: Shard, learned: Learned) -> None:
         force = learned.force or self.fence.is_fresh(shard)
         if learned.everyone:  # asked for after all rows were published: none read before may count
-            self.neighbours.drop()
+            await self.neighbours.drop()
         for answer in learned.answers:
             if not await self.fence.may_write(shard):
                 return
@@ -78,7 +80,7 @@ class UserAgent(Agent[UserStage]):
                 return
             users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
             with self.stats.timed("user", "neighbours"):
-                await self.neighbours.fetch(self.stage.seeds(shard.partition, users))
+                await self.neighbours.fetch(self.stage.shards[shard.partition].histories.arrays, users)
             if shard.lost:
                 return
             names = self.stage.shards[shard.partition].users
@@ -109,7 +111,14 @@ class UserAgent(Agent[UserStage]):
         """Wait until there is room for more."""
         await self.room()
 
-    def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
+    async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
+        """Unpack and translate a snapshot while other shards go on."""
+        return await take_up(self.stage.rules, self.stage.space, arrays)
+
+    def open(self, partition: int, prepared: UserShard | None) -> None:
         """Take up a shard; what Redis holds by now is not known."""
-        super().open(partition, arrays)
+        if prepared is None:
+            super().open(partition, None)
+        else:
+            self.stage.shards[partition] = prepared
         self.stage.shards[partition].doubt()

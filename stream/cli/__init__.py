@@ -15,12 +15,14 @@ def build() -> typer.Typer:
     from stream.cli.catalogue import app as catalogue
     from stream.cli.check import check
     from stream.cli.compile_ import compile_
+    from stream.cli.dlq import app as dlq
     from stream.cli.evaluate import evaluate
     from stream.cli.export import export
     from stream.cli.forget import forget
     from stream.cli.get import get
     from stream.cli.offers import offers
     from stream.cli.publish import publish
+    from stream.cli.record import record
     from stream.cli.replay import replay
     from stream.cli.republish import republish
     from stream.cli.schemas import schemas
@@ -36,13 +38,15 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
+    recorded = (record, replay, republish, evaluate)
     personal = (get, forget, export)
-    for verb in (worker, topics, publish, check, offers, replay, republish, evaluate, *personal, settings, schemas):
+    for verb in (worker, topics, publish, check, offers, *recorded, *personal, settings, schemas):
         app.command()(verb)
     app.command("compile")(compile_)
     app.command()(demo)
     app.add_typer(snapshot, name="snapshot")
     app.add_typer(catalogue, name="catalogue")
+    app.add_typer(dlq, name="dlq")
     return app
 
 

@@ -112,7 +112,7 @@ def _chosen(models: str, partitions: int) -> dict[str, Contender]:
 
 
 def evaluate(
-    file: Annotated[str, typer.Argument(help="recording: .csv, .csv.gz, .jsonl, .jsonl.gz or - (JSON Lines)")],
+    file: Annotated[str, typer.Argument(help="recording: .csv, .jsonl (also .gz, .zst), .parquet, or - (JSON Lines)")],
     start: Annotated[float, typer.Option("--from", min=0, max=1, help="share of events before the scored ones")] = 0.8,
     k: Annotated[int, typer.Option(min=1, help="length of the lists")] = 20,
     models: Annotated[str, typer.Option(help="names with commas, or all: with the blend's parts alone")] = "",

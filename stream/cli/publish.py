@@ -21,7 +21,7 @@ LOOK_EVERY = 1_000  # events between two looks at the progress line
 
 
 def publish(
-    file: Annotated[str, typer.Argument(help="JSON Lines or CSV, also .gz; - reads JSON Lines from standard input")],
+    file: Annotated[str, typer.Argument(help="JSON Lines, CSV (also .gz, .zst), Parquet; - reads JSON Lines")],
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
 ) -> None:
     """Publish recorded events; each is checked first, and the first bad one stops with its line.

@@ -72,7 +72,7 @@ _HASHES: Final[dict[str, Schema]] = {
     },
 }
 
-_HEADERS: Final = ("reason", "detail", "topic", "partition", "offset", "index")
+_HEADERS: Final = ("reason", "detail", "topic", "partition", "offset", "index", "timestamp")
 _SENT: Final = frozenset(("models", "covisits", "global", "served", "messages", "events.dlq"))
 _READ: Final = frozenset(("events", "items", "offers", "models", "covisits", "global", "privacy"))
 _PAYLOADS: Final[Mapping[str, tuple[str, ...]]] = {

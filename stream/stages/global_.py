@@ -25,6 +25,7 @@ from stream.wire import Popular, Profiled, decode_global
 
 DIRECT: Final = CHANNELS.index("direct")
 SETTLED_SAMPLES: Final = 64  # before this many samples the categories have no columns yet
+GONE: Final = 100_000
 MODEL_KEY: Final = b"segments"
 
 
@@ -70,6 +71,7 @@ class GlobalStage:
         self.k = k
         self.owned = False
         self.withdrawn: set[str] = set()  # as the catalogue says, whoever owns the shard
+        self.gone: dict[str, None] = {}  # those of them that the catalogue does not even have any more, oldest first
         self._fresh = (segments, seed)
         self._start()
 
@@ -179,11 +181,22 @@ class GlobalStage:
         for category, weight in affinities.items():
             self.category_weight[category] += weight / total
 
-    def withdraw(self, item: str, withdrawn: bool = True) -> None:
-        """Take an item out of all trending lists from the next publication on, or let it in again."""
+    def withdraw(self, item: str, withdrawn: bool = True, *, listed: bool = True) -> None:
+        """Take an item out of all trending lists from the next publication on, or let it in again.
+
+        `listed` says whether the catalogue still has it. Of those that it has not, the last `GONE` are remembered; one
+        that is visited after that is a new item.
+        """
         if (item in self.withdrawn) != withdrawn:
             (self.withdrawn.add if withdrawn else self.withdrawn.discard)(item)
             self.changed = True
+        self.gone.pop(item, None)
+        if withdrawn and not listed:
+            self.gone[item] = None
+            if len(self.gone) > GONE:
+                oldest = next(iter(self.gone))
+                del self.gone[oldest]
+                self.withdrawn.discard(oldest)
 
     def publish(self) -> Broadcast:
         """Write trending lists and segments, and broadcast the segment model."""

@@ -26,9 +26,10 @@ from stream.errors import RivuletError
 from stream.framing import Names, set_lists
 from stream.keys import COVISIT, NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
 from stream.resp import WriteBatch
+from stream.row_wire import pack_rows
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
-from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, pack_rows, since, unpack_covisits
+from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, since, unpack_covisits
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
@@ -109,10 +110,10 @@ class ItemStage:
     def _clear(self, partition: int) -> None:
         """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""
         space = self.space
-        mine = space.partition == partition
-        space.rows.retain(~mine)
+        space.rows.drop(self._with_row(partition))
+        space.rows.shrink()
         space.reclaimer.restart()
-        space.unlearn(mine)
+        space.unlearn(np.flatnonzero(space.partition == partition).astype(np.int32))
 
     def learn(self, partition: int, records: Sequence[Record]) -> bool:
         """Apply the deltas of one fetch; True if it asked for everything to be published.

@@ -14,6 +14,7 @@ from models.hashing import partition_of
 from models.profiles import EventColumns, Sample
 from stream.decoding import Batch, DeadLetter, json_of
 from stream.events import Request
+from stream.identity import derived_id, with_fields
 from stream.packing import Origin
 from stream.stages.admission import Admitted
 from stream.stages.sends import Send
@@ -93,9 +94,10 @@ def dead_letter(topic: str, partition: int, letter: DeadLetter) -> Send:
         "partition": str(partition),
         "offset": str(letter.offset),
         "index": str(letter.index),
+        "timestamp": str(letter.recorded_ms),
     }
     headers = tuple((name, value.encode(errors="replace")) for name, value in identity.items())
-    return Send("dlq", letter.original, key=letter.key, headers=headers)
+    return Send("dlq", letter.original, key=letter.key, headers=(*headers, *letter.headers))
 
 
 def rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
@@ -105,8 +107,7 @@ def rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
     """
     raw, key = json_of(batch.raw[event]), batch.user[event].encode()
     if not batch.event_id[event]:
-        derived = f"rekeyed-{partition}-{batch.offset[event]}-{batch.index[event]}"
-        raw = b'%s,"event_id":"%s"}' % (raw.rstrip()[:-1], derived.encode())  # of two equal names the last one counts
+        raw = with_fields(raw, event_id=derived_id(partition, batch.offset[event], batch.index[event]))
     home = partition_of(key, partitions)
     return Send("events", raw, partition=home, key=key, timestamp_ms=batch.recorded[event] // 1000)
 

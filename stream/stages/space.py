@@ -82,8 +82,14 @@ class ItemSpace:
 
     def encode(self, ids: list[str]) -> NDArray[np.int32]:
         """Indices of items; unseen ones are added with their partition and fragment."""
-        known = len(self.ids)
-        indices = self.ids.encode(ids)
+        return self._met(len(self.ids), self.ids.encode(ids))
+
+    def encode_joined(self, data: NDArray[np.uint8], count: int) -> NDArray[np.int32]:
+        """The same for `count` > 0 ids that are separated by NULs in a buffer."""
+        return self._met(len(self.ids), self.ids.encode_joined(data, count))
+
+    def _met(self, known: int, indices: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Take in ids that were just encoded, so many of which were known before."""
         if len(self.ids) > known:
             self._extend(indices)
         if self.reclaimer.running:

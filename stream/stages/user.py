@@ -254,16 +254,6 @@ class UserStage:
         ranked = Ranked(users, ts_ms, lists, picked, moved)
         return push(shard, space, self.keys, ranked, self._shelf, force=force)
 
-    def seeds(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Recent items of some users whose rows another worker owns; none while this process owns them all."""
-        space = self.space
-        if len(space.owned) == space.partitions:
-            return np.zeros(0, dtype=np.int32)
-        arrays = self.shards[partition].histories.arrays
-        filled = np.arange(arrays.item.shape[1]) < arrays.count[users][:, None]
-        items = np.unique(arrays.item[users][filled])
-        return items[~np.isin(space.partition[items], list(space.owned))]
-
     def _mark_items(self) -> Iterator[None]:
         """Mark the items that offers, histories and pushed lists refer to; lists last, as rows are copied into them."""
         space = self.space

@@ -21,6 +21,7 @@ from models.references import translate
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, texts_of
+from stream.stages.census import Census
 from stream.stages.space import ItemSpace
 
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
@@ -81,6 +82,8 @@ class UserShard:
         self.offers = np.zeros(0, dtype=np.uint64)
         self.hits = np.zeros(3, dtype=np.float64)
         self.changes = Changes()
+        self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
+        self._with_offers = Census(lambda rows: self.offers[rows] != 0)
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
@@ -147,8 +150,8 @@ class UserShard:
             "counts": dict(self.counts),
             "hits": self.hits.tolist(),
             "users": len(self.users),
-            "with_recs": int((self.last[:, 0] >= 0).sum()),
-            "with_offers": int((self.offers != 0).sum()),
+            "with_recs": self._with_recs.count(self.users.size),
+            "with_offers": self._with_offers.count(self.users.size),
             "ts_ms": self.watermark // 1000,
         }
 
@@ -202,15 +205,17 @@ class UserShard:
 
         About 0.5 s per million users; no walk over them in Python.
         """
+        shard = cls.unpacked(rules, arrays)
+        shard.translate_items(arrays["items.codes"], space.encode(texts_of(arrays["items.texts"])))
+        shard.translate_categories(space, arrays)
+        return shard
+
+    @classmethod
+    def unpacked(cls, rules: UserRules, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
+        """The same with the indices of the process that copied it. Touches nothing else: may run in a thread."""
         shard = cls(rules, len(arrays["sent"]))
         shard.users = Vocabulary.from_arrays(part(arrays, "users"))
         columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns()}
-        theirs, ours = arrays["items.codes"], space.encode(texts_of(arrays["items.texts"]))
-        for name in ITEM_COLUMNS:
-            translate(columns[name], theirs, ours)
-        names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(names.size, dtype=np.int32)
-        translate(columns["profiles.category"], known, space.encode_categories(names.texts(known)))
         shard.histories = Histories.restore(part(columns, "histories"))
         shard.profiles = Profiles.restore(part(columns, "profiles"))
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
@@ -222,6 +227,18 @@ class UserShard:
         shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
         return shard
+
+    def translate_items(self, theirs: NDArray[np.int32], ours: NDArray[np.int32]) -> None:
+        """Put this process's indices of items in place of another's; may run in a thread before the shard is used."""
+        columns = self.columns()
+        for name in ITEM_COLUMNS:
+            translate(columns[name], theirs, ours)
+
+    def translate_categories(self, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The same for the categories of a snapshot."""
+        names = Vocabulary.from_arrays(part(arrays, "categories"))
+        known = np.arange(names.size, dtype=np.int32)
+        translate(self.columns()["profiles.category"], known, space.encode_categories(names.texts(known)))
 
 
 def _rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Source]:

@@ -136,8 +136,13 @@ async def test_ready_when_caught_up_and_the_metrics_are_the_books(
         }
         assert batches["user"] == len(stream)
         assert values(metrics["rivulet_up"], "server") == {("kafka",): 1, ("redis",): 1}
-        assert values(metrics["rivulet_memory_bytes"], "structure")[("histories",)] > 0
         worker_facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+        memory = values(metrics["rivulet_memory_bytes"], "structure")
+        assert {"histories", "rows"} <= {structure for (structure,) in memory}
+        assert all(size > 0 for size in memory.values())
+        steps = values(metrics["rivulet_step_seconds"], "stage", "step")
+        assert {("user", "learn"), ("user", "rank"), ("user", "write"), ("item", "learn")} <= steps.keys()
+        assert values(metrics["rivulet_keys"])[()] == worker_facts["keys"]
         assert values(metrics["rivulet_lists"])[()] == worker_facts["lists"]
         await shop.until(lambda: snapshots_shown(pages), "no snapshot is shown")
 
@@ -179,6 +184,9 @@ async def test_redis_away_is_unready_not_dead_and_said_once(
             await shop.until(pages.is_ready, "not ready again")
         await shop.drained()
         assert worker.running
+        metrics = await pages.metrics()
+        assert values(metrics["rivulet_redis_retries"])[()] > 0
+        assert values(metrics["rivulet_redis_errors"])[()] == 0
         logged = events_logged(worker)
         assert logged["redis_away"] == logged["redis_back"] == 2
         assert logged["redis_restarted"] == 1

@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
+from stream.consumer_thread import FULL_WAIT_MS, PARTIAL_WAIT_MS
 from stream.transport import TP, BatchConsumer, BatchTransport, Fetch, batch_topic, faust_settings
 
 
@@ -21,7 +22,7 @@ class Reader:
     """An app that keeps every fetch it gets; reads from ``positions``."""
 
     def __init__(self, kafka: str, topic: str, folder: Path) -> None:
-        self.topic = topic
+        self.kafka, self.topic = kafka, topic
         self.fetches: list[Fetch] = []
         self.positions = {TP(topic, 0): (0, 7), TP(topic, 1): (0, 8)}
         self.app = faust.App(
@@ -115,6 +116,41 @@ async def test_log_start_is_told(reader: Reader) -> None:
         assert await reader.consumer.log_start(TP(reader.topic, 1), 5) == 0
 
 
+async def test_only_a_fetch_that_leaves_no_partition_out_may_wait_long(reader: Reader) -> None:
+    """There is one fetch at a time: what is left out of it, as its records were not taken yet, waits for its end."""
+    sent: list[tuple[int, set[int]]] = []
+    both = {TP(reader.topic, 0), TP(reader.topic, 1)}
+
+    async def until(wait: range, partitions: set[int]) -> None:
+        sent.clear()
+        async with asyncio.timeout(15):
+            while not any(asked == partitions and ms in wait for ms, asked in sent):  # noqa: ASYNC110  # a thread appends
+                await asyncio.sleep(0.01)
+
+    async with reader.running():
+        await reader.until(2000)
+        fetcher = reader.consumer._thread._ensure_consumer()._fetcher
+        fetch = fetcher._proc_fetch_request
+
+        async def fetch_and_note(assignment: Any, node: int, request: Any) -> Any:
+            sent.append((fetcher._fetch_max_wait_ms, {entry[0] for _, entries in request.topics for entry in entries}))
+            return await fetch(assignment, node, request)
+
+        fetcher._proc_fetch_request = fetch_and_note
+        await until(range(FULL_WAIT_MS, FULL_WAIT_MS + 1), {0, 1})
+        reader.consumer.pause_partitions({TP(reader.topic, 1)})  # as Faust does while an agent's queue is full
+        async with AIOKafkaProducer(bootstrap_servers=reader.kafka) as producer:
+            await producer.send_and_wait(reader.topic, b"more", partition=1)
+            least, most = PARTIAL_WAIT_MS
+            await until(range(least, most + 1), {0})
+            await producer.send_and_wait(reader.topic, b"more", partition=0)
+            await reader.until(2001)
+        reader.consumer.resume_partitions(both)
+        await reader.until(2002)
+        await until(range(FULL_WAIT_MS, FULL_WAIT_MS + 1), {0, 1})
+        assert not any(len(asked) < 2 and ms > most for ms, asked in sent)
+
+
 @pytest.mark.parametrize(
     ("credentials", "expected"),
     [
@@ -133,7 +169,6 @@ async def test_credentials_reach_the_client(tmp_path: Path, credentials: Any, ex
     client = thread._create_worker_consumer(app.transport)
     try:
         assert {name: getattr(client._client, name) for name in expected} == expected
-        assert client._fetch_max_wait_ms == 20
     finally:
         await client.stop()
         thread.thread_loop.close()

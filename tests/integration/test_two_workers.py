@@ -62,6 +62,10 @@ async def test_two_workers_share_and_take_over(kafka: str, redis_url: str, topic
         after = [await shop.processed_by(worker) for worker in (first, second)]
         assert all(now - then > 200 for now, then in zip(after, before, strict=True))
         await check(shop, written)
+        for worker in (first, second):
+            facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+            assert facts["cache_hits"] > 0
+            assert facts["cache_misses"] > 0
 
         assert await second.terminate() == 0
         await publish(list(islice(source, 2_000)))

@@ -282,27 +282,30 @@ def test_dropped_rows_start_again_and_no_other_notices(before: list[Touch], afte
 
 
 @bounded
-@given(streams(), streams(), st.sets(st.integers(0, ITEMS - 1)))
-def test_rows_go_on_from_extracted_ones(before: list[Touch], after: list[Touch], kept: set[int]) -> None:
+@given(streams(), streams())
+def test_rows_go_on_from_extracted_ones(before: list[Touch], after: list[Touch]) -> None:
     rows = learned(emitted(before), NeighbourRows(3, 2, HALF_LIFE_S))
     items = np.flatnonzero(rows.arrays.row >= 0).astype(np.int32)
     again = learned(emitted(after), NeighbourRows(3, 2, HALF_LIFE_S))  # rows that are there are replaced
-    again.retain(np.isin(np.arange(ITEMS), items))
+    others = np.setdiff1d(np.flatnonzero(again.arrays.row >= 0), items).astype(np.int32)
+    again.drop(others)
     again.insert(items, rows.extract(items))
     assert values_of(again) == values_of(rows)
     assert values_of(learned(emitted(after), again)) == values_of(learned(emitted(after), rows))
-    keep = np.isin(np.arange(ITEMS), list(kept))
-    expected = {key: value for key, value in values_of(rows).items() if key[0] in kept}
-    rows.retain(keep)
-    assert values_of(rows) == expected
-    assert rows.used == len({item for item, _, _ in expected})
 
 
-@pytest.mark.parametrize("flags", [1, 3_000])
-def test_retaining_takes_flags_of_any_length(flags: int) -> None:
-    rows = learned([Visit(1, 1.0, 0, 0, ((0, 1.0, True),))])
-    rows.retain(np.ones(flags, dtype=np.bool_))
-    assert {item for item, _, _ in values_of(rows)} == {0, 1} & set(range(flags))
+@pytest.mark.parametrize("left", [0, 3, 1_500, 6_000])
+def test_memory_of_rows_that_are_gone_is_given_back(left: int) -> None:
+    rows = NeighbourRows(2, 1)
+    items = np.arange(8_000, dtype=np.int32)
+    rows.open(items)
+    rows.arrays.total[rows.arrays.row[items]] = items
+    rows.drop(items[left:])
+    rows.shrink()
+    assert rows.arrays.total[rows.arrays.row[items[:left]]].tolist() == items[:left].tolist()
+    assert (len(rows.arrays.total) == left) == (left < 2_000)
+    rows.open(items[left : left + 2])
+    assert sorted(rows.arrays.row[items[: left + 2]].tolist()) == list(range(left + 2))
 
 
 @bounded

@@ -79,14 +79,23 @@ def test_copy_of_a_learning_shard_is_its_state_at_the_standstill(before: int, ba
     if before:
         learning(users, items, 0, before)
 
+    cached: list[int] = []  # rows of other workers' items come and go, and move the shard's own ones
+
+    def forget() -> None:
+        space.rows.drop(np.array(cached, dtype=np.int32))
+        cached.clear()
+
     def going_on() -> Iterator[None]:
         at = before
         for size in batches:
-            space.encode([f"unrelated-{at}"])
+            some = space.encode([f"unrelated-{at}-{n}" for n in range(4)])
+            foreign = some[space.partition[some] != 0]
+            cached.extend(set(foreign.tolist()) - set(cached))
+            space.rows.open(foreign)
             learning(users, items, at, min(at + size, len(RECORDS)))
             at = min(at + size, len(RECORDS))
-            if size % 7 == 0:  # what the cache of foreign rows does
-                space.rows.retain(np.ones(len(space.partition), dtype=np.bool_))
+            if size % 7 == 0:
+                forget()
             yield
 
     both = going_on()
@@ -95,6 +104,7 @@ def test_copy_of_a_learning_shard_is_its_state_at_the_standstill(before: int, ba
     early = list(itertools.islice(large, 4))  # half of the arrays before what comes now, half behind it
     of_users = copied(users.shards[0].copy(space), both)
     taken = joined([*early, *large, *of_items.rest()])
+    forget()
     other = ItemSpace(TARGETS)
     other.encode(["elsewhere", "tent"])
     shard = UserShard.restore(UserRules(dedup=500), other, of_users)

@@ -11,7 +11,6 @@ from models.covisitation import Deltas
 from models.neighbour_rows import NeighbourRows
 from models.vocabulary import Vocabulary
 from stream.packing import Origin
-from stream.stages.space import ItemSpace
 from stream.wire import (
     FLUSH,
     Popular,
@@ -19,12 +18,9 @@ from stream.wire import (
     WireError,
     decode_global,
     encode_global,
-    insert_row,
     pack_covisits,
-    pack_rows,
     since,
     unpack_covisits,
-    unpack_row,
 )
 from tests.records import cells, close, told
 
@@ -204,24 +200,6 @@ def test_foreign_records_are_refused(value: bytes) -> None:
 def test_noise_behind_the_magic_is_refused(noise: bytes) -> None:
     with pytest.raises(WireError):
         unpack_covisits(b"RVC1" + noise)
-
-
-def test_rows_travel_to_another_process() -> None:
-    """A worker reads `nb` of another and ranks with the same numbers, under its own indices."""
-    theirs, ours = ItemSpace(1, neighbours=6, transitions=3), ItemSpace(1, neighbours=4, transitions=2)
-    sender = Sender(list(range(len(IDS))), [0] * len(IDS))
-    visits = [
-        {"item": 0, "weight": 1.0, "ts": 9, "offset": 0, "index": 0, "category": None, "pairs": [(1, 1.0, True)]},
-        {"item": 3, "weight": 2.0, "ts": 99, "offset": 1, "index": 0, "category": None, "pairs": [(0, 0.5, True)]},
-    ]
-    theirs.encode(IDS)
-    theirs.rows.learn(sender.outgoing(visits)[0], theirs.partition)
-    value = pack_rows(theirs.rows, np.array([0], dtype=np.int32), theirs.ids)[0]
-    (item,) = ours.encode(["tent"])
-    ours.encode(["unrelated"])
-    insert_row(ours, int(item), unpack_row(value))
-    names = ours.ids.texts(range(len(ours.ids)))
-    assert cells(ours.rows, names)["tent"] == cells(theirs.rows, IDS)["tent"]
 
 
 def test_global_records_come_back_as_they_were() -> None:

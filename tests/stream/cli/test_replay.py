@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +16,10 @@ from typer.testing import CliRunner
 from stream.cli import build
 from stream.demo.shop import Shop
 from stream.errors import BadInputError
+from stream.recordings.frames import Mark
+from stream.recordings.records import Raw, encode_line
+from stream.recordings.segments import Segments
+from tests.records import T0_US, event
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,6 +68,90 @@ def test_a_bad_speed_is_named(recording: Path, speed: str) -> None:
     result = CliRunner().invoke(build(), ["replay", str(recording), "--speed", speed])
     assert isinstance(result.exception, BadInputError)
     assert "--speed" in str(result.exception)
+
+
+def run(*arguments: str, code: int = 0) -> Any:
+    """What ``rivulet replay`` prints as JSON."""
+    result = CliRunner().invoke(build(), ["replay", *arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def lines(*events: dict[str, Any] | bytes) -> bytes:
+    return b"".join((each if isinstance(each, bytes) else msgspec.json.encode(each)) + b"\n" for each in events)
+
+
+def test_a_dry_run_tells_what_would_be_sent(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(event("a", "x"), event("b", "y", at=5), event("b", name="login", at=9)))
+    found = run(str(path), "--dry-run")
+    assert (found["lines"], found["taken"], found["refused"]) == (3, 3, 0)
+    assert found["events"] == {"view_item": 2, "login": 1}
+    assert found["shapes"] == {"rivulet": 3}
+    assert (found["first"], found["last"]) == ("2025-06-15T15:06:40.000Z", "2025-06-15T15:06:49.000Z")
+    found = run(str(path), "--dry-run", "--from", "2025-06-15T15:06:45Z", "--until", "1750000009000", "--loop", "3")
+    assert (found["taken"], found["first"]) == (3, "2025-06-15T15:06:45.000Z")
+
+
+def test_records_of_a_topic_are_judged_with_their_bad_ones(tmp_path: Path) -> None:
+    records = [
+        Raw(0, T0_US // 1000, b"a", msgspec.json.encode(event("a", "x"))),
+        Raw(1, T0_US // 1000, None, b"{nonsense"),
+        Raw(2, T0_US // 1000, b"a", b'{"control":"rank_all"}'),
+        Raw(3, T0_US // 1000, b"a", b'{"control":"forget","user":"a"}'),
+        Raw(4, T0_US // 1000, b"a", msgspec.json.encode({"user_id": "a"})),
+    ]
+    with Segments(tmp_path, "events") as segments:
+        segments.append(Mark(topic="events", next={0: 5}), b"".join(encode_line("events", 0, raw) for raw in records))
+    found = run(str(tmp_path), "--dry-run", code=BadInputError.exit_code)
+    assert (found["taken"], found["refused"], found["controls"], found["controls_left_out"]) == (1, 2, 1, 1)
+    assert {reason: one["count"] for reason, one in found["reasons"].items()} == {"not_json": 1, "schema": 1}
+    counts = run(str(tmp_path), "--local")
+    assert (counts["learned"], counts["dead:not_json"], counts["dead:schema"]) == (1, 1, 1)
+
+
+def test_only_events_are_replayed(tmp_path: Path) -> None:
+    with Segments(tmp_path, "covisits") as segments:
+        segments.append(Mark(topic="covisits", next={0: 1}), encode_line("covisits", 0, Raw(0, 0, None, b"x")))
+    with pytest.raises(BadInputError, match="holds records of topic covisits, not of events"):
+        run(str(tmp_path), "--dry-run")
+
+
+def test_damaged_lines_are_skipped_and_counted_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(event("a", "x"), b"{nonsense", event("a", "y", at=1), b'{"event_name":1}'))
+    with pytest.raises(BadInputError, match=r"a\.jsonl, line 2, "):
+        run(str(path), "--dry-run")
+    found = run(str(path), "--dry-run", "--skip-bad")
+    assert (found["taken"], found["skipped"]) == (2, 2)
+    found = run(str(path), "--local", "--skip-bad", "--loop", "2", "--users", "-{round}")
+    assert (found["learned"], found["skipped"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--loop", "0"], "--loop takes"),
+        (["--loop", "forever", "--local"], "never ends"),
+        (["--from", "yesterday"], "--from takes"),
+        (["--users", "{"], "--users takes"),
+        (["--speed", "pause"], "only with --steer"),
+        (["--map", "x"], "--map takes"),
+    ],
+)
+def test_bad_options_are_named(recording: Path, arguments: list[str], problem: str) -> None:
+    with pytest.raises(BadInputError, match=problem):
+        run(str(recording), *arguments)
+
+
+def test_standard_input_is_read_once(recording: Path) -> None:
+    for arguments, problem in (
+        (["--loop", "2"], "only once"),
+        (["--steer"], "holds the events"),
+        ([str(recording)], "alone"),
+    ):
+        with pytest.raises(BadInputError, match=problem):
+            run("-", *arguments)
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from stream.stages.admission import admit
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules, UserShard
-from tests.records import HOUR, cut, event, record, stream
+from tests.records import HOUR, T0_US, cut, event, record, stream
 
 DAY = 24 * HOUR
 DENIED = {"analytics_storage": "denied"}
@@ -215,4 +215,12 @@ def test_dead_letters_say_where_they_were() -> None:
     headers = {name: value.decode() for name, value in send.headers}
     assert (send.role, send.key, send.value) == ("dlq", b"key", b'{"bad":1}')
     assert headers.pop("detail")
-    assert headers == {"reason": "schema", "topic": "events", "partition": "0", "offset": "9", "index": "1"}
+    ms = str(T0_US // 1000)
+    assert headers == {
+        "reason": "schema",
+        "topic": "events",
+        "partition": "0",
+        "offset": "9",
+        "index": "1",
+        "timestamp": ms,
+    }

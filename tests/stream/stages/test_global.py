@@ -16,7 +16,7 @@ from models.profiles import Profiles
 from stream.keys import Keys, parse_list, parse_profile
 from stream.local import LocalRecord
 from stream.memory_store import MemoryStore
-from stream.stages.global_ import MODEL_KEY, Broadcast, GlobalStage, SegmentModel, decode_model
+from stream.stages.global_ import GONE, MODEL_KEY, Broadcast, GlobalStage, SegmentModel, decode_model
 from stream.stages.segmenting import Segmenting
 from stream.stages.space import ItemSpace
 from stream.wire import GlobalRecord, Popular, Profiled, encode_global
@@ -157,6 +157,21 @@ def test_a_withdrawn_item_leaves_every_list_and_comes_back() -> None:
     stage.withdraw("tent", withdrawn=False)
     assert stage.changed
     assert trending(written(stage.publish().writes, into=store)) == before
+
+
+def test_of_items_that_are_gone_so_many_are_remembered_and_all_that_are_sold_out() -> None:
+    stage = fresh()
+    for n in range(GONE):
+        stage.withdraw(f"gone-{n}", listed=False)
+        stage.withdraw(f"sold-out-{n}")
+    stage.withdraw("gone-0", listed=False)  # again: now the youngest
+    stage.withdraw("gone-1", withdrawn=False)  # and back in the catalogue
+    for n in range(3):
+        stage.withdraw(f"late-{n}", listed=False)
+    assert len(stage.gone) == GONE
+    assert len(stage.withdrawn) == 2 * GONE
+    assert {"gone-0", "gone-4", "late-2", "sold-out-0"} <= stage.withdrawn
+    assert not {"gone-1", "gone-2", "gone-3"} & stage.withdrawn
 
 
 def test_a_successor_deletes_the_list_that_its_predecessor_wrote() -> None:

@@ -15,11 +15,12 @@ from stream.keys import Keys, parse_list
 from stream.local import LocalRecord
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch
+from stream.row_wire import insert_rows
 from stream.stages.item import SLICE, HoleError, ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.wire import FLUSH, Popular, decode_global, unpack_row
+from stream.wire import FLUSH, Popular, decode_global
 from tests.records import cells, close, cut, event, read, stream, written
 
 TARGETS = 2
@@ -288,13 +289,11 @@ def test_neighbours_are_shared_only_where_another_worker_needs_them() -> None:
     assert not any(key.startswith(b"rv:nb:") for key in published(feed(items_of(), values)))
     stage = feed(items_of(0), values)
     store = published(stage)
-    for name, row in rows(stage).items():
-        value = read(store, KEYS.neighbours(name))
-        assert value is not None
-        found = unpack_row(value)
-        assert dict(zip(found.items, found.values, strict=True)) == row["near"]
-        assert dict(zip(found.step_items, found.step_values, strict=True)) == row["steps"]
-        assert {"epoch": found.epoch, "total": found.total} == row["sums"]
+    reader = ItemSpace(TARGETS)
+    names = sorted(rows(stage))
+    values_read = [read(store, KEYS.neighbours(name)) for name in names]
+    insert_rows(reader, reader.encode(names), [value for value in values_read if value is not None])
+    assert cells(reader.rows, reader.ids.texts(range(reader.ids.size))) == rows(stage)
 
 
 def test_an_empty_stage_publishes_nothing() -> None:

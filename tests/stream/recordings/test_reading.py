@@ -158,7 +158,7 @@ BAD = [
     ("a.jsonl", GOOD.replace('"user_id": "u"', '"x": 1'), "line 1, user_id: user_id or user_pseudo_id is needed"),
     ("a.jsonl", GOOD.replace("1,", '"yesterday",', 1), "line 1, event_timestamp: "),
     ("a.csv.gz", "", ""),
-    ("a.txt", "", "not .csv, .csv.gz, .jsonl, .jsonl.gz or -"),
+    ("a.txt", "", "not .csv or .jsonl (also .gz and .zst), .parquet or -"),
 ]
 
 
