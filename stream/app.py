@@ -23,6 +23,7 @@ from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
 from stream.inlet import Inlet
+from stream.item_writer import ItemWriter
 from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
@@ -163,6 +164,7 @@ class Worker:
         self._wire()
         self.pulse = Pulse(self.host, self.broadcast, self.gate, self.store.outage, settings.session_s)
         self.meta = Meta(self)
+        self.item_writer = ItemWriter(self)
         self.background = Background(self)
         self.inlet = Inlet(settings, "door")
         self.door = HttpDoor(settings, self.inlet, settings.web_host)
@@ -230,18 +232,20 @@ class Worker:
         for partition in self.items.shards:
             self.items.touch_all(partition)
         self.globe.changed = True
+        self.item_writer.start_over()
 
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
         item = None if value is None else decode_item(value)
         name = key.decode() if item is None else item.item_id
-        withdrawn = item is None or item.stock == 0
+        withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn, listed=item is not None)
-        self.space.listed[self.space.encode([name])] = item is not None
+        index = self.space.encode([name])
+        self.space.listed[index] = item is not None
         if item is not None and item.category:
-            self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
+            self.space.file(index, self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -42,7 +42,7 @@ class Background:
         settings = worker.settings
         self._layout = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
         self.topic_faults: list[str] = []
-        for work in (worker.broadcast.run, self._publish, self._tell, self._watch_topics):
+        for work in (worker.broadcast.run, worker.item_writer.run, self._publish, self._tell, self._watch_topics):
             worker.app.task(work)
 
     async def _publish(self) -> None:

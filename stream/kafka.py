@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
+from aiokafka import (  # type: ignore[import-untyped]  # no py.typed
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    TopicPartition,
+)
 from aiokafka.abc import AbstractTokenProvider  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     ClusterAuthorizationFailedError,
@@ -21,6 +25,7 @@ from stream.errors import ConfigurationError, UnavailableError
 from stream.settings import Settings
 
 _NOT_ALLOWED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+FETCH_MAX_WAIT_MS: Final = 250  # what the broker has is answered at once; requests beside the fetch wait for it
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
@@ -121,3 +126,33 @@ async def careful_producer(settings: Settings) -> AsyncIterator[Any]:
 
 def _reason(error: OSError) -> str:
     return error.strerror or getattr(error, "reason", "") or str(error)
+
+
+async def groupless_consumer(settings: Settings, topics: Iterable[str]) -> Any:
+    """A started consumer without a group that has every partition of some topics and stands at their beginning."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+        **client_options(settings),
+    )
+    try:
+        await consumer.start()
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
+        ]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+    except BaseException:
+        await consumer.stop()
+        raise
+    return consumer
+
+
+async def _known(consumer: Any, topic: str) -> set[int]:
+    await consumer._client.add_topic(topic)
+    await consumer._client.force_metadata_update()
+    return set(consumer.partitions_for_topic(topic) or ())

@@ -16,6 +16,7 @@ from stream.settings_file import VARIABLE
 
 def build() -> typer.Typer:
     """The command with its verbs. Their modules are imported here, so that importing the package stays cheap."""
+    from stream.cli.catalogue import app as catalogue
     from stream.cli.check import check
     from stream.cli.compare import compare
     from stream.cli.compile_ import compile_
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     app.command()(demo)
     app.command()(shop)
     app.add_typer(snapshot, name="snapshot")
+    app.add_typer(catalogue, name="catalogue")
     app.add_typer(dlq, name="dlq")
     return app
 

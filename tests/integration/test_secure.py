@@ -80,7 +80,7 @@ async def test_an_event_is_learned_read_and_forgotten_under_the_access_lists(
         end = time.monotonic() + PATIENCE_S
         async with (
             EventProducer(shop.kafka, **client_options(shop)) as producer,
-            Client(redis_address(frontend)) as client,
+            Client(redis_address(frontend), strict=True) as client,
         ):
             for number in range(6):
                 for item in ("tent", "stove"):
@@ -97,7 +97,7 @@ async def test_an_event_is_learned_read_and_forgotten_under_the_access_lists(
         assert isinstance(answer, Forgotten)
         assert answer.known
         assert answer.touches >= 1
-        async with Client(redis_address(frontend)) as client:
+        async with Client(redis_address(frontend), strict=True) as client:
             assert (await client.recommendations("u9")).source != "recs"
         assert await worker.terminate() == 0
     finally:
@@ -269,7 +269,7 @@ def listed_redis() -> Any:
 
 async def test_a_frontend_reads_lists_and_offers_and_nothing_of_the_person(listed_redis: RedisServer) -> None:
     url = f"redis://frontend:FRONTEND-PASSWORD@127.0.0.1:{listed_redis.port}/0"
-    async with Client(url) as client:
+    async with Client(url, strict=True) as client:
         assert (await client.recommendations("u1")).items == ["a", "b"]
         assert await client.offers("u1") == []
         with pytest.raises(ConfigurationError, match=r"(?i)no permissions"):

@@ -14,6 +14,7 @@ from typer.main import get_command
 from models.offers import load_offers
 from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
+from stream.catalogue import CatalogueItem
 from stream.cli import build
 from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
@@ -140,12 +141,18 @@ def test_redis_keys() -> None:
         keys.segment(0),
         keys.meta,
         keys.neighbours("I"),
+        keys.item("I"),
     ]
     for key in made:
         pattern = re.sub(r"\{U\}", "{<user>}", key.decode())
         for short, long in ((":P", ":<placement>"), (":I", ":<item>"), (":C", ":<c>"), (":0", ":<n>")):
             pattern = re.sub(rf"{short}$", long, pattern)
         assert f"`{pattern}`" in text, pattern
+
+
+def test_catalogue_fields() -> None:
+    documented = {name for row in rows("Catalogue") for name in re.findall(r"`(\w+)`", row[0])}
+    assert documented == {field.encode_name for field in msgspec.structs.fields(CatalogueItem)}
 
 
 def test_dependencies() -> None:
