@@ -13,10 +13,13 @@ The protocol, the same for every contender:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.list_metrics import miscalibration, repeats, surprise
+from models.text_features import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class Stream:
         The catalogue, by index.
     rank
         By item index, the place of its id among all ids sorted as text: kernels break ties with it.
+    facts
+        By item index, what the catalogue says of it; empty where there is no catalogue.
+    rating
+        Ratings > 0, 0 where the event is none; empty where no event is.
     """
 
     key: NDArray[np.int32]
@@ -54,6 +61,8 @@ class Stream:
     learned: NDArray[np.bool_]
     item_ids: list[str]
     rank: NDArray[np.int32]
+    facts: tuple[Facts, ...] = ()
+    rating: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.key)
@@ -63,7 +72,7 @@ class Stream:
         scored = self.scored[:n].copy()
         scored[-1:] = self.previous[:n][-1:] >= 0
         columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
-        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank)
+        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank, self.facts, self.rating[:n])
 
 
 Contender = Callable[[Stream, int], NDArray[np.int32]]
@@ -92,6 +101,15 @@ class Metrics:
         Different items recommended / items of the recording.
     popularity
         Events before the scored part per recommended item: lower is more surprising.
+    popularity_bias
+        `popularity` / the same mean over the targets: 1 = lists are as popular as what visitors choose, above = more.
+    novelty
+        Mean surprise of the recommended items in bits, ``-log2((events before the scored part + 1) / (all + items))``.
+    calibration
+        How far lists are from the visitors' own mix of categories, 0 = the same mix, see `models.list_metrics`; None
+        without a catalogue.
+    repeat_share
+        Share of the recommended items that the visitor (session) had touched before.
     predictions
         Number of lists.
     """
@@ -104,6 +122,10 @@ class Metrics:
     f1: float
     coverage: float
     popularity: float
+    popularity_bias: float
+    novelty: float
+    calibration: float | None
+    repeat_share: float
     predictions: int
 
 
@@ -116,6 +138,8 @@ def prepare(
     start: float = 0.8,
     *,
     frozen: bool = False,
+    facts: Sequence[Facts] = (),
+    rating: NDArray[np.float32] | None = None,
 ) -> Stream:
     """Columns of a recording to a stream, by the protocol above.
 
@@ -129,6 +153,10 @@ def prepare(
         Share of the events before the first scored one, 0 to 1.
     frozen
         Models learn only from events before the scored part; visitors' histories still grow.
+    facts
+        What the catalogue says of each of `item_ids`; empty = no catalogue.
+    rating
+        Per event, 0 where it is none; None = no ratings.
 
     Returns
     -------
@@ -138,7 +166,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If `start` is out of range.
+        If `start` is out of range, or the facts are not one per item.
 
     Examples
     --------
@@ -149,6 +177,8 @@ def prepare(
     """
     if not 0 <= start <= 1:
         raise ValueError(f"start must be 0 to 1, not {start}")
+    if facts and len(facts) != len(item_ids):
+        raise ValueError(f"{len(item_ids)} facts are needed, not {len(facts)}")
     kept = np.flatnonzero(weight > 0)
     before = _previous(key[kept])
     kept = kept[(before < 0) | (item[kept] != item[kept[before]])]
@@ -165,6 +195,8 @@ def prepare(
         learned=kept < start * len(key) if frozen else np.ones(len(kept), dtype=np.bool_),
         item_ids=list(item_ids),
         rank=rank,
+        facts=tuple(facts),
+        rating=np.zeros(0, dtype=np.float32) if rating is None else rating[kept].astype(np.float32),
     )
 
 
@@ -218,6 +250,8 @@ def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
     past = stream.item[: targets[0]] if n else stream.item
     counts = np.bincount(past, minlength=len(stream.item_ids))
     hr = len(hits) / max(n, 1)
+    popularity = float(counts[shown].mean()) if len(shown) else 0.0
+    chosen = float(counts[stream.item[targets]].mean()) if n else 0.0
     return Metrics(
         hr=hr,
         mrr=float((1 / (places + 1)).sum() / max(n, 1)),
@@ -226,6 +260,10 @@ def measure(stream: Stream, lists: NDArray[np.int32]) -> Metrics:
         recall=hr,
         f1=2 * hr / (k + 1),
         coverage=len(np.unique(shown)) / max(len(stream.item_ids), 1),
-        popularity=float(counts[shown].mean()) if len(shown) else 0.0,
+        popularity=popularity,
+        popularity_bias=popularity / chosen if chosen else 0.0,
+        novelty=float(surprise(counts)[shown].mean()) if len(shown) else 0.0,
+        calibration=miscalibration(stream.item, stream.previous, targets, lists, stream.facts),
+        repeat_share=float(repeats(stream.key, stream.item, targets, lists).mean()) if len(shown) else 0.0,
         predictions=n,
     )

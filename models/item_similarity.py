@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import Deltas, Weighting, emit_into, weighting
+from models.covisitation import Deltas, Weighting, emit_into, power_law, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
@@ -13,6 +15,7 @@ from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import (
+    STEP_SHARE,
     Lists,
     Query,
     Scratch,
@@ -25,6 +28,8 @@ from models.ranking import (
     select,
 )
 from models.vocabulary import Vocabulary
+
+HALF_LIFE_S: Final = 30 * 86_400.0
 
 
 class ItemSimilarity(HistoryRanker):
@@ -70,7 +75,7 @@ class ItemSimilarity(HistoryRanker):
         self,
         neighbours: int = 100,
         transitions: int = 20,
-        half_life_s: float = 30 * 86_400.0,
+        half_life_s: float = HALF_LIFE_S,
         history: int = HISTORY,
         seed: int | None = None,
     ) -> None:
@@ -85,7 +90,14 @@ class ItemSimilarity(HistoryRanker):
         rank_rows(self._histories.arrays, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
 
-def run(stream: Stream, k: int) -> NDArray[np.int32]:
+def run(
+    stream: Stream,
+    k: int,
+    half_life_s: float = HALF_LIFE_S,
+    teach_exponent: float = 1.0,
+    vote_exponent: float = 1.5,
+    step_share: float = STEP_SHARE,
+) -> NDArray[np.int32]:
     """Test, then learn a whole stream in one kernel: the evaluator's covisit contender.
 
     Parameters
@@ -94,6 +106,12 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
         Encoded events in order, with the flags of those that are scored.
     k
         Length of the lists.
+    half_life_s
+        As for `ItemSimilarity`.
+    teach_exponent, vote_exponent
+        How fast weights fall with the distance between two items when pairs are learned, and when recent items vote.
+    step_share
+        Extra vote of the newest item's transitions.
 
     Returns
     -------
@@ -104,7 +122,7 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
     items.encode(stream.item_ids)
     histories = Histories(HISTORY)
     histories.reserve(int(stream.key.max(initial=0)) + 1)
-    rows = NeighbourRows()
+    rows = NeighbourRows(half_life_s=half_life_s)
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
     n = len(stream.key)
@@ -118,8 +136,8 @@ def run(stream: Stream, k: int) -> NDArray[np.int32]:
         histories.arrays,
         rows.arrays,
         rows.half_life_s,
-        weighting(),
-        query(),
+        weighting()._replace(near=power_law(teach_exponent)),
+        query()._replace(near=power_law(vote_exponent), step_share=step_share),
         items.blob,
         items.spans,
         scratch(len(items)),

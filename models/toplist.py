@@ -119,3 +119,10 @@ class RecentItems:
                 del self._items[next(iter(self._items))]
         items.appendleft(item)
         self._items[user] = items  # last in the dictionary's order = latest seen
+
+    def discard(self, dropped: set[int]) -> None:
+        """Forget some items wherever they are remembered; costs one pass over all users."""
+        for user, items in list(self._items.items()):
+            if not dropped.isdisjoint(items):
+                kept = deque((item for item in items if item not in dropped), self.length)
+                self._items[user] = kept

@@ -22,12 +22,15 @@ from stream.catalogue import decode_item
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
-from stream.kafka import ssl_context
+from stream.inlet import Inlet
+from stream.item_writer import ItemWriter
+from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
 from stream.neighbours import Neighbours
 from stream.publisher import Publisher
 from stream.pulse import Pulse
+from stream.redis_address import redis_address
 from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
@@ -41,7 +44,8 @@ from stream.stats import Stats
 from stream.store import RedisStore
 from stream.transport import Fetch, batch_topic, faust_settings
 from stream.watchdog import Watchdog
-from stream.web.server import WebServer
+from stream.web.door import Door as HttpDoor
+from stream.web.server import worker_pages
 
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
@@ -63,19 +67,10 @@ def rules_of(settings: Settings) -> UserRules:
 def faust_app(settings: Settings) -> RivuletApp:
     """Faust's app for the settings, without agents."""
     servers = ";".join(f"kafka://{server}" for server in settings.kafka.split(","))
-    credentials: Any = ssl_context(settings)
-    if settings.kafka_security.startswith("SASL"):
-        credentials = faust.SASLCredentials(
-            username=settings.kafka_username,
-            password=settings.kafka_password.get_secret_value(),
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=credentials,
-        )
-        credentials.protocol = AuthProtocol(settings.kafka_security)
     return RivuletApp(
         settings.group,
         broker=servers,
-        broker_credentials=credentials,
+        broker_credentials=_credentials(settings),
         store="memory://",
         web_enabled=False,  # ours is stream/web: Faust's shows tables, routes and more to whoever asks
         **faust_settings(
@@ -84,6 +79,23 @@ def faust_app(settings: Settings) -> RivuletApp:
             fetch_records=settings.batch_records,
         ),
     )
+
+
+def _credentials(settings: Settings) -> Any:
+    context: Any = ssl_context(settings)
+    if not settings.kafka_security.startswith("SASL"):
+        return context
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        credentials: Any = faust.OAuthCredentials(oauth_cb=token_source(settings), ssl_context=context)
+    else:
+        credentials = faust.SASLCredentials(
+            username=settings.kafka_username,
+            password=settings.kafka_password.get_secret_value(),
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    credentials.protocol = AuthProtocol(settings.kafka_security)
+    return credentials
 
 
 class RivuletApp(faust.App):
@@ -140,7 +152,7 @@ class Worker:
         )
         self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k, settings.items)
         self.globe = GlobalStage(self.keys, segments=settings.segments, k=settings.k)
-        self.store = RedisStore(settings.redis)
+        self.store = RedisStore(redis_address(settings))
         self.publisher = Publisher(settings)
         self.neighbours = Neighbours(self.space, self.store, self.keys)
         self.broadcast = Broadcast(
@@ -151,8 +163,11 @@ class Worker:
         self._wire()
         self.pulse = Pulse(self.host, self.broadcast, self.gate, self.store.outage, settings.session_s)
         self.meta = Meta(self)
+        self.item_writer = ItemWriter(self)
         self.background = Background(self)
-        self.web = WebServer(self)
+        self.inlet = Inlet(settings, "door")
+        self.door = HttpDoor(settings, self.inlet, settings.web_host)
+        self.web = worker_pages(self)
 
     def _wire(self) -> None:
         settings = self.settings
@@ -197,6 +212,8 @@ class Worker:
         Watchdog(asyncio.get_running_loop(), self.pulse.feel, self.settings.stall_s, os._exit).start()
         await self.meta.connect()
         await self.publisher.start()
+        if self.settings.web_port:
+            await self.inlet.start()
         await self.broadcast.start()
 
     async def disconnect(self) -> None:
@@ -205,6 +222,7 @@ class Worker:
         await self.publisher.stop()
         await self.store.close()
         await self.web.stop()
+        await self.inlet.stop()
 
     def doubt(self) -> None:
         """Redis may have lost anything: all of it is written again, a user's keys when they are touched next."""
@@ -213,18 +231,20 @@ class Worker:
         for partition in self.items.shards:
             self.items.touch_all(partition)
         self.globe.changed = True
+        self.item_writer.start_over()
 
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
         item = None if value is None else decode_item(value)
         name = key.decode() if item is None else item.item_id
-        withdrawn = item is None or item.stock == 0
+        withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn, listed=item is not None)
-        self.space.listed[self.space.encode([name])] = item is not None
+        index = self.space.encode([name])
+        self.space.listed[index] = item is not None
         if item is not None and item.category:
-            self.space.file(self.space.encode([name]), self.space.encode_categories([item.category]))
+            self.space.file(index, self.space.encode_categories([item.category]))
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         self.users.put_offer(key, None if value is None else decode_offer(value))

@@ -43,8 +43,16 @@ class Background:
         settings = worker.settings
         self._layout = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
         self.topic_faults: list[str] = []
-        for work in (worker.broadcast.run, self._publish, self._review, self._tell, self._watch_topics):
-            worker.app.task(work)
+        work = (
+            worker.broadcast.run,
+            worker.item_writer.run,
+            self._publish,
+            self._review,
+            self._tell,
+            self._watch_topics,
+        )
+        for each in work:
+            worker.app.task(each)
 
     async def _publish(self) -> None:
         worker = self._worker

@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import RivuletError
-from stream.kafka import client_options
+from stream.kafka import groupless_consumer
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-FETCH_MAX_WAIT_MS: Final = 250  # what the broker has is answered at once; requests beside the fetch wait for it
 IDLE_MS: Final = 1_000
 
 Take = Callable[[bytes, bytes | None], None]
@@ -43,26 +41,7 @@ class Broadcast:
 
     async def start(self) -> None:
         """Connect and take every partition from its beginning."""
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
-            **client_options(self._settings),
-        )
-        await self._consumer.start()
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in self._handlers
-            for partition in sorted(self._consumer.partitions_for_topic(topic) or await self._known(topic))
-        ]
-        self._consumer.assign(partitions)
-        await self._consumer.seek_to_beginning(*partitions)
-
-    async def _known(self, topic: str) -> set[int]:
-        await self._consumer._client.add_topic(topic)
-        await self._consumer._client.force_metadata_update()
-        return set(self._consumer.partitions_for_topic(topic) or ())
+        self._consumer = await groupless_consumer(self._settings, self._handlers)
 
     async def run(self) -> None:
         """Read for ever."""

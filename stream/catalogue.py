@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from stream.events import Id
+from stream.keys import CONTRACT_VERSION, ItemDetails
+
+Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder", "limited", "discontinued"]
+GONE: Final = frozenset(("out_of_stock", "discontinued"))
+
+# schema.org's ItemAvailability, Google Merchant's and OpenGraph's words, without punctuation and in lower case.
+_AVAILABILITY: Final[dict[str, Availability]] = {
+    "instock": "in_stock",
+    "available": "in_stock",
+    "instoreonly": "in_stock",
+    "onlineonly": "in_stock",
+    "madetoorder": "in_stock",
+    "reserved": "out_of_stock",
+    "outofstock": "out_of_stock",
+    "oos": "out_of_stock",
+    "soldout": "out_of_stock",
+    "preorder": "preorder",
+    "presale": "preorder",
+    "pending": "preorder",
+    "backorder": "backorder",
+    "availablefororder": "backorder",
+    "limitedavailability": "limited",
+    "limited": "limited",
+    "discontinued": "discontinued",
+}
 
 
 class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
@@ -16,10 +41,16 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     ----------
     item_id
         The record's key.
-    title, text, category, price, tags
-        What the shop knows of it.
+    title, text, category, tags
+        What the shop says of it.
+    price, currency
+        Money and its ISO-4217 code.
+    url, image
+        Addresses of its page and of a picture.
     stock
         Pieces left; 0 hides the item, None = not counted.
+    availability
+        ``out_of_stock`` and ``discontinued`` hide the item, whatever its stock.
     """
 
     item_id: Id
@@ -27,8 +58,49 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     text: str | None = None
     category: str | None = None
     price: float | None = None
+    currency: str | None = None
     stock: float | None = None
+    availability: Availability | None = None
+    url: str | None = None
+    image: str | None = None
     tags: list[str] | None = None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it must not be recommended now."""
+        return self.stock == 0 or self.availability in GONE
 
 
 decode_item: Final = msgspec.json.Decoder(CatalogueItem).decode
+
+
+def availability_of(text: str) -> Availability | None:
+    """Availability by its name in schema.org, Google Merchant feeds or OpenGraph; None if it is none of theirs.
+
+    Examples
+    --------
+    >>> availability_of("https://schema.org/OutOfStock"), availability_of("in stock"), availability_of("perhaps")
+    ('out_of_stock', 'in_stock', None)
+    """
+    word = text.strip().rstrip("/").rpartition("/")[2].lower()
+    return _AVAILABILITY.get("".join(character for character in word if character.isalnum()))
+
+
+def details_of(item: CatalogueItem | None, ts_ms: int) -> bytes:
+    """Value of the key ``item:<item>`` for a catalogue record of a time (ms UTC); None = withdrawn."""
+    if item is None:
+        return msgspec.json.encode(ItemDetails(v=CONTRACT_VERSION, ts=ts_ms, hidden=True))
+    return msgspec.json.encode(
+        ItemDetails(
+            v=CONTRACT_VERSION,
+            ts=ts_ms,
+            hidden=item.hidden,
+            title=item.title,
+            category=item.category,
+            price=item.price,
+            currency=item.currency,
+            availability=item.availability,
+            url=item.url,
+            image=item.image,
+        )
+    )

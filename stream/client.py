@@ -1,126 +1,45 @@
-"""Reading what Rivulet wrote: the documented fall-back order, as plans without I/O and an async client that runs them.
+"""Readers for a frontend: an async and a sync shell around the same plans, so that both answer alike.
 
-A *plan* is a generator: it yields the Redis commands it needs next, is sent their replies, and returns the answer. The
-order of keys and the merging of lists are thereby written once, for any way of talking to Redis.
+What to ask and what to make of the answers is in `stream.reading`, what both decide alike in `stream.reader`; here is
+only how a round trip is made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Collection, Generator, Iterable, Sequence
-from typing import Any, Self, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Self, TypeVar
 
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
+import redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
 
-from stream.errors import BadInputError, ConfigurationError, UnavailableError
-from stream.keys import Keys, Offer, Reason, Recommendations, parse_list, parse_offers, parse_profile
-from stream.nodes import split_url
+from stream.errors import RivuletError
+from stream.explanations import ENGLISH, Templates
+from stream.keys import ItemDetails, Offer, Recommendations
+from stream.reader import Reader, permitted, run_on
+from stream.reading import Plan
+from stream.shared_cache import Command, Own, Replies
+from stream.tracking import AsyncTracker, SyncTracker
 
-__all__ = ["Client", "Plan", "plan_list", "plan_offers", "plan_profile", "plan_recommendations", "top_up"]
+__all__ = ["Client", "SyncClient"]
 
 T = TypeVar("T")
-Command: TypeAlias = tuple[str | bytes, ...]
-# A reply's type depends on its command; the parse functions check what they are given.
-Plan: TypeAlias = Generator[list[Command], list[Any], T]
 
 
-def top_up(found: Iterable[tuple[str, Recommendations]], k: int, exclude: Collection[str] = ()) -> Recommendations:
-    """Merge lists in order of preference into one of at most k items, none twice and none excluded.
-
-    ``source``, ``ts``, ``model`` and ``exp`` are those of the first list that gave an item; every item keeps its own
-    score and reason, so scores need not descend across lists.
-
-    Examples
-    --------
-    >>> own = Recommendations(items=["a", "b"], scores=[2.0, 1.0], why=[("z", "covisit"), ("z", "covisit")])
-    >>> all_ = Recommendations(items=["b", "c"], scores=[9.0, 8.0], model="trending")
-    >>> merged = top_up([("recs", own), ("trending:all", all_)], k=3, exclude={"a"})
-    >>> merged.items, merged.why, merged.source
-    (['b', 'c'], [('z', 'covisit'), (None, 'trending')], 'recs')
-    """
-    if k < 1:
-        raise BadInputError(f"k is at least 1, not {k}")
-    rows: dict[str, tuple[float, Reason]] = {}
-    first: tuple[str, Recommendations] | None = None
-    for source, part in found:
-        reasons = part.why or [(None, part.model)] * len(part.items)
-        for item, score, reason in zip(part.items, part.scores, reasons, strict=True):
-            if len(rows) < k and item not in rows and item not in exclude:
-                rows[item] = score, reason
-                first = first or (source, part)
-    source, head = first or ("", Recommendations(items=[], scores=[]))
-    return Recommendations(
-        items=list(rows),
-        scores=[score for score, _ in rows.values()],
-        why=[reason for _, reason in rows.values()],
-        ts=head.ts,
-        model=head.model,
-        exp=head.exp,
-        source=source,
-    )
-
-
-def plan_recommendations(
-    keys: Keys, user: str, placement: str | None = None, k: int = 20, exclude: Collection[str] = ()
-) -> Plan[Recommendations]:
-    """Plan a user's list: ``recs:<placement>``, ``recs``, ``trending:segment:<n>``, ``trending:all``, until k items."""
-    own = {"recs": keys.recs(user)}
-    if placement is not None:
-        own = {f"recs:{placement}": keys.recs(user, placement)} | own
-    values, segment = yield [("MGET", *own.values()), ("HGET", keys.profile(user), "segment")]
-    found = _parsed(own, values)
-    merged = top_up(found, k, exclude)
-    if len(merged.items) == k:
-        return merged
-    common = {"trending:all": keys.trending()}
-    if segment:
-        number = segment.decode()
-        common = {f"trending:segment:{number}": keys.trending(segment=number)} | common
-    values = yield [("GET", key) for key in common.values()]  # two slots: no MGET
-    return top_up(found + _parsed(common, values), k, exclude)
-
-
-def _parsed(sources: Iterable[str], values: Sequence[bytes | None]) -> list[tuple[str, Recommendations]]:
-    return [(source, parse_list(value)) for source, value in zip(sources, values, strict=True) if value is not None]
-
-
-def plan_list(source: str, key: bytes, k: int) -> Plan[Recommendations]:
-    """Plan one list under one key, without any fall-back; empty if there is none."""
-    return top_up(_parsed([source], (yield [("GET", key)])), k)
-
-
-def plan_offers(keys: Keys, user: str, now_ms: int) -> Plan[list[Offer]]:
-    """Plan a user's offers that have not ended by ``now_ms`` (ms UTC), best first."""
-    (value,) = yield [("GET", keys.offers(user))]
-    return parse_offers(value).live(now_ms) if value is not None else []
-
-
-def plan_profile(keys: Keys, user: str) -> Plan[dict[str, str]]:
-    """Plan a user's profile; empty for an unknown user."""
-    (fields,) = yield [("HGETALL", keys.profile(user))]
-    return parse_profile(fields)
-
-
-class Client:
-    """Async reader for a frontend: at most two round trips per call, one for a user with a full list.
-
-    Parameters
-    ----------
-    url
-        As for :meth:`stream.store.RedisStore.connect`: server, TLS, unix socket or cluster.
-    prefix
-        The writer's prefix.
-    timeout
-        Seconds a round trip may take, connecting included.
+class Client(Reader):
+    """Async reader: at most three round trips per call, one or two for a user with a full list; see `Reader`.
 
     Notes
     -----
-    Every method raises ``UnavailableError`` when Redis does not answer in time, ``ConfigurationError`` when it refuses
-    the login or the command, ``BadInputError`` when a value is not of this contract version.
+    Unless `strict`, nothing that Redis does or does not do raises: what is shared is answered from memory, the rest is
+    empty, and ``fault`` says so, in the list and in the client. With it, ``UnavailableError`` when Redis does not
+    answer in time, ``ConfigurationError`` when it refuses the login or the command, ``BadInputError`` when a value is
+    not of this contract version. A caller's own mistake (k < 1, an empty user) is always a ``BadInputError``.
 
     Examples
     --------
@@ -129,48 +48,58 @@ class Client:
     ...         return (await client.recommendations(user, placement="home", k=8)).items
     """
 
-    def __init__(self, url: str = "redis://127.0.0.1:6379/0", *, prefix: str = "rv", timeout: float = 1.0) -> None:
-        self.keys = Keys(prefix)
-        self._timeout = timeout
-        plain, cluster = split_url(url)
-        kind: type[Redis] | type[RedisCluster] = RedisCluster if cluster else Redis
-        try:
-            # one more try: a pooled connection may have died since it was last used
-            self._redis = kind.from_url(plain, protocol=2, retry=Retry(NoBackoff(), 1))
-        except (ValueError, TypeError, RedisError) as error:
-            raise ConfigurationError(f"bad Redis address: {error}") from error
+    _redis: AsyncRedis | AsyncRedisCluster | None = None
+    tracker: AsyncTracker | None = None
 
     async def recommendations(
-        self, user: str, placement: str | None = None, k: int = 20, exclude: Collection[str] = ()
+        self,
+        user: str,
+        placement: str | None = None,
+        k: int = 20,
+        exclude: Collection[str] = (),
+        category: str | None = None,
     ) -> Recommendations:
-        """Read the list for a user, known or not: at most k items, best first, without the excluded ones.
+        """Read the list for a user, known or not: at most k items, best first, none excluded, none hidden.
 
-        A list shorter than k is topped up from the next of ``recs:<placement>``, ``recs``, ``trending:segment:<n>``,
-        ``trending:all``; ``source`` says where it began.
+        A list shorter than k is topped up from the next of ``recs:<placement>``, ``recs``, ``trending:segment:<n>``
+        (with a category ``trending:category:<c>``), ``trending:all``; ``source`` says where it began. A login that may
+        not read profiles is given no segment's.
         """
-        return await self._run(plan_recommendations(self.keys, user, placement, k, exclude))
+        wish = self._wish(placement=placement, k=k, exclude=exclude, category=category)
+        return await self._run(self._of_recommendations(user, wish))
 
     async def offers(self, user: str, now: int | None = None) -> list[Offer]:
         """Read the offers of a user that have not ended by ``now`` (ms UTC, default the wall clock), best first."""
-        return await self._run(plan_offers(self.keys, user, time.time_ns() // 1_000_000 if now is None else now))
+        return await self._run(self._of_offers(user, now))
 
     async def profile(self, user: str) -> dict[str, str]:
         """Read what is known of a user, as text by field; empty for an unknown user."""
-        return await self._run(plan_profile(self.keys, user))
+        return await self._run(self._of_profile(user))
 
     async def similar(self, item: str, k: int = 20) -> Recommendations:
         """Read at most k neighbours of an item, best first; empty for an unknown item."""
-        return await self._run(plan_list("similar", self.keys.similar(item), k))
+        return await self._run(self._of_list("similar", self.keys.similar(item), k))
 
     async def trending(
         self, category: str | None = None, segment: int | str | None = None, k: int = 20
     ) -> Recommendations:
         """Read at most k popular items, best first: of everybody, of a category, or of a segment."""
-        return await self._run(plan_list("trending", self.keys.trending(category=category, segment=segment), k))
+        return await self._run(self._of_list("trending", self.keys.trending(category=category, segment=segment), k))
+
+    async def items(self, items: Sequence[str]) -> dict[str, ItemDetails]:
+        """Read what the catalogue says of some items, by id; those it does not know are left out."""
+        return await self._run(self._of_items(items))
+
+    async def explanations(self, recs: Recommendations, templates: Templates = ENGLISH) -> list[str]:
+        """Say why each item of a list is recommended; see `stream.explanations`."""
+        return await self._run(self._of_explanations(recs, templates))
 
     async def close(self) -> None:
         """Close the connections; harmless when done already."""
-        await self._redis.aclose()
+        if self.tracker is not None:
+            await self.tracker.close()
+        if self._redis is not None:
+            await self._redis.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,25 +107,144 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, plan: Plan[T]) -> T:
-        commands = next(plan)
-        while True:
-            replies = await self._ask(commands)
-            try:
-                commands = plan.send(replies)
-            except StopIteration as done:
-                answer: T = done.value
-                return answer
+    async def _run(self, make: Callable[[], Plan[T]]) -> T:
+        if self._away():
+            return self._remembered(make)
+        plan = make()
+        try:
+            commands = next(plan)
+            while True:
+                commands = plan.send(await self._ask(commands))
+        except StopIteration as done:
+            answer: T = done.value
+        except RivuletError as error:
+            return self._fall_back(make, error)
+        self.fault = ""
+        return answer
 
-    async def _ask(self, commands: list[Command]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Command]) -> Replies:
+        if self._tracked:
+            self.tracker = self.tracker or AsyncTracker(self.cache, self._url)
+            self.tracker.poll()
+        trip = self._trip(commands)
+        return self._replies(trip, await self._exchange(trip.wire) if trip.wire else [])
+
+    async def _exchange(self, wire: Sequence[Own]) -> list[Any]:
         try:
             async with asyncio.timeout(self._timeout):
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for command in commands:
+                async with self._connected().pipeline(transaction=False) as pipeline:
+                    for command in wire:
                         pipeline.execute_command(*command)
-                    return await pipeline.execute()
-        except (AuthenticationError, ResponseError) as error:
-            raise ConfigurationError(f"Redis refused to answer: {error}") from error
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {self._timeout:g} s"
-            raise UnavailableError(f"Redis does not answer: {reason}") from error
+                    return permitted(wire, await pipeline.execute(raise_on_error=False))
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise self._told(error) from error
+
+    def _connected(self) -> AsyncRedis | AsyncRedisCluster:
+        if self._redis is None:
+            kind: type[AsyncRedis] | type[AsyncRedisCluster] = AsyncRedisCluster if self._cluster else AsyncRedis
+            # one more try: a pooled connection may have died since it was last used
+            self._redis = kind.from_url(self._url, protocol=2, retry=AsyncRetry(NoBackoff(), 1))
+        return self._redis
+
+
+class SyncClient(Reader):
+    """The same for programs without an event loop (Django, Flask, scripts); may be shared by threads.
+
+    Examples
+    --------
+    >>> def page(user: str) -> list[str]:
+    ...     with SyncClient("redis://127.0.0.1:6379/0") as client:
+    ...         return client.recommendations(user, placement="home", k=8).items
+    """
+
+    _redis: redis.Redis | redis.RedisCluster | None = None
+    tracker: SyncTracker | None = None
+
+    def recommendations(
+        self,
+        user: str,
+        placement: str | None = None,
+        k: int = 20,
+        exclude: Collection[str] = (),
+        category: str | None = None,
+    ) -> Recommendations:
+        """See `Client.recommendations`."""
+        wish = self._wish(placement=placement, k=k, exclude=exclude, category=category)
+        return self._run(self._of_recommendations(user, wish))
+
+    def offers(self, user: str, now: int | None = None) -> list[Offer]:
+        """See `Client.offers`."""
+        return self._run(self._of_offers(user, now))
+
+    def profile(self, user: str) -> dict[str, str]:
+        """See `Client.profile`."""
+        return self._run(self._of_profile(user))
+
+    def similar(self, item: str, k: int = 20) -> Recommendations:
+        """See `Client.similar`."""
+        return self._run(self._of_list("similar", self.keys.similar(item), k))
+
+    def trending(self, category: str | None = None, segment: int | str | None = None, k: int = 20) -> Recommendations:
+        """See `Client.trending`."""
+        return self._run(self._of_list("trending", self.keys.trending(category=category, segment=segment), k))
+
+    def items(self, items: Sequence[str]) -> dict[str, ItemDetails]:
+        """See `Client.items`."""
+        return self._run(self._of_items(items))
+
+    def explanations(self, recs: Recommendations, templates: Templates = ENGLISH) -> list[str]:
+        """See `Client.explanations`."""
+        return self._run(self._of_explanations(recs, templates))
+
+    def close(self) -> None:
+        """Close the connections; harmless when done already."""
+        if self.tracker is not None:
+            self.tracker.close()
+        if self._redis is not None:
+            self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, make: Callable[[], Plan[T]]) -> T:
+        if self._away():
+            return self._remembered(make)
+        try:
+            answer = run_on(make(), self._ask)
+        except RivuletError as error:
+            return self._fall_back(make, error)
+        self.fault = ""
+        return answer
+
+    def _ask(self, commands: Sequence[Command]) -> Replies:
+        if self._tracked:
+            with self._lock:
+                self.tracker = self.tracker or SyncTracker(self.cache, self._url, self._timeout)
+            self.tracker.poll()
+        trip = self._trip(commands)
+        return self._replies(trip, self._exchange(trip.wire) if trip.wire else [])
+
+    def _exchange(self, wire: Sequence[Own]) -> list[Any]:
+        try:
+            with self._connected().pipeline(transaction=False) as pipeline:
+                for command in wire:
+                    pipeline.execute_command(*command)
+                return permitted(wire, pipeline.execute(raise_on_error=False))
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise self._told(error) from error
+
+    def _connected(self) -> redis.Redis | redis.RedisCluster:
+        with self._lock:
+            if self._redis is None:
+                kind: type[redis.Redis] | type[redis.RedisCluster] = (
+                    redis.RedisCluster if self._cluster else redis.Redis
+                )
+                waits = {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
+                again = Retry(
+                    NoBackoff(), 1, (redis.ConnectionError,)
+                )  # not after a timeout: it would take twice as long
+                self._redis = kind.from_url(self._url, protocol=2, retry=again, **waits)
+            return self._redis

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
+import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_name  # type: ignore[import-untyped]  # no py.typed
 
 from models.neighbour_rows import NO_ROW
 from models.offers import load_offers
@@ -43,6 +47,22 @@ def compile_kernels(progress: Callable[[str], None] = lambda _: None) -> None:
     About 30 s of one core the first time after an update, under 1 s from the cache.
     """
     asyncio.run(_run(progress))
+    with suppress(OSError):  # a cache that cannot be written is no cache, but no fault either
+        _mark().touch()
+
+
+def are_kernels_compiled() -> bool:
+    """Whether `compile_kernels` has come to its end with these sources, this Numba and this processor."""
+    return _mark().exists()
+
+
+def kernel_cache() -> Path:
+    """Folder of the compiled kernels."""
+    return Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]  # set at import by numba
+
+
+def _mark() -> Path:
+    return kernel_cache() / f"complete-{numba.__version__}-{get_host_cpu_name()}"
 
 
 async def _run(progress: Callable[[str], None]) -> None:

@@ -127,6 +127,8 @@ class _Tagged(msgspec.Struct):
     control: str  # required here; msgspec lets a tag be absent
 
 
+_NAME: Final = b'"event_name"'
+_NAMELESS: Final = _Event()
 _decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(_Event).decode
 _decode_anyway: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
 _encode_event: Final = msgspec.json.Encoder().encode
@@ -136,13 +138,15 @@ _decode_array: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
 
 
-def decode(records: Sequence[Record]) -> Batch:
+def decode(records: Sequence[Record], most: int | None = None) -> Batch:
     """Decode and validate one fetch.
 
     Parameters
     ----------
     records
         Records of one partition, in offset order.
+    most
+        Most events of one record; a record with more is a dead letter as a whole. None: as many as fit.
 
     Returns
     -------
@@ -161,13 +165,16 @@ def decode(records: Sequence[Record]) -> Batch:
             reason = "too_large" if value else "empty"
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
             continue
+        if _NAME not in value:  # not simply ours: spares a failing attempt, which is dear
+            _take_other(record, value, batch, take, most)
+            continue
         try:
             event = _decode_event(value)
         except UNREADABLE:
-            _take_other(record, value, batch, take)
+            _take_other(record, value, batch, take, most)
             continue
         if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
-            _take_other(record, value, batch, take)
+            _take_other(record, value, batch, take, most)
             continue
         try:
             take(event, record, 0, value)
@@ -189,7 +196,7 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
     )
 
 
-def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
+def _take_other(record: Record, value: bytes, batch: Batch, take: Take, most: int | None) -> None:
     """Judge what is not simply an event of ours: a batch, a control record, another shape, or a dead letter."""
     if value.lstrip()[:1] == b"[":
         shape, marks = None, None
@@ -213,6 +220,15 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take) -> None:
     if elements is None:
         _take_shape(record, 0, value, shape, batch, take, record.headers)
         return
+    if most is not None and len(elements) > most:
+        batch.dead.append(_letter(record, 0, "too_large", f"{len(elements)} events, at most {most}", value))
+    else:
+        _take_elements(record, value, elements, batch, take)
+
+
+def _take_elements(
+    record: Record, value: bytes, elements: Sequence[bytes | msgspec.Raw], batch: Batch, take: Take
+) -> None:
     if not elements or len(elements) > MAX_ELEMENTS:
         detail = f"a batch of {len(elements)} events, at most {MAX_ELEMENTS}" if elements else "a batch without events"
         batch.dead.append(_letter(record, 0, "too_many" if elements else "empty", detail, value))
@@ -274,7 +290,7 @@ def _control(value: bytes) -> Control | None:
 
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
-        event = _decode_event(value)
+        event = _decode_event(value) if _NAME in value else _NAMELESS
         if event.event_name:
             take(event, record, index, value)
             return

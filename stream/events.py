@@ -21,8 +21,11 @@ MAX_RECORD_ITEMS: Final = 10_000  # of all events of a record together; what fol
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
 # Far above any price, far below float32's end: a sum of such amounts stays finite, whatever a shop sends.
-Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
-Count = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # of an item: what is returned is a refund, not less than nothing
+MAX_AMOUNT: Final = 1e12
+Amount = Annotated[float, msgspec.Meta(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+Count = Annotated[
+    float, msgspec.Meta(ge=0, le=MAX_AMOUNT)
+]  # of an item: what is returned is a refund, not less than nothing
 Grant = Literal["granted", "denied"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

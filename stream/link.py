@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Final
 
@@ -73,6 +74,11 @@ class Link:
             cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
             if isinstance(cause, AuthenticationError | AuthorizationError | ResponseError):
                 raise ConfigurationError(f"Redis refused the login or database: {cause}") from error
+            if isinstance(untrusted := error.__context__, ssl.SSLCertVerificationError):
+                raise ConfigurationError(
+                    f"Redis shows a certificate that is not trusted ({untrusted.verify_message}): see RIVULET_REDIS_CA"
+                    " and RIVULET_REDIS_CHECK_HOSTNAME"
+                ) from error
             raise OSError(str(error)) from error
         self._parser = hiredis.Reader()
 

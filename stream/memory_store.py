@@ -44,7 +44,7 @@ class MemoryStore:
     def _execute(self, verb: bytes, key: bytes, *rest: bytes) -> Reply:
         if verb == b"SET":
             self._values[key] = rest[0]
-            self._ends[key] = self._now() + int(rest[2])
+            self._ends[key] = self._now() + int(rest[2]) if rest[1:] else math.inf
             return b"OK"
         current = self._alive(key)
         if verb == b"DEL":
@@ -86,7 +86,8 @@ class MemoryStore:
 
     def ttl(self, key: bytes) -> float | None:
         """Seconds a key has left; None when it does not end or does not exist."""
-        return self._ends[key] - self._now() if self._alive(key) is not None and key in self._ends else None
+        end = self._ends.get(key, math.inf) if self._alive(key) is not None else math.inf
+        return None if end == math.inf else end - self._now()
 
     def __iter__(self) -> Iterator[bytes]:
         """Keys that are alive, in the order they were first written."""

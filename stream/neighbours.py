@@ -81,7 +81,7 @@ class Neighbours:
             return
         self._keep_up()
         owned = np.zeros(space.partitions, dtype=np.bool_)
-        owned[list(space.owned)] = True
+        owned[[partition for partition in space.owned if partition < len(owned)]] = True  # more may have been added
         now = self._clock()
         self._fetches += 1
         since = now - MAX_AGE_S

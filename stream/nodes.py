@@ -84,7 +84,11 @@ class Nodes:
 
     async def run_ids(self) -> list[str]:
         """Identity of the running server, or of all masters; raises as `greet`."""
-        return sorted([await self._run_id(node) for node in set(self._slots) or {self.seed}])
+        return sorted([await self._run_id(node) for node in self.masters()])
+
+    def masters(self) -> list[Node]:
+        """The servers that own keys, as far as is known."""
+        return sorted(set(self._slots) or {self.seed})
 
     async def refresh(self, attempt: int) -> None:
         """Make the next round see the world anew: fresh connections, or a fresh map of the cluster."""
@@ -105,8 +109,8 @@ class Nodes:
         for link in self._links.values():
             await link.close()
 
-    async def _ask(self, node: Node, *parts: bytes) -> Reply:
-        """One command to one node, once."""
+    async def ask(self, node: Node, *parts: bytes) -> Reply:
+        """One command to one node, once; raises as `greet`."""
         (reply,) = await self.link(node).exchange([pack(*parts)])
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).partition(" ")[0] in PASSING:
@@ -115,12 +119,12 @@ class Nodes:
         return reply
 
     async def _run_id(self, node: Node) -> str:
-        info: bytes = await self._ask(node, b"INFO", b"server")
+        info: bytes = await self.ask(node, b"INFO", b"server")
         return next(line[7:].decode() for line in info.splitlines() if line.startswith(b"run_id:"))
 
     async def _learn_slots(self, node: Node) -> None:
         """Ask a node who owns which slot; forget the connections to nodes that own none."""
-        ranges = await self._ask(node, b"CLUSTER", b"SLOTS")
+        ranges = await self.ask(node, b"CLUSTER", b"SLOTS")
         slots = list(self._slots)
         for first, last, master, *_ in ranges:
             host = (master[0] or b"").decode()

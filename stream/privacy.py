@@ -6,7 +6,6 @@ import asyncio
 from typing import Final
 
 import msgspec
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.answers import Exported, Forgotten, parse_answer
 from stream.decoding import DeadLetter, decode_request
@@ -16,6 +15,7 @@ from stream.kafka import careful_producer
 from stream.keys import Keys, parse_profile
 from stream.producer import Draft
 from stream.progress import Progress
+from stream.redis_address import redis_address
 from stream.resp import WriteBatch
 from stream.settings import Settings
 from stream.store import RedisStore
@@ -58,8 +58,6 @@ async def ask(settings: Settings, request: Request, timeout_s: float) -> Forgott
         raise UnavailableError(
             f"no answer within {timeout_s:g} s: is a worker running? What was published is carried out when one runs"
         ) from None
-    except KafkaError as error:
-        raise UnavailableError(f"Kafka at {settings.kafka} did not take the request: {error!r}") from error
 
 
 async def _answer(store: RedisStore, key: bytes, request: str) -> Forgotten | Exported:
@@ -77,7 +75,7 @@ async def kept_in_redis(settings: Settings, user: str) -> dict[str, msgspec.Raw 
     """A user's keys in Redis, by their last part, as they stand there."""
     keys = Keys(settings.prefix)
     names = {"recs": keys.recs(user), "offers": keys.offers(user)}
-    store = await RedisStore.connect(settings.redis)
+    store = await RedisStore.connect(redis_address(settings))
     try:
         values = await store.get(list(names.values()))
         profile = await store.hgetall(keys.profile(user))

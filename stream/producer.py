@@ -23,6 +23,8 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
 )
 
 from models.hashing import partition_of
+from stream.adapters.cloudevents import Headers
+from stream.contact import why_not
 from stream.decoding import decode
 from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
 from stream.events import MAX_RECORD_BYTES, Event
@@ -51,7 +53,7 @@ class Draft(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes
-    headers: tuple[()] = ()
+    headers: Headers = ()
 
 
 class EventProducer:
@@ -132,7 +134,10 @@ class EventProducer:
             metadata = await self._kafka.client.fetch_all_metadata()
         except (KafkaError, OSError) as error:
             await self._kafka.stop()
-            raise self._explained(error) from error
+            security = {
+                name: value for name, value in self._options.items() if name.startswith(("security_", "ssl_", "sasl_"))
+            }
+            raise await why_not(self._bootstrap, **security) from error
         self._partitions = len(metadata.partitions_for_topic(self._topic) or ())
         if not self._partitions:
             await self._kafka.stop()
@@ -256,7 +261,9 @@ class EventProducer:
     def _explained(self, error: Exception) -> RivuletError:
         """Turn aiokafka's error into one line that says what to do."""
         if isinstance(error, UnknownTopicOrPartitionError):
-            return ConfigurationError(f"topic {self._topic} does not exist: run `rivulet topics` to create it")
+            return ConfigurationError(
+                f"topic {self._topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
+            )
         if isinstance(error, _REFUSALS):
             return ConfigurationError(
                 f"Kafka at {self._bootstrap} refuses to take events: {error or type(error).__name__}"

@@ -10,9 +10,11 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.errors import ConfigurationError, UnavailableError
+from stream.contact import why_not
+from stream.errors import ConfigurationError
 from stream.kafka import client_options
 from stream.keys import Keys
+from stream.redis_address import redis_address
 from stream.settings import Settings
 from stream.store import RedisStore
 
@@ -33,17 +35,16 @@ class Progress:
         self._meta = Keys(settings.prefix).meta
 
     async def __aenter__(self) -> Self:
-        self.store = await RedisStore.connect(self._settings.redis)
+        self.store = await RedisStore.connect(redis_address(self._settings))
         self._consumer: Any = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka, enable_auto_commit=False, **client_options(self._settings)
         )
         try:
             await self._consumer.start()
         except (KafkaError, OSError) as error:
+            await self._consumer.stop()
             await self.store.close()
-            raise UnavailableError(
-                f"Kafka at {self._settings.kafka} does not answer: is RIVULET_KAFKA right?"
-            ) from error
+            raise await why_not(self._settings.kafka, **client_options(self._settings)) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -60,7 +61,9 @@ class Progress:
         """
         topic = self._settings.topic(role)
         if topic not in await self._consumer.topics():
-            raise ConfigurationError(f"topic {topic} does not exist: run `rivulet topics` to create it")
+            raise ConfigurationError(
+                f"topic {topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
+            )
         await self._consumer._client.add_topic(topic)
         partitions = [TopicPartition(topic, p) for p in sorted(self._consumer.partitions_for_topic(topic) or ())]
         found: Mapping[Any, int] = await self._consumer.end_offsets(partitions)

@@ -120,10 +120,13 @@ class WriteBatch(Commands):
         """Keys written or deleted."""
         return len(self.frames) - len(self.expiries)
 
-    def set(self, key: bytes, value: bytes, ttl_s: int) -> None:
-        """Set a string that lives ``ttl_s`` seconds (at least 1, else ``ValueError``)."""
+    def set(self, key: bytes, value: bytes, ttl_s: int | None) -> None:
+        """Set a string that lives ``ttl_s`` seconds (at least 1, else ``ValueError``; None: for ever)."""
+        if ttl_s is None:
+            return self.add(b"SET", key, value)
         head = b"*5\r\n$3\r\nSET"
         self.frames.append(b"".join((head, _size(len(key)), key, _size(len(value)), value, _expiry(ttl_s))))
+        return None
 
     def set_all(self, frames: Sequence[bytes]) -> None:
         """Append ``SET`` commands that `stream.framing` has packed."""

@@ -1,4 +1,7 @@
-"""Settings: from flags, then the environment (``RIVULET_*``), then the defaults; ``rivulet settings`` prints them."""
+"""Settings: from flags, then the environment (``RIVULET_*``), then a file, then the defaults.
+
+``rivulet settings`` prints them with their sources.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stream.events import MAX_RECORD_BYTES
+from stream.settings_file import file_source
 
 Positive = Annotated[float, Field(gt=0)]
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
@@ -57,6 +63,25 @@ class Settings(BaseSettings):
     ready_records: int = Field(10_000, ge=0, description="Most records a partition may lag on a ready worker")
     web_host: str = Field("127.0.0.1", description="Address of the worker's web port; it has no login")
     web_port: int = Field(6066, ge=0, le=65_535, description="The worker's web port; 0 = none")
+    gateway_host: str = Field("127.0.0.1", description="Address of `rivulet gateway`; elsewhere write keys are needed")
+    gateway_port: int = Field(6080, ge=1, le=65_535, description="Port of `rivulet gateway`")
+    gateway_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Write keys as `source:key,...` (environment only); * = anybody may write",
+    )
+    gateway_origins: str = Field("", description="Origins whose pages may write, comma-separated; * = all")
+    gateway_bytes: int = Field(
+        MAX_RECORD_BYTES, ge=1_024, le=MAX_RECORD_BYTES, description="Most bytes of a request, unpacked"
+    )
+    gateway_events: int = Field(500, ge=1, le=10_000, description="Most events of a request")
+    gateway_rate: float = Field(1_000.0, ge=0, description="Events per second and client address; 0 = no limit")
+    gateway_key_rate: float = Field(0.0, ge=0, description="Events per second and write key; 0 = no limit")
+    gateway_proxies: int = Field(
+        0, ge=0, le=10, description="Own proxies in front, whose X-Forwarded-For is believed for the client address"
+    )
+    gateway_queue_mb: int = Field(64, ge=4, description="MiB of requests read or waiting for Kafka; above it 503")
+    gateway_ack_s: Positive = Field(10.0, description="How long a request waits for Kafka's acknowledgement")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log lines shown")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Log lines as JSON or for people; auto = for people on a terminal, else JSON"
@@ -68,12 +93,40 @@ class Settings(BaseSettings):
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Security protocol towards Kafka"
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="SASL mechanism, with a SASL protocol"
     )
     kafka_username: str = Field("", description="SASL user name")
     kafka_password: SecretStr = Field(SecretStr(""), description="SASL password (environment only)")
+    kafka_token_file: Path | None = Field(
+        None, description="File with the token for OAUTHBEARER, read at each login; something else keeps it fresh"
+    )
     kafka_ca: Path | None = Field(None, description="CA file for TLS; none = the system's")
+    kafka_certificate: Path | None = Field(None, description="Client certificate for TLS (PEM)")
+    kafka_key: Path | None = Field(None, description="Its private key (PEM), if it is not in the same file")
+    kafka_key_password: SecretStr = Field(SecretStr(""), description="Password of that key (environment only)")
+    kafka_check_hostname: bool = Field(True, description="Whether the broker's certificate must name its host")
+
+    redis_username: str = Field("", description="Redis user (ACL); none = the one in the URL, or the default user")
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="Redis password; none = the one in the URL (environment only)"
+    )
+    redis_ca: Path | None = Field(None, description="CA file for rediss://; none = the system's")
+    redis_certificate: Path | None = Field(None, description="Client certificate for rediss:// (PEM)")
+    redis_key: Path | None = Field(None, description="Its private key (PEM), if it is not in the same file")
+    redis_check_hostname: bool = Field(True, description="Whether Redis' certificate must name its host")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file, in this order."""
+        return init_settings, env_settings, file_source(settings_cls)
 
     def topic(self, role: str) -> str:
         """Name of a topic by its role (``dlq`` is ``events.dlq``)."""

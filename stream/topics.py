@@ -13,14 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]  # no py.typed
+    ConfigResource,
+    ConfigResourceType,
+)
 from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
-    AuthenticationFailedError,
     KafkaError,
     TopicAlreadyExistsError,
     for_code,
 )
 
-from stream.errors import ConfigurationError, UnavailableError
+from stream.contact import dial, why_not
+from stream.errors import ConfigurationError
 
 DAY_MS: Final = 86_400_000
 MB: Final = 1_048_576
@@ -204,6 +208,16 @@ async def create(bootstrap: str, topics: Sequence[Topic], replication: int | Non
     return [topic.name for topic in missing]
 
 
+async def configurations(bootstrap: str, topics: Sequence[Topic], **security: Any) -> dict[str, dict[str, str]]:
+    """Configuration of each topic by name, as the broker tells it; those that may not be seen are missing."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    async with _admin(bootstrap, security) as admin:
+        answers = await admin.describe_configs(resources)
+    return {
+        row[3]: {entry[0]: entry[1] for entry in row[4]} for answer in answers for row in answer.resources if not row[0]
+    }
+
+
 async def _visible(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[str, int]:
     """Partition counts once all topics are known: a broker answers for a moment as if a new topic did not exist."""
     async with asyncio.timeout(VISIBLE_S):
@@ -216,16 +230,13 @@ async def _visible(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[
 
 @asynccontextmanager
 async def _admin(bootstrap: str, security: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    (await dial(bootstrap, **security)).close()
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000, **security)
     try:
         await admin.start()
         yield admin
-    except (AuthenticationFailedError, ValueError) as error:
-        raise ConfigurationError(f"Kafka at {bootstrap} refused these credentials: {error}") from error
     except (TimeoutError, KafkaError, OSError) as error:
-        raise UnavailableError(
-            f"Kafka at {bootstrap} does not answer: is it running, is RIVULET_KAFKA right?"
-        ) from error
+        raise await why_not(bootstrap, **security) from error
     finally:
         await admin.close()
 

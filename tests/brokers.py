@@ -193,6 +193,8 @@ class KafkaBroker(Server):
         Broker properties that replace or add to the defaults below.
     """
 
+    _format: Sequence[str] = ()  # more arguments for the tool that makes the storage folder
+
     def __init__(self, settings: Mapping[str, str | int] | None = None) -> None:
         self._jars = kafka_jars()
         super().__init__()
@@ -232,7 +234,7 @@ class KafkaBroker(Server):
             cluster = (
                 base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
             )  # never "-...": an option
-            arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config)]
+            arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config), *self._format]
             subprocess.run(self._java("-XX:TieredStopAtLevel=1", *arguments), check=True, capture_output=True)
         return super().start(timeout)
 

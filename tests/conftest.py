@@ -16,8 +16,9 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
+from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
 
-KAFKA_FIXTURES = {"kafka", "kafka_broker"}
+KAFKA_FIXTURES = {"kafka", "kafka_broker", "secure_kafka"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,13 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kafka)
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
-Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster)
+Server = TypeVar("Server", KafkaBroker, RedisServer, RedisCluster, SecureKafka, SecureRedis)
 
 
 @contextmanager
@@ -42,9 +43,15 @@ def _own(kind: Callable[[], Server]) -> Iterator[Server]:
     try:
         server = kind()
     except MissingPartError as error:
-        _missing(str(error))
-    with server:
+        missing(str(error))
+    try:
+        server.start()
+    except MissingPartError as error:
+        missing(str(error))
+    try:
         yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +97,30 @@ def redis_cluster() -> Iterator[RedisCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """An authority of our own and what it has signed."""
+    made = Certificates()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(certificates: Certificates) -> Iterator[SecureKafka]:
+    """A broker with TLS, logins and the README's access lists."""
+    with _own(lambda: SecureKafka(certificates, KAFKA_USERS)) as broker:
+        for command in readme_acls("console"):
+            broker.allow(command)
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def secure_redis(certificates: Certificates) -> Iterator[SecureRedis]:
+    """A Redis with TLS and the README's access lists."""
+    with _own(lambda: SecureRedis(certificates, readme_acls("text"))) as server:
+        yield server
+
+
 @pytest.fixture
 def topic_prefix() -> str:
     """A prefix for topics, groups and keys that no other test uses."""
@@ -101,5 +132,5 @@ def data() -> Path:
     """Folder of the event recordings: ``RIVULET_DATA``, else ``shared/data`` beside the repository."""
     folder = Path(os.environ.get("RIVULET_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        _missing(f"no event recordings at {folder} (set RIVULET_DATA)")
+        missing(f"no event recordings at {folder} (set RIVULET_DATA)")
     return folder

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from models.evaluation import Stream, prepare
+from models.text_features import Facts
 
 Touch = tuple[int, int, int]  # key, item, seconds since the touch before
 
@@ -14,10 +15,11 @@ ITEM_IDS = [f"i{(7 * n) % 10}" for n in range(10)]  # text order is not index or
 SINCE = 1_000_000_000
 
 
-def stream_of(touches: list[Touch], start: float = 0.0) -> Stream:
+def stream_of(touches: list[Touch], start: float = 0.0, facts: tuple[Facts, ...] = ()) -> Stream:
     key, item, gap = (np.array(column, dtype=np.int64) for column in zip(*touches, strict=True)) if touches else NONE
     ones = np.ones(len(key), dtype=np.float32)
-    return prepare(key.astype(np.int32), item.astype(np.int32), SINCE + np.cumsum(gap), ones, ITEM_IDS, start)
+    columns = (key.astype(np.int32), item.astype(np.int32), SINCE + np.cumsum(gap), ones, ITEM_IDS)
+    return prepare(*columns, start, facts=facts)
 
 
 NONE = (np.empty(0, dtype=np.int64),) * 3

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[import-untyped]  # no py.typed
+from pydantic import SecretStr
 
 from models.hashing import partition_of
 from models.neighbour_rows import NeighbourRows
@@ -44,8 +45,9 @@ compile_once = functools.cache(compile_kernels)
 
 def environment(settings: Settings, **changes: str) -> dict[str, str]:
     """Settings as environment variables; `changes` are names of settings with raw values."""
-    dumped = settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca", "snapshot_key"}) | changes
-    return {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
+    values = {name: value for name, value in settings if value is not None}
+    shown = {k: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for k, v in values.items()}
+    return {f"RIVULET_{name.upper()}": value for name, value in (shown | changes).items()}
 
 
 class WorkerProcess(Child):

@@ -5,39 +5,40 @@ Source: https://support.google.com/analytics/answer/7029846
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 import msgspec
 
-from stream.adapters.common import Ident, Stamp, Word, moment, text
+from stream.adapters.common import Ident, Refused, Stamp, Word, moment, text
 from stream.adapters.ga4 import LooseItem, Parameters, event_of
-from stream.events import Amount, Consent, Event, TrafficSource
+from stream.events import MAX_AMOUNT, Amount, Consent, Event, TrafficSource
 
 _GRANTS: Final[dict[str | None, Literal["granted", "denied"]]] = {"Yes": "granted", "No": "denied"}
 
 
-class _Value(msgspec.Struct):
+class _Value(msgspec.Struct, gc=False):
     string_value: str | None = None
     int_value: int | None = None
     float_value: float | None = None
     double_value: float | None = None
 
 
-class _Param(msgspec.Struct):
+class _Param(msgspec.Struct, gc=False):
     key: str
     value: _Value
 
 
-class _Ecommerce(msgspec.Struct):
+class _Ecommerce(msgspec.Struct, gc=False):
     transaction_id: Word = None
     purchase_revenue: Amount | None = None
 
 
-class _Privacy(msgspec.Struct):
+class _Privacy(msgspec.Struct, gc=False):
     analytics_storage: str | None = None
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     event_name: Ident = None
     event_timestamp: Stamp = None
     event_params: list[_Param] = []
@@ -74,13 +75,32 @@ def adapt(value: bytes) -> Event:
 
 
 def _parameters(sent: list[_Param]) -> Parameters:
-    """Those that we know."""
-    found: dict[str, str | int | float] = {}
+    """Those that we know; GA4 makes a number of every text that looks like one, also of what was searched for."""
+    found = Parameters()
     for param in sent:
-        if param.key in _PARAMETERS:
-            value = param.value
-            for known in (value.string_value, value.int_value, value.double_value, value.float_value):
-                if known is not None:
-                    found[_PARAMETERS[param.key]] = known
-                    break
-    return msgspec.convert(found, Parameters, strict=False)
+        name = _PARAMETERS.get(param.key)
+        if name is None or (said := _said(param.value)) is None:
+            continue
+        if name == "value":
+            found.value = _amount(said)
+        else:
+            setattr(found, name, str(said))
+    return found
+
+
+def _said(value: _Value) -> str | float | None:
+    if value.string_value is not None:
+        return value.string_value
+    if value.int_value is not None:
+        return value.int_value
+    return value.double_value if value.double_value is not None else value.float_value
+
+
+def _amount(said: str | float) -> float:
+    try:
+        amount = float(said)
+    except ValueError:
+        amount = math.nan
+    if not abs(amount) <= MAX_AMOUNT:
+        raise Refused("schema", f"value is {str(said)[:40]!r}, no number or too large")
+    return amount

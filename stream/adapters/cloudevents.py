@@ -9,7 +9,6 @@ Source: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -23,7 +22,7 @@ Headers = Sequence[tuple[str, bytes]]
 _PREFIX: Final = "ce_"
 
 
-class _Attributes(msgspec.Struct):
+class _Attributes(msgspec.Struct, gc=False):
     type: Id
     source: str
     id: Id
@@ -62,7 +61,7 @@ def adapt(value: bytes, other: Callable[[bytes], Event | None]) -> Event:
     if event.data_base64 is not None:
         try:
             return _completed(base64.b64decode(event.data_base64, validate=True), event, other)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or a plain one for text that is not ASCII
             raise Refused("schema", f"data_base64: {error}") from None
     if event.data is msgspec.UNSET:
         raise Refused("unmapped", "a CloudEvent without data")

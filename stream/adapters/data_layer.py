@@ -15,7 +15,7 @@ from stream.adapters.ga4 import Parameters, event_of
 from stream.events import Amount, Count, Event, Item
 
 
-class _Product(msgspec.Struct):
+class _Product(msgspec.Struct, gc=False):
     id: Ident = None
     name: str | None = None
     category: Word = None
@@ -23,17 +23,17 @@ class _Product(msgspec.Struct):
     quantity: Count | None = None
 
 
-class _Promotion(msgspec.Struct):
+class _Promotion(msgspec.Struct, gc=False):
     id: Word = None
 
 
-class _Field(msgspec.Struct):
+class _Field(msgspec.Struct, gc=False):
     id: Word = None
     revenue: Amount | None = None
     list: str | None = None
 
 
-class _Action(msgspec.Struct, rename="camel"):
+class _Action(msgspec.Struct, gc=False, rename="camel"):
     action_field: _Field | None = None
     products: list[_Product] = []
     promotions: list[_Promotion] = []
@@ -57,7 +57,7 @@ class _Ecommerce(
     impressions: list[_Product] | None = None
 
 
-class _Push(msgspec.Struct):
+class _Push(msgspec.Struct, gc=False):
     ecommerce: _Ecommerce | None = None
     event: Ident = None
     event_id: Ident = None

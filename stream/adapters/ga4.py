@@ -17,7 +17,7 @@ class LooseItem(Item):
     item_category: Word = None  # type: ignore[assignment]
 
 
-class Parameters(msgspec.Struct):
+class Parameters(msgspec.Struct, gc=False):
     """Parameters of an e-commerce event."""
 
     items: list[LooseItem] | None = None

@@ -18,12 +18,12 @@ MOST_EVENTS: Final = 25  # the protocol's own limit; what the events share is re
 _Grant = Literal["GRANTED", "DENIED", "granted", "denied"]
 
 
-class _Consent(msgspec.Struct, omit_defaults=True):
+class _Consent(msgspec.Struct, gc=False, omit_defaults=True):
     ad_personalization: _Grant | None = None
     analytics_storage: _Grant | None = None
 
 
-class _Shared(msgspec.Struct, omit_defaults=True):
+class _Shared(msgspec.Struct, gc=False, omit_defaults=True):
     client_id: Ident = None
     app_instance_id: Ident = None
     user_id: Ident = None
@@ -35,7 +35,7 @@ class _Request(_Shared):
     events: list[msgspec.Raw] = []
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     name: Ident = None
     params: Parameters = msgspec.field(default_factory=Parameters)
     timestamp_micros: Stamp = None

@@ -22,16 +22,16 @@ NAMES: Final = {
 }
 
 
-class _Field(msgspec.Struct):
+class _Field(msgspec.Struct, gc=False):
     name: str
     value: Any = None
 
 
-class _Ranked(msgspec.Struct):
+class _Ranked(msgspec.Struct, gc=False):
     id: Ident = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     event: Literal["interaction", "ranking", "user", "item"]
     id: Ident = None
     timestamp: Stamp = None

@@ -32,7 +32,7 @@ _CALLS: Final = frozenset(("track", "identify", "page", "screen", "alias", "grou
 _METARANK: Final = frozenset(("interaction", "ranking", "user", "item"))
 
 
-class Marks(msgspec.Struct):
+class Marks(msgspec.Struct, gc=False):
     """Fields by which shapes are told apart. `events` and `control` are those of our own batches and controls."""
 
     events: list[msgspec.Raw] | None = None

@@ -41,7 +41,7 @@ NAMES: Final = {
 }
 
 
-class _Product(msgspec.Struct):
+class _Product(msgspec.Struct, gc=False):
     product_id: Ident = None
     sku: Ident = None
     name: str | None = None
@@ -63,13 +63,13 @@ class _Properties(_Product):
     list_id: str | None = None
 
 
-class _Context(msgspec.Struct, rename="camel"):
+class _Context(msgspec.Struct, gc=False, rename="camel"):
     campaign: TrafficSource | None = None
     session_id: Word = None
     traits: dict[str, Any] | None = None
 
 
-class _Call(msgspec.Struct, rename="camel"):
+class _Call(msgspec.Struct, gc=False, rename="camel"):
     type: Literal["track", "identify", "page", "screen", "alias", "group"]
     event: Ident = None
     user_id: Ident = None
@@ -84,7 +84,7 @@ class _Call(msgspec.Struct, rename="camel"):
     channel: str | None = None
 
 
-class _Batch(msgspec.Struct):
+class _Batch(msgspec.Struct, gc=False):
     batch: list[msgspec.Raw]
 
 

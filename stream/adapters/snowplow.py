@@ -31,7 +31,7 @@ _ACTION: Final = "snowplow_ecommerce_action"
 _VENDOR: Final = "com.snowplowanalytics.snowplow.ecommerce"
 
 
-class _Product(msgspec.Struct):
+class _Product(msgspec.Struct, gc=False):
     id: Ident = None
     name: str | None = None
     category: Word = None
@@ -39,7 +39,7 @@ class _Product(msgspec.Struct):
     quantity: Count | None = None
 
 
-class _Money(msgspec.Struct):
+class _Money(msgspec.Struct, gc=False):
     transaction_id: Word = None
     currency: str | None = None
     revenue: Amount | None = None
@@ -47,18 +47,20 @@ class _Money(msgspec.Struct):
     total_value: Amount | None = None
 
 
-class _Known(msgspec.Struct):
+class _Known(msgspec.Struct, gc=False):
     """A promotion or user."""
 
     id: Ident = None
 
 
-class _Action(msgspec.Struct):
+class _Action(msgspec.Struct, gc=False):
     type: Id
     name: Word = None
 
 
-class _Entities(msgspec.Struct, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"):
+class _Entities(
+    msgspec.Struct, gc=False, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"
+):
     """Entities of an event, under the names that enriched events have for them."""
 
     product: list[_Product] = []
@@ -86,7 +88,7 @@ class _Enriched(_Entities, rename=None):
     )
 
 
-class _Tracked(msgspec.Struct):
+class _Tracked(msgspec.Struct, gc=False):
     e: str
     eid: Ident = None
     dtm: Stamp = None
@@ -102,12 +104,12 @@ class _Tracked(msgspec.Struct):
     cx: str | None = None
 
 
-class _SelfDescribing(msgspec.Struct):
+class _SelfDescribing(msgspec.Struct, gc=False):
     schema: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Payload(msgspec.Struct):
+class _Payload(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 import msgspec
 import numpy as np
@@ -14,38 +13,21 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from models.bootstrap import Interval, paired_intervals
-from models.evaluation import Contender, Stream, measure, prepare, reciprocal_ranks
-from stream.errors import BadInputError
-from stream.events import KIND_WEIGHTS
-from stream.recordings import read_table
+from models.evaluation import Contender, Stream, measure, reciprocal_ranks
+from stream.cli.contenders import BY_PARTITION, CONTENDERS, KNOWN, able, bar, load, require, run_of
 
-CONTENDERS: Final = {
-    "covisit": "models.item_similarity",
-    "sknn": "models.session_knn",
-    "popularity": "models.popularity",
-    "sequential_rules": "models.sequential_rules",
-    "blend": "models.blend_ranker",
-}
-PARTS: Final = {f"blend.{part}": part for part in ("covisit", "next", "sessions", "walk", "seen")}
-BY_PARTITION: Final = {"sknn", "blend", *PARTS}  # what visitors of one partition teach, those of others do not see
 WARM_UP: Final = 200  # events that make a contender compile every kernel
 
-Result = dict[str, float | Interval]
+COLUMNS: Final = (
+    *("HR", "MRR", "NDCG", "precision", "recall", "F1", "coverage", "popularity", "bias", "novelty", "calibration"),
+    *("repeats", "predictions", "events/s"),
+)
 
-
-def _stream(file: str, start: float, frozen: bool, progress: Progress) -> tuple[int, Stream]:
-    task = progress.add_task("reading", total=None)
-    recording = read_table(file, lambda rows: progress.update(task, description=f"reading {rows:,} rows"))
-    weights = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in recording.kinds], dtype=np.float32)
-    weight = weights[recording.kind] if len(weights) else np.empty(0, dtype=np.float32)
-    columns = (recording.key, recording.item, recording.ts_ms // 1000, weight, recording.item_ids)
-    stream = prepare(*columns, start=start, frozen=frozen)
-    progress.update(task, description=f"{len(recording):,} rows read", total=1, completed=1)
-    return len(recording), stream
+Result = dict[str, float | Interval | None]
 
 
 def _run(name: str, run: Contender, stream: Stream, k: int, progress: Progress) -> tuple[Result, NDArray[np.float64]]:
@@ -78,13 +60,21 @@ def _add_intervals(stream: Stream, results: dict[str, Result], ranks: dict[str, 
 def _table(file: str, events: int, evaluated: int, k: int, results: dict[str, Result]) -> Table:
     table = Table(title=f"{escape(file)}: {events:,} events, {evaluated:,} predicted, lists of {k}")
     table.add_column("model")
-    for column in ("HR", "MRR", "NDCG", "precision", "recall", "F1", "coverage", "popularity", "predictions"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    table.add_column("events/s", justify="right")
     for name, result in results.items():
         sure = [_with_spread(result, key) for key in ("hr", "mrr")]
         shares = [f"{result[key]:.4f}" for key in ("ndcg", "precision", "recall", "f1", "coverage")]
-        rest = [f"{result['popularity']:.1f}", f"{result['predictions']:,}", f"{result['events_per_s']:,}"]
+        calibration = result["calibration"]
+        rest = [
+            f"{result['popularity']:.1f}",
+            f"{result['popularity_bias']:.2f}",
+            f"{result['novelty']:.1f}",
+            "-" if calibration is None else f"{calibration:.2f}",
+            f"{result['repeat_share']:.2f}",
+            f"{result['predictions']:,}",
+            f"{result['events_per_s']:,}",
+        ]
         table.add_row(name, *sure, *shares, *rest)
     return table
 
@@ -95,43 +85,35 @@ def _with_spread(result: Result, key: str) -> str:
     return f"{result[key]:.4f} ±{(high - low) / 2:.3f}"
 
 
-def _chosen(models: str, partitions: int) -> dict[str, Contender]:
-    """Contenders by name. Their modules are imported here: the other verbs need none of them."""
-    names = list(CONTENDERS if not models else [*CONTENDERS, *PARTS] if models == "all" else models.split(","))
-    chosen: dict[str, Contender] = {}
-    for name in names:
-        if name not in CONTENDERS and name not in PARTS:
-            known = ", ".join(["all", *CONTENDERS, *PARTS])
-            raise BadInputError(f"--models: there is no {name!r}; choose from {known}")
-        run = import_module(CONTENDERS.get(name, CONTENDERS["blend"])).run
-        options: dict[str, Any] = {"partitions": partitions} if name in BY_PARTITION else {}
-        if name in PARTS:
-            options["part"] = PARTS[name]
-        chosen[name] = partial(run, **options)
-    return chosen
-
-
 def evaluate(
     file: Annotated[str, typer.Argument(help="recording: .csv, .jsonl (also .gz, .zst), .parquet, or - (JSON Lines)")],
     start: Annotated[float, typer.Option("--from", min=0, max=1, help="share of events before the scored ones")] = 0.8,
     k: Annotated[int, typer.Option(min=1, help="length of the lists")] = 20,
-    models: Annotated[str, typer.Option(help="names with commas, or all: with the blend's parts alone")] = "",
+    models: Annotated[str, typer.Option(help="names with commas, or all: every model, the blend's parts alone")] = "",
+    items: Annotated[str | None, typer.Option(help="catalogue; else FILE's name with .items before .csv")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="partitions of visitors, each with sessions of its own")] = 1,
     frozen: Annotated[bool, typer.Option("--frozen", help="learn nothing from the scored events")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Test, then learn a recording: each event is predicted from what came before it, then learned."""
-    errors = Console(stderr=True)
-    contenders = _chosen(models, partitions)
+    """Test, then learn a recording: each event is predicted from what came before it, then learned.
+
+    Example: rivulet evaluate clicks.csv.gz --models blend,covisit --json
+    """
+    names = list(CONTENDERS if not models else KNOWN if models == "all" else models.split(","))
+    options = {name: {"partitions": partitions} if name in BY_PARTITION else {} for name in names}
+    contenders = {name: partial(run_of(name), **options[name]) for name in names}
     results: dict[str, Result] = {}
     ranks: dict[str, NDArray[np.float64]] = {}
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        events, stream = _stream(file, start, frozen, progress)
+    with bar(Console(stderr=True)) as progress:
+        loaded = load(file, items, progress)
+        stream = loaded.stream(start, frozen=frozen)
         for name, run in contenders.items():
+            if models == "all" and not able(name, stream):
+                continue
+            require(name, loaded, stream)
             results[name], ranks[name] = _run(name, run, stream, k, progress)
     _add_intervals(stream, results, ranks)
-    evaluated = int(stream.scored.sum())
+    events, evaluated = len(loaded.recording), int(stream.scored.sum())
     if json:
         report = {"file": file, "events": events, "evaluated": evaluated, "k": k, "models": results}
         typer.echo(msgspec.json.encode(report))

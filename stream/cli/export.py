@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich.console import Console
 
 from stream.answers import Exported, Forgotten
 from stream.cli.common import load_settings
@@ -33,8 +34,11 @@ def export(
     """Print all that is kept of a user: history, profile, segment, consent, and the keys in Redis.
 
     Needs running workers. Events in topics and recordings are not part of it.
+
+    Example: rivulet export u1 > u1.json
     """
-    kept = asyncio.run(_export(load_settings(kafka=kafka, redis=redis), user, timeout))
+    with Console(stderr=True).status("waiting for a worker"):
+        kept = asyncio.run(_export(load_settings(kafka=kafka, redis=redis), user, timeout))
     typer.echo(msgspec.json.format(msgspec.json.encode(kept)))
 
 

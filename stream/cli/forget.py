@@ -32,9 +32,12 @@ def forget(
     """Forget a user: history, profile, lists, and the user's part in what was learned of items. Needs running workers.
 
     Events from before are not learned again, also in a replay. Events from afterwards begin a new user.
+
+    Example: rivulet forget u1 --json
     """
     settings = load_settings(kafka=kafka, redis=redis)
-    report = asyncio.run(ask(settings, Forget(user=user, request=uuid.uuid4().hex), timeout))
+    with Console(stderr=True).status("waiting for a worker"):
+        report = asyncio.run(ask(settings, Forget(user=user, request=uuid.uuid4().hex), timeout))
     assert isinstance(report, Forgotten)
     if json:
         typer.echo(msgspec.json.encode(report))

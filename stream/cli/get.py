@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,63 +15,141 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stream.cli.common import load_settings
 from stream.client import Client
+from stream.errors import UnavailableError
 from stream.keys import Offer, Recommendations
+from stream.redis_address import redis_address
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Everything kept for one user; what ``--json`` prints."""
+    """Everything kept for one user; what ``--json`` prints. ``because`` has a sentence per item."""
 
     user: str
     recommendations: Recommendations
+    because: list[str]
     profile: dict[str, str]
     offers: list[Offer]
 
 
-async def _read(user: str, redis: str, prefix: str, placement: str | None, k: int) -> Page:
-    async with Client(redis, prefix=prefix) as client:
-        return Page(
-            user=user,
-            recommendations=await client.recommendations(user, placement, k),
-            profile=await client.profile(user),
-            offers=await client.offers(user),
-        )
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What of a page is shown, and where."""
+
+    console: Console
+    json: bool
+    profile: bool
+    offers: bool
+    why: bool
+
+
+async def _read(client: Client, user: str, placement: str | None, k: int, category: str | None) -> Page:
+    recs = await client.recommendations(user, placement, k, category=category)
+    return Page(
+        user=user,
+        recommendations=recs,
+        because=await client.explanations(recs),
+        profile=await client.profile(user),
+        offers=await client.offers(user),
+    )
 
 
 def _when(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if ms else "-"
 
 
-def _show(page: Page, console: Console) -> None:
+def _list(page: Page, *, why: bool) -> Table:
     recs = page.recommendations
+    titled = any(known and known.title for known in recs.details)
+    names = ("title", "price") if titled else ()
+    reasons = ("because",) if why else ("because of", "model")
+    table = Table("#", "item", *names, "score", *reasons, title=f"from {escape(recs.source)}")
+    rows = zip(recs.items, recs.details, recs.scores, recs.why, page.because, strict=True)
+    for row, (item, known, score, (origin, model), sentence) in enumerate(rows, 1):
+        price = "-" if known is None or known.price is None else f"{known.price:g} {known.currency or ''}".strip()
+        named = (escape((known and known.title) or "-"), escape(price)) if titled else ()
+        reason = (escape(sentence),) if why else (escape(origin or "-"), escape(model))
+        table.add_row(str(row), escape(item), *named, f"{score:.4g}", *reason)
+    return table
+
+
+def _show(page: Page, view: _View) -> None:
+    console, recs = view.console, page.recommendations
+    if view.json:
+        console.out(msgspec.json.encode(page).decode(), highlight=False)
+        return
     segment = page.profile.get("segment", "-")
     console.print(f"[bold]{escape(page.user)}[/]  segment {escape(segment)}  newest event {_when(recs.ts)}")
     if recs.items:
-        table = Table("#", "item", "score", "because of", "model", title=f"from {escape(recs.source)}")
-        for row, (item, score, (origin, model)) in enumerate(zip(recs.items, recs.scores, recs.why, strict=True), 1):
-            table.add_row(str(row), escape(item), f"{score:.4g}", escape(origin or "-"), escape(model))
-        console.print(table)
+        console.print(_list(page, why=view.why))
     else:
         console.print("no recommendations, not even trending items: has the worker written anything yet?")
-    if page.offers:
+    if view.profile:
+        table = Table("field", "value", title="profile")
+        for name, value in page.profile.items():
+            shown = f"{value} ({_when(int(value))})" if name == "last_ts" and value.isdigit() else value
+            table.add_row(escape(name), escape(shown))
+        console.print(table)
+    if view.offers:
         table = Table("offer", "score", "because of", "until", title="offers")
         for offer in page.offers:
             table.add_row(escape(offer.id), f"{offer.score:.4g}", escape(offer.why or "-"), _when(offer.until))
         console.print(table)
 
 
+async def _watch(client: Client, view: _View, every: float, wanted: tuple[str, str | None, int, str | None]) -> None:
+    """Show the page now and whenever it has changed; a Redis that is away is waited for."""
+    shown: Page | None = None
+    away = False
+    while True:
+        try:
+            page = await _read(client, *wanted)
+        except UnavailableError as error:
+            if not away:
+                Console(stderr=True).print(f"rivulet: {escape(str(error))}; still watching")
+            away = True
+        else:
+            away = False
+            if page != shown:
+                _show(page, view)
+            shown = page
+        await asyncio.sleep(every)
+
+
+async def _run(
+    address: tuple[str, str], view: _View, every: float | None, wanted: tuple[str, str | None, int, str | None]
+) -> None:
+    url, prefix = address
+    async with Client(url, prefix=prefix, strict=True, cache_s=0) as client:
+        if every is None:
+            _show(await _read(client, *wanted), view)
+            return
+        task = asyncio.ensure_future(_watch(client, view, every, wanted))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 def get(
     user: Annotated[str, typer.Argument(help="user_id, or user_pseudo_id of a visitor without one")],
-    redis: Annotated[str, typer.Option(envvar="RIVULET_REDIS", help="address of Redis")] = "redis://127.0.0.1:6379/0",
-    prefix: Annotated[str, typer.Option(envvar="RIVULET_PREFIX", help="prefix of all keys")] = "rv",
+    redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="prefix of all keys")] = None,
     placement: Annotated[str | None, typer.Option(help="placement with its own list")] = None,
+    category: Annotated[str | None, typer.Option(help="only items of this category of the catalogue")] = None,
     k: Annotated[int, typer.Option(min=1, help="items at most")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="show the profile, too")] = False,
+    offers: Annotated[bool, typer.Option("--offers", help="show the offers, too")] = False,
+    why: Annotated[bool, typer.Option("--why", help="say why in words")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="go on, and show it again when it has changed")] = False,
+    every: Annotated[float, typer.Option(min=0.05, help="seconds between two looks of --watch")] = 0.5,
+    json: Annotated[bool, typer.Option("--json", help="print all of it as JSON, one line each time")] = False,
 ) -> None:
-    """Show a user's recommendations with scores and reasons, segment and offers."""
-    page = asyncio.run(_read(user, redis, prefix, placement, k))
-    console = Console()
-    if json:
-        console.out(msgspec.json.encode(page).decode(), highlight=False)
-    else:
-        _show(page, console)
+    """Show a user's recommendations with scores and reasons.
+
+    Example: rivulet get u1 --why --offers --watch
+    """
+    settings = load_settings(redis=redis, prefix=prefix)
+    view = _View(Console(), json, profile, offers, why)
+    address = redis_address(settings), settings.prefix
+    asyncio.run(_run(address, view, every if watch else None, (user, placement, k, category)))

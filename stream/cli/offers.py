@@ -6,14 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from models.offers import Offer, OfferError, encode_offer, load_offers
 from stream.cli.common import load_settings
-from stream.errors import BadInputError, UnavailableError
-from stream.kafka import client_options
+from stream.errors import BadInputError
+from stream.kafka import careful_producer
 from stream.settings import Settings
 
 
@@ -22,12 +21,20 @@ def offers(
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     withdraw: Annotated[list[str] | None, typer.Option(help="Id of an offer to take back (repeatable).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check offers and publish each under its id to topic offers; workers take them over within a second."""
+    """Check offers and publish each under its id to topic offers; workers take them over within a second.
+
+    Example: rivulet offers offers.toml --withdraw summer-sale
+    """
     found = read_offers(file)
     if not check:
         asyncio.run(publish_offers(load_settings(kafka=kafka), found, withdraw or []))
-    typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
+    if json:
+        published = 0 if check else len(found)
+        typer.echo(msgspec.json.encode({"valid": len(found), "published": published, "withdrawn": withdraw or []}))
+    else:
+        typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
 
 
 def read_offers(file: Path) -> list[Offer]:
@@ -48,16 +55,8 @@ def read_offers(file: Path) -> list[Offer]:
 
 async def publish_offers(settings: Settings, found: list[Offer], withdrawn: list[str]) -> None:
     """Write offers, and tombstones for withdrawn ones, to topic ``offers``."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, **client_options(settings)
-    )
-    try:
-        await producer.start()
+    async with careful_producer(settings) as producer:
         for offer in found:
             await producer.send_and_wait(settings.topic("offers"), encode_offer(offer), key=offer.id.encode())
         for name in withdrawn:
             await producer.send_and_wait(settings.topic("offers"), None, key=name.encode())
-    except (KafkaError, OSError) as error:
-        raise UnavailableError(f"Kafka at {settings.kafka} did not take the offers: {error!r}") from error
-    finally:
-        await producer.stop()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stream.cli.common import load_settings
+from stream.decoding import decode, json_of
 from stream.errors import BadInputError
 from stream.kafka import client_options
-from stream.producer import EventProducer
-from stream.recordings import open_recording
+from stream.producer import Draft, EventProducer
+from stream.recordings import lines_of, open_recording
 from stream.settings import Settings
 
 LOOK_EVERY = 1_000  # events between two looks at the progress line
@@ -22,7 +25,12 @@ LOOK_EVERY = 1_000  # events between two looks at the progress line
 
 def publish(
     file: Annotated[str, typer.Argument(help="JSON Lines, CSV (also .gz, .zst), Parquet; - reads JSON Lines")],
+    any_shape: Annotated[
+        bool,
+        typer.Option("--any-shape", help="Map other shapes first (GA4, Segment ..., see `rivulet check`)."),
+    ] = False,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Publish recorded events; each is checked first, and the first bad one stops with its line.
 
@@ -32,16 +40,22 @@ def publish(
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        sent = asyncio.run(_publish(settings, file, progress))
-    console.print(f"published {sent:,} events to topic {settings.topic('events')}")
+        events = _mapped(file) if any_shape else open_recording(file)
+        sent = asyncio.run(_publish(settings, file, events, progress))
+    if json:
+        typer.echo(msgspec.json.encode({"published": sent, "topic": settings.topic("events")}))
+    else:
+        console.print(f"published {sent:,} events to topic {settings.topic('events')}")
 
 
-async def _publish(settings: Settings, file: str, progress: Progress) -> int:
+async def _publish(
+    settings: Settings, file: str, events: Iterator[Mapping[str, Any] | bytes], progress: Progress
+) -> int:
     task = progress.add_task("publish", total=None, rate=0.0)
     sent = 0
     topic = settings.topic("events")
     async with EventProducer(settings.kafka, topic, linger_ms=5, **client_options(settings)) as producer:
-        async for event in _each(file):
+        async for event in _each(file, events):
             try:
                 await producer.send_soon(event)
             except BadInputError as error:
@@ -53,12 +67,28 @@ async def _publish(settings: Settings, file: str, progress: Progress) -> int:
     return sent
 
 
-async def _each(file: str) -> AsyncIterator[Mapping[str, Any]]:
+async def _each(file: str, events: Iterator[Mapping[str, Any] | bytes]) -> AsyncIterator[Mapping[str, Any] | bytes]:
     """Events of the file; a pipe is waited for in a thread, so that what came is sent while nothing comes."""
-    events: Iterator[Mapping[str, Any]] = open_recording(file)
     if file == "-":
         while (event := await asyncio.to_thread(next, events, None)) is not None:
             yield event
     else:
         for event in events:
             yield event
+
+
+def _mapped(file: str) -> Iterator[bytes]:
+    """Events of lines in whatever shape, as a worker would map them.
+
+    Raises
+    ------
+    BadInputError
+        At the first line, or element of a line, that no worker would take; names line and reason.
+    """
+    for line, value in lines_of(file):
+        if isinstance(value, BadInputError):
+            raise value
+        batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value),))
+        for dead in batch.dead:
+            raise BadInputError(f"{file}, line {line}: {dead.reason}: {dead.detail}")
+        yield from map(json_of, batch.raw)

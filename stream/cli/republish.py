@@ -19,6 +19,8 @@ def republish(
     """Wait until the workers have drained their topics, then publish all neighbours and rank every user again.
 
     Use it after a restored or emptied Redis, and after a replay. Needs running workers.
+
+    Example: rivulet republish --kafka broker:9092 --redis redis://cache:6379/0
     """
     settings = load_settings(kafka=kafka, redis=redis)
     with Console(stderr=True).status("republishing") as status:

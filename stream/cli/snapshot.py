@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from stream.cli.common import load_settings
@@ -27,7 +28,10 @@ def list_(
     folder: FolderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List snapshots by shard, the newest first; the offset is the first one that is not included."""
+    """List snapshots by shard, the newest first; the offset is the first one that is not included.
+
+    Example: rivulet snapshot list events-0
+    """
     rows = [_facts(found) for found in _generations(_store(folder), shard)]
     _print(rows, json=json)
 
@@ -38,10 +42,13 @@ def verify(
     folder: FolderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read snapshots as a worker would, to the last byte; exit code 4 if one would be refused."""
+    """Read snapshots as a worker would, to the last byte; exit code 4 if one would be refused.
+
+    Example: rivulet snapshot verify --folder s3://bucket/rivulet
+    """
     store = _store(folder)
     rows, refused = [], 0
-    for found in _generations(store, shard):
+    for found in track(_generations(store, shard), "reading", console=Console(stderr=True), transient=True):
         why = _refusal(store, found)
         refused += bool(why)
         rows.append(_facts(found) | {"verdict": why or "good"})
@@ -61,6 +68,8 @@ def prune(
     """Delete all but the newest snapshots of each shard, and what killed writers left behind.
 
     Without --refused, snapshots that cannot be read are counted like others: run `rivulet snapshot verify` first.
+
+    Example: rivulet snapshot prune --keep 2 --refused
     """
     store = _store(folder)
     found = _generations(store, shard)

@@ -20,15 +20,17 @@ def worker(
     """Consume events, learn from each and keep every touched user's list fresh in Redis.
 
     Start it as often as there are partitions to share; stop it with SIGTERM. Every other setting comes from the
-    environment, see `rivulet settings`. Example: RIVULET_SEGMENTS=12 rivulet worker --kafka broker:9092
+    environment or a file, see `rivulet settings`.
+
+    Example: rivulet worker --kafka broker:9092 --web-port 6067
     """
     settings = load_settings(kafka=kafka, redis=redis, group=group, web_port=web_port, log_level=log_level)
     from stream import logs
     from stream.app import run
-    from stream.compilation import compile_kernels
+    from stream.cli.compile_ import compile_with_progress
     from stream.preflight import check
 
     asyncio.run(check(settings))
     logs.configure(settings.log_level, settings.log_format)
-    compile_kernels()  # before joining: a member that compiles for half a minute is a member that does nothing
+    compile_with_progress()  # before joining: a member that compiles for half a minute is a member that does nothing
     run(settings)

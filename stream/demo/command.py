@@ -23,7 +23,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the shop.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print only the final summary, as JSON.")] = False,
 ) -> None:
-    """Run broker, Redis, worker and a synthetic shop; Ctrl-C ends all of it and leaves nothing behind."""
+    """Run broker, Redis, worker and a synthetic shop; Ctrl-C ends all of it and leaves nothing behind.
+
+    Example: rivulet demo --duration 60 --rate 500
+    """
     console = Console(stderr=True, quiet=json)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -53,7 +56,7 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
 
 
 def _welcome(stage: DemoStage) -> str:
-    item = stage.shop.rules[0][0]
+    item = stage.traffic.shop.rules[0][0]
     rivulet = sys.argv[0] if sys.argv[0].endswith("/rivulet") else "rivulet"  # as this one was started
     return f"""[bold]Rivulet is running.[/] Kafka {stage.kafka}, Redis {stage.redis}
 

@@ -7,25 +7,20 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 
-from models.offers import encode_offer, load_offers
 from stream.demo.child import Child
 from stream.demo.embedded import EmbeddedKafka, EmbeddedRedis
-from stream.demo.shop import Shop
+from stream.demo.traffic import Traffic
 from stream.errors import UnavailableError
 from stream.progress import Progress
 from stream.settings import Settings
 from stream.topics import layout
 
-START_S = 30.0
-CONCURRENT = 600
-BEHIND_S = 0.02  # the shop publishes what is due this often
+START_S = 60.0  # a busy machine is no fault
 OUTCOMES = ("learned", "duplicates", "late", "denied", "rekeyed")
 
 
@@ -55,12 +50,12 @@ class DemoStage:
     ----------
     kafka, redis
         Addresses, while it runs.
+    traffic
+        The shop, while it runs.
     """
 
     def __init__(self, *, seed: int = 1, rate: float = 200.0) -> None:
-        self.rate = rate
-        self.shop = Shop(seed=seed, start_ts_us=time.time_ns() // 1000, rate=rate, concurrent=CONCURRENT)
-        self.sent = 0
+        self._seed, self._rate = seed, rate
         self._before = (0, 0.0)
 
     async def __aenter__(self) -> Self:
@@ -70,12 +65,8 @@ class DemoStage:
             self.redis = stack.enter_context(EmbeddedRedis()).url
             self.settings = Settings(kafka=self.kafka, redis=self.redis)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rivulet-demo-")))
-            self._producer = AIOKafkaProducer(
-                bootstrap_servers=self.kafka, acks="all", enable_idempotence=True, linger_ms=5
-            )
-            await self._producer.start()
-            stack.push_async_callback(self._producer.stop)
-            await self._publish_catalogue()
+            self.traffic = await stack.enter_async_context(Traffic(self.settings, seed=self._seed, rate=self._rate))
+            await self.traffic.stock()
             worker = Child(
                 [sys.executable, "-m", "stream.cli", "worker"],
                 folder,
@@ -101,52 +92,26 @@ class DemoStage:
             "RIVULET_LOG_LEVEL": "warning",
         }
 
-    async def _publish_catalogue(self) -> None:
-        for item in self.shop.catalogue():
-            await self._producer.send("items", msgspec.json.encode(item), key=item["item_id"].encode())
-        text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
-        for offer in load_offers(text, "offers.toml"):
-            await self._producer.send("offers", encode_offer(offer), key=offer.id.encode())
-        await self._producer.flush()
-
     async def _until_up(self, worker: Child) -> None:
         """Wait until the worker has learned a first event."""
-        await self._send(next(self._events()))
-        await self._producer.flush()
+        await self.traffic.step()
+        await self.traffic.flush()
         end = time.monotonic() + START_S
         while not sum((await self.progress.included("events")).values()):
             if not worker.running or time.monotonic() > end:
                 raise UnavailableError(f"the demo's worker did not start: {worker.log_end()}")
             await asyncio.sleep(0.05)
 
-    def _events(self) -> Any:
-        if not hasattr(self, "_source"):
-            self._source = self.shop.events()
-        return self._source
-
-    async def _send(self, event: dict[str, Any]) -> None:
-        user = event.get("user_id") or event["user_pseudo_id"]
-        event["event_timestamp"] = time.time_ns() // 1000
-        await self._producer.send("events", msgspec.json.encode(event), key=user.encode())
-        self.sent += 1
-
     async def run(self, stop: asyncio.Event, duration: float | None) -> Summary:
         """Let the shop's visitors act until told to stop or the time is over, then drain; the final summary."""
-        began = time.monotonic()
-        already = self.sent
-        source = self._events()
-        while not stop.is_set() and (duration is None or time.monotonic() - began < duration):
-            due = int((time.monotonic() - began) * self.rate) - (self.sent - already)
-            for _ in range(due):
-                await self._send(next(source))
-            await asyncio.sleep(BEHIND_S)
-        await self._producer.flush()
+        await self.traffic.run(stop, duration)
         async with asyncio.timeout(START_S):
             await self.progress.drained()
         return await self.summary()
 
     async def summary(self) -> Summary:
         """What the worker's books say now."""
+        sent = self.traffic.sent
         facts = await self.progress.facts()
         shards = [fact for name, fact in facts.items() if name.startswith("events-")]
         worker: dict[str, Any] = next((fact for name, fact in facts.items() if name.startswith("worker-")), {})
@@ -154,14 +119,14 @@ class DemoStage:
         predictions = sum(s["hits"][0] for s in shards)
         before, at = self._before
         now = time.monotonic()
-        self._before = (self.sent, now)
+        self._before = (sent, now)
         return Summary(
-            events=self.sent,
-            events_per_s=(self.sent - before) / (now - at) if at else 0.0,
+            events=sent,
+            events_per_s=(sent - before) / (now - at) if at else 0.0,
             users=sum(s["users"] for s in shards),
             users_with_recs=sum(s["with_recs"] for s in shards),
             users_with_offers=sum(s["with_offers"] for s in shards),
-            lost=self.sent - counted,
+            lost=sent - counted,
             freshness_p50_ms=worker.get("freshness_p50_ms", 0.0),
             freshness_p99_ms=worker.get("freshness_p99_ms", 0.0),
             hit_rate=sum(s["hits"][1] for s in shards) / predictions if predictions else 0.0,

@@ -38,6 +38,8 @@ class Recording:
         Item ids and event names (of our schema) by first appearance.
     keys
         Number of different keys.
+    visitors
+        User and session (either may be empty) of each key.
     """
 
     key: NDArray[np.int32]
@@ -48,6 +50,7 @@ class Recording:
     item_ids: list[str]
     kinds: list[str]
     keys: int
+    visitors: list[tuple[str, str]]
 
     def __len__(self) -> int:
         return len(self.key)
@@ -140,7 +143,7 @@ class _Builder:
         names = [NAMES.get(kind, kind) for kind in self.kinds]
         unique = list(dict.fromkeys(names))
         kind = np.array([unique.index(n) for n in names], dtype=np.int16)[kind] if names else kind
-        return Recording(key, item, ts, kind, value, list(self.items), unique, len(self.keys))
+        return Recording(key, item, ts, kind, value, list(self.items), unique, len(self.keys), list(self.keys))
 
 
 def _json_chunks(name: str, file: Iterable[bytes]) -> Iterator[tuple[Sequence[int], list[Row]]]:

@@ -32,10 +32,11 @@ _TYPES: Final[dict[str, tuple[Any, str]]] = {
     "item": (CatalogueItem, "A record of topic items"),
     "offer": (offer_files.Offer, "A record of topic offers"),
     "redis-list": (keys.Recommendations, "Value of the keys recs, similar and trending"),
+    "redis-item": (keys.ItemDetails, "Value of the key item"),
     "redis-offers": (keys.Offers, "Value of the key offers"),
     "redis-privacy": (Forgotten | Exported, "Value of the key privacy"),
 }
-_NOT_IN_REDIS: Final = "source"  # set by readers
+_NOT_IN_REDIS: Final = ("source", "details", "fault")  # set by readers
 
 _WHOLE: Final = {"type": "string", "pattern": "^-?[0-9]+$"}
 _NUMBER: Final = {"type": "string", "pattern": "^-?[0-9.]+(e[+-]?[0-9]+)?$"}
@@ -109,7 +110,9 @@ def _of_type(name: str, made: Any, title: str) -> Schema:
     if name == "event":
         parts["Event"]["anyOf"] = [_has("user_id"), _has("user_pseudo_id")]
     if name == "redis-list":
-        del parts["Recommendations"]["properties"][_NOT_IN_REDIS]
+        for field in _NOT_IN_REDIS:
+            del parts["Recommendations"]["properties"][field]
+        del parts["ItemDetails"]
     return {"$schema": DRAFT, "title": title, **reference, "$defs": parts}
 
 

@@ -5,18 +5,20 @@ Nothing is incremented per event for its sake; a scrape costs a few milliseconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from stream.stats import Histogram
+from stream.web.door import Door
 from stream.web.memory import memory
 
 if TYPE_CHECKING:
     from stream.app import Worker
 
+Seen = TypeVar("Seen")
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, Any]]
 
@@ -25,14 +27,14 @@ MS: Final = 1_000
 US: Final = 1_000_000
 
 
-class Family(NamedTuple):
+class Family(NamedTuple, Generic[Seen]):
     """One metric: its name (counters show it with ``_total``), labels, meaning, and where its values are."""
 
     kind: Callable[..., Any]
     name: str
     labels: Labels
     meaning: str
-    read: Callable[[Worker], Samples]
+    read: Callable[[Seen], Samples]
     per_unit: int = 1  # histograms count whole numbers, so many to one of the metric's unit
 
 
@@ -82,12 +84,12 @@ def _users(worker: Worker) -> Samples:
     return [((str(partition),), len(shard.users)) for partition, shard in worker.users.shards.items()]
 
 
-def _counts(counter: Callable[[Worker], dict[str, int]]) -> Callable[[Worker], Samples]:
-    return lambda worker: [((what,), count) for what, count in counter(worker).items()]
+def _counts(counter: Callable[[Seen], Mapping[Any, int]]) -> Callable[[Seen], Samples]:
+    return lambda seen: [((str(what),), count) for what, count in counter(seen).items()]
 
 
-def _one(value: Callable[[Worker], Any]) -> Callable[[Worker], Samples]:
-    return lambda worker: [((), value(worker))]
+def _one(value: Callable[[Seen], Any]) -> Callable[[Seen], Samples]:
+    return lambda seen: [((), value(seen))]
 
 
 def _count(what: str) -> Callable[[Worker], Samples]:
@@ -98,7 +100,7 @@ SHARD: Final = ("topic", "partition")
 COUNTER, GAUGE, HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 
-def _families() -> tuple[Family, ...]:
+def _families() -> tuple[Family[Worker], ...]:
     return (
         Family(
             COUNTER,
@@ -214,19 +216,60 @@ def _families() -> tuple[Family, ...]:
 
 
 FAMILIES: Final = _families()
+DOOR_FAMILIES: Final[tuple[Family[Door], ...]] = (
+    Family(
+        COUNTER,
+        "rivulet_door_requests",
+        ("status",),
+        "Requests to `/v1/events` by HTTP status",
+        _counts(lambda door: door.requests),
+    ),
+    Family(
+        COUNTER,
+        "rivulet_door_events",
+        ("source", "outcome", "reason"),
+        "Their elements: `accepted`, `refused` with the reason, `unsent` (answered 503)",
+        lambda door: list(door.events.items()),
+    ),
+    Family(
+        COUNTER,
+        "rivulet_door_mapped",
+        ("shape",),
+        "Accepted events of other shapes",
+        _counts(lambda door: door.mapped),
+    ),
+    Family(
+        HISTOGRAM,
+        "rivulet_door_seconds",
+        (),
+        "Duration of accepted requests, acknowledgement included",
+        _one(lambda door: door.took),
+        US,
+    ),
+    Family(
+        GAUGE,
+        "rivulet_door_queue_bytes",
+        (),
+        "Bytes being read or waiting for Kafka; above a setting 503",
+        _one(lambda door: door.inlet.room.held),
+    ),
+)
 
 
-class WorkerCollector(Collector):
-    """Shows a worker's counters as Prometheus metrics.
+class SeenCollector(Collector, Generic[Seen]):
+    """Shows the counters of a worker, or of a door, as Prometheus metrics.
 
     Parameters
     ----------
-    worker
+    families
+        Which.
+    seen
         Whose.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, families: Sequence[Family[Seen]], seen: Seen) -> None:
+        self._families = families
+        self._seen = seen
 
     def describe(self) -> list[Metric]:
         """Nothing: names are registered without reading values."""
@@ -234,9 +277,9 @@ class WorkerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read everything."""
-        for family in FAMILIES:
+        for family in self._families:
             metric = family.kind(family.name, family.meaning, labels=family.labels)
-            for labels, value in family.read(self._worker):
+            for labels, value in family.read(self._seen):
                 if isinstance(value, Histogram):
                     metric.add_metric(labels, _buckets(value, family.per_unit), value.total / family.per_unit)
                 else:

@@ -40,7 +40,8 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """Settings for a child process."""
-        dumped = self.settings.model_dump(mode="json", exclude={"kafka_password", "kafka_ca", "snapshot_key"})
+        secret = {"kafka_password", "kafka_ca", "snapshot_key", "gateway_keys"}
+        dumped = self.settings.model_dump(mode="json", exclude=secret)
         return os.environ | {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
 
 

@@ -1,68 +1,21 @@
-"""The reader against what a real store wrote, on a single server and on a cluster."""
+"""Both readers against what a real store wrote, on a single server and on a cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
-import redis
-import typer
-from typer.testing import CliRunner
 
-from stream.cli.get import get
-from stream.client import Client, top_up
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
+from stream.explanations import with_templates
 from stream.keys import Keys, Recommendations
+from stream.reading import top_up
 from stream.resp import WriteBatch
 from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports
-
-
-def rendered(items: Sequence[str], model: str = "covisit", ts: int = 5, why: object = None) -> bytes:
-    scores = [float(len(items) - n) for n in range(len(items))]
-    reasons = [["i9", model]] * len(items) if why is None else why
-    value = {"v": 1, "ts": ts, "model": model, "exp": None, "items": items, "scores": scores, "why": reasons}
-    return json.dumps(value).encode()
-
-
-@dataclass
-class Shop:
-    client: Client
-    store: RedisStore
-    keys: Keys
-
-    async def put(self, **lists: Sequence[str]) -> None:
-        """Write lists of user u1 by short name."""
-        places = {
-            "recs": self.keys.recs("u1"),
-            "cart": self.keys.recs("u1", "cart"),
-            "segment": self.keys.trending(segment=3),
-            "all": self.keys.trending(),
-        }
-        batch = WriteBatch()
-        for name, items in lists.items():
-            batch.set(places[name], rendered(items, model=name), 60)
-        await self.store.flush(batch)
-
-    async def profile(self, **fields: str) -> None:
-        batch = WriteBatch()
-        batch.hset(self.keys.profile("u1"), {name.encode(): text.encode() for name, text in fields.items()}, 60)
-        await self.store.flush(batch)
-
-
-@pytest.fixture(params=["redis", "cluster"])
-async def shop(request: pytest.FixtureRequest, topic_prefix: str) -> AsyncIterator[Shop]:
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_url")
-    else:
-        url = request.getfixturevalue("redis_cluster").url.replace("redis://", "redis+cluster://")
-    store = await RedisStore.connect(url)
-    async with Client(url, prefix=topic_prefix, timeout=5) as client:
-        yield Shop(client, store, Keys(topic_prefix))
-    await store.close()
+from tests.reader_shop import Reader, Shop, rendered, until
 
 
 async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
@@ -160,14 +113,16 @@ async def test_many_readers_at_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
-async def test_nobody_there_is_unavailable(scheme: str) -> None:
-    async with Client(f"{scheme}://127.0.0.1:{free_ports(1)[0]}/0") as client:
+async def test_nobody_there_is_unavailable(scheme: str, reader: Reader) -> None:
+    async with reader(f"{scheme}://127.0.0.1:{free_ports(1)[0]}/0", strict=True) as client:
         with pytest.raises(UnavailableError, match=r"^Redis does not answer"):
             await client.recommendations("u1")
 
 
-async def test_a_frozen_server_is_unavailable_in_time_and_a_restarted_one_is_not(redis_server: RedisServer) -> None:
-    async with Client(redis_server.url, timeout=0.2) as client:
+async def test_a_frozen_server_is_unavailable_in_time_and_a_restarted_one_is_not(
+    redis_server: RedisServer, reader: Reader
+) -> None:
+    async with reader(redis_server.url, timeout=0.2, strict=True) as client:
         assert await client.profile("u1") == {}
         redis_server.pause()
         with pytest.raises(UnavailableError, match=r"within 0.2 s"):
@@ -177,17 +132,18 @@ async def test_a_frozen_server_is_unavailable_in_time_and_a_restarted_one_is_not
         assert await client.profile("u1") == {}
 
 
-async def test_a_wrong_password_is_a_configuration_error() -> None:
+async def test_a_wrong_password_is_a_configuration_error(reader: Reader) -> None:
     with RedisServer("s3cret") as server:
         for login in (":wrong@", ""):
-            async with Client(f"redis://{login}127.0.0.1:{server.port}/0") as client:
+            async with reader(f"redis://{login}127.0.0.1:{server.port}/0", strict=True) as client:
                 with pytest.raises(ConfigurationError, match="refused"):
                     await client.profile("u1")
 
 
-def test_a_bad_address_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="bad Redis address"):
-        Client("http://h")
+def test_a_bad_address_is_a_configuration_error(reader: Reader) -> None:
+    for url in ("http://h", "redis://h/?no_such_option=1", "redis://h:port/0"):
+        with pytest.raises(ConfigurationError, match="bad Redis address"):
+            reader(url)
 
 
 def test_k_is_at_least_one() -> None:
@@ -201,36 +157,212 @@ def test_an_excluded_head_list_is_not_the_source() -> None:
     assert (merged.items, merged.source, merged.ts) == (["b"], "two", 1)
 
 
-@pytest.fixture
-def cli() -> typer.Typer:
-    app = typer.Typer()
-    app.command()(get)
-    return app
+async def test_what_the_catalogue_hides_is_left_out_of_every_list(shop: Shop) -> None:
+    await shop.put(cart=["c", "gone"], recs=["gone", "a"], all=["gone", "sold", "x", "y"])
+    await shop.catalogue(gone={"hidden": True}, sold={"hidden": True, "title": "Sold"}, a={"title": "A", "price": 2.5})
+    recs = await shop.client.recommendations("u1", "cart", k=4)
+    assert recs.items == ["c", "a", "x", "y"]
+    assert [known and (known.title, known.price) for known in recs.details] == [None, ("A", 2.5), None, None]
+    assert (await shop.client.trending(k=2)).items == ["x", "y"]
+    assert (await shop.client.similar("none")).items == []
+    await shop.catalogue(gone={"hidden": False})
+    assert (await shop.client.recommendations("u1", "cart", k=2)).items == ["c", "gone"]
 
 
-def fill(url: str, keys: Keys) -> None:
-    offers = {"v": 1, "ts": 5, "offers": [{"id": "o1", "score": 2.0, "until": 4_102_444_800_000, "why": "i9"}]}
-    with redis.Redis.from_url(url) as client:
-        client.set(keys.recs("u1"), rendered(["item[bold]", "b"], ts=1_700_000_000_000), ex=60)
-        client.set(keys.offers("u1"), json.dumps(offers), ex=60)
-        client.hset(keys.profile("u1"), mapping={"segment": "3"})
+async def test_a_full_list_that_turns_out_short_is_topped_up(shop: Shop) -> None:
+    await shop.profile(segment="3")
+    await shop.put(recs=["gone", "a"], segment=["s"], all=["x"])
+    await shop.catalogue(gone={"hidden": True})
+    assert (await shop.client.recommendations("u1", k=2)).items == ["a", "s"]
 
 
-def test_get_prints_the_page_of_a_user(redis_url: str, topic_prefix: str, cli: typer.Typer) -> None:
-    fill(redis_url, Keys(topic_prefix))
-    done = CliRunner().invoke(cli, ["u1", "--redis", redis_url, "--prefix", topic_prefix], catch_exceptions=False)
-    for text in ("u1  segment 3", "2023-11-14 22:13:20 UTC", "item[bold]", "covisit", "o1", "2100-01-01"):
-        assert text in done.stdout
+async def test_a_category_filters_and_has_its_own_trending(shop: Shop) -> None:
+    await shop.put(recs=["shoe", "hat", "unknown"], all=["boot", "cap"], shoes=["clog", "shoe", "hat"])
+    await shop.catalogue(**{name: {"category": "shoes"} for name in ("shoe", "boot", "clog")}, hat={"category": "hats"})
+    recs = await shop.client.recommendations("u1", category="shoes")
+    assert (recs.items, recs.source) == (["shoe", "clog", "boot"], "recs")
+    assert (await shop.client.recommendations("u1", category="hats")).items == ["hat"]
 
 
-def test_get_prints_json(redis_url: str, topic_prefix: str, cli: typer.Typer) -> None:
-    fill(redis_url, Keys(topic_prefix))
-    arguments = ["u1", "--redis", redis_url, "--prefix", topic_prefix, "--k", "1", "--json"]
-    page = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)
-    assert page["recommendations"]["items"] == ["item[bold]"]
-    assert (page["profile"], page["offers"][0]["id"], page["user"]) == ({"segment": "3"}, "o1", "u1")
+async def test_items_and_explanations_with_titles(shop: Shop) -> None:
+    await shop.put(recs=["a"], all=["x"])
+    await shop.catalogue(i9={"title": "Tunnel tent"}, a={"price": 3})
+    found = await shop.client.items(["a", "i9", "unknown"])
+    assert {item: (known.title, known.price) for item, known in found.items()} == {
+        "a": (None, 3),
+        "i9": ("Tunnel tent", None),
+    }
+    assert await shop.client.items([]) == {}
+    recs = await shop.client.recommendations("u1")
+    assert recs.why == [("i9", "recs"), ("i9", "all")]
+    assert await shop.client.explanations(recs) == ["Because you looked at Tunnel tent"] * 2
+    own = with_templates({"all": ("Like {origin}", "Popular")})
+    assert await shop.client.explanations(recs, own) == ["Because you looked at Tunnel tent", "Like Tunnel tent"]
 
 
-def test_get_says_when_there_is_nothing(redis_url: str, topic_prefix: str, cli: typer.Typer) -> None:
-    done = CliRunner().invoke(cli, ["nobody", "--redis", redis_url, "--prefix", topic_prefix], catch_exceptions=False)
-    assert "no recommendations" in done.stdout
+async def test_without_a_catalogue_nothing_is_asked_of_it(redis_url: str, topic_prefix: str, reader: Reader) -> None:
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix, strict=True, catalogue=False) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(recs=["gone", "a"])
+        await shop.catalogue(gone={"hidden": True})
+        recs = await client.recommendations("u1", k=2)
+        assert (recs.items, recs.details) == (["gone", "a"], [None, None])
+        assert client.cache.misses == 1  # the list of everybody
+        with pytest.raises(BadInputError, match="only the catalogue tells categories"):
+            await client.recommendations("u1", category="shoes")
+    await store.close()
+
+
+async def test_shared_keys_are_asked_for_once_a_while_and_a_users_each_time(
+    redis_url: str, topic_prefix: str, reader: Reader
+) -> None:
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix, cache_s=1_000) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(recs=["a"], all=["x", "y"])
+        assert (await client.recommendations("u1", k=3)).items == ["a", "x", "y"]
+        asked = client.cache.misses
+        assert asked == 4  # the list of everybody, and three items
+        await shop.put(recs=["b", "a"], all=["z"])
+        assert (await client.recommendations("u1", k=3)).items == ["b", "a", "x"]
+        assert client.cache.misses == asked + 1  # item b
+        assert client.cache.hits == 4
+    await store.close()
+
+
+async def test_without_redis_a_page_shows_what_is_known_and_says_so(
+    redis_server: RedisServer, reader: Reader, topic_prefix: str
+) -> None:
+    store = await RedisStore.connect(redis_server.url)
+    async with reader(redis_server.url, prefix=topic_prefix, timeout=0.2) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(recs=["a", "b"], all=["x", "gone", "y"])
+        await shop.catalogue(gone={"hidden": True}, x={"title": "X"})
+        assert (await client.trending()).items == ["x", "y"]
+        recs = await client.recommendations("u1", k=1)
+        assert (recs.items, recs.fault, client.fault) == (["a"], "", "")
+        await store.close()
+        redis_server.pause()
+        for user in ("u1", "nobody"):
+            recs = await client.recommendations(user, k=2)
+            assert (recs.items, recs.source) == (["x", "y"], "trending:all")
+            assert recs.details[0] is not None
+            assert "no answer within 0.2 s" in recs.fault
+        assert (await client.similar("never-read")).items == []
+        assert (await client.offers("u1"), await client.profile("u1")) == ([], {})
+        assert "no answer" in client.fault
+        redis_server.resume()
+
+        async def back() -> bool:  # it is asked again after a pause
+            recs = await client.recommendations("u1", k=2)
+            return (recs.items, recs.fault) == (["a", "b"], "")
+
+        await until(back)
+        assert client.fault == ""
+
+
+async def test_nothing_into_a_page_raises_but_a_callers_mistake(
+    redis_url: str, topic_prefix: str, reader: Reader
+) -> None:
+    (nobody,) = free_ports(1)
+    async with reader(f"redis://127.0.0.1:{nobody}/0") as client:
+        recs = await client.recommendations("u1", "cart")
+        assert (recs.items, recs.fault[:21]) == ([], "Redis does not answer")
+        for wrong in (client.recommendations("u1", k=0), client.recommendations(""), client.offers("")):
+            with pytest.raises(BadInputError):
+                await wrong
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(all=["x"])
+        batch = WriteBatch()
+        batch.set(shop.keys.recs("u1"), b"{}", 60)
+        batch.hset(shop.keys.offers("u2"), {b"f": b"1"}, 60)
+        await shop.store.flush(batch)
+        recs = await client.recommendations("u1")  # the user's own value is broken: the others' list is shown
+        assert (recs.items, "missing required field" in recs.fault) == (["x"], True)
+        assert await client.offers("u2") == []
+        assert "WRONGTYPE" in client.fault or "wrong kind" in client.fault
+        assert (await client.recommendations("u2")).fault == ""
+    await store.close()
+
+
+async def test_many_threads_or_tasks_share_a_reader(redis_url: str, topic_prefix: str, reader: Reader) -> None:
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0.001, timeout=10) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(recs=["a"], all=["x"])
+        await shop.catalogue(x={"title": "X"})
+        found = await asyncio.gather(*(client.recommendations(f"u{n % 3}", k=2) for n in range(100)))
+        assert [recs.items for recs in found] == [["a", "x"] if n % 3 == 1 else ["x"] for n in range(100)]
+    await store.close()
+
+
+async def test_tracked_keys_are_kept_until_redis_says_that_they_changed(
+    redis_url: str, topic_prefix: str, reader: Reader
+) -> None:
+    store = await RedisStore.connect(redis_url)
+    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(all=["x", "y"])
+        await shop.catalogue(x={"title": "old"})
+
+        async def shown(*wanted: tuple[str, str | None]) -> bool:
+            recs = await client.recommendations("nobody", k=2)
+            titles = [known.title if known else None for known in recs.details]
+            return list(zip(recs.items, titles, strict=True)) == list(wanted)
+
+        async def asks_for_nothing_shared() -> bool:
+            misses = client.cache.misses
+            assert await shown(("x", "old"), ("y", None))
+            return bool(client.cache.misses == misses)
+
+        await until(asks_for_nothing_shared)
+        await shop.catalogue(x={"title": "new"})
+        await until(partial(shown, ("x", "new"), ("y", None)))
+        await shop.catalogue(y={"hidden": True})
+        await shop.put(all=["x", "y", "z"])
+        await until(partial(shown, ("x", "new"), ("z", None)))
+    await store.close()
+
+
+async def test_a_tracking_connection_that_is_lost_is_not_believed(
+    redis_server: RedisServer, topic_prefix: str, reader: Reader
+) -> None:
+    async with reader(redis_server.url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+        store = await RedisStore.connect(redis_server.url)
+        shop = Shop(client, store, Keys(topic_prefix))
+        await shop.put(all=["x"])
+
+        async def shown(item: str, hits: int = 0) -> bool:
+            return (await client.trending()).items == [item] and client.cache.hits >= hits
+
+        await until(partial(shown, "x", hits=1))
+        await store.close()
+        await asyncio.to_thread(redis_server.restart)
+        store = await RedisStore.connect(redis_server.url)
+        await Shop(client, store, shop.keys).put(all=["y"])
+        await until(partial(shown, "y"))
+        await store.close()
+
+
+async def test_a_server_that_does_not_permit_tracking_is_read_as_without(topic_prefix: str, reader: Reader) -> None:
+    with RedisServer() as server:
+        with server.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "page", "on", ">pw", "~*", "+@all", "-client|tracking")
+        url = f"redis://page:pw@127.0.0.1:{server.port}/0"
+        store = await RedisStore.connect(server.url)
+        async with reader(url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+            shop = Shop(client, store, Keys(topic_prefix))
+            await shop.put(all=["x"])
+
+            async def refused() -> bool:
+                assert (await client.trending()).items == ["x"]
+                return bool(client.tracker and client.tracker.refused)
+
+            await until(refused)
+            assert client.tracker
+            assert "client|tracking" in client.tracker.refused
+            assert client.cache.hits == 0
+        await store.close()

@@ -88,6 +88,19 @@ async def write(store: Store, *writes: tuple[bytes, bytes]) -> None:
     await store.flush(batch)
 
 
+async def test_a_string_without_a_lifetime_stays(bench: Bench) -> None:
+    batch, again = WriteBatch(), WriteBatch()
+    batch.set(bench.key("a"), b"1", 60)
+    again.set(bench.key("a"), b"2", None)
+    await bench.store.flush(batch)
+    assert bench.ttl(bench.key("a")) > 0
+    await bench.store.flush(again)
+    assert await bench.store.get([bench.key("a")]) == [b"2"]
+    assert bench.ttl(bench.key("a")) < 0
+    await bench.store.flush(batch)
+    assert bench.ttl(bench.key("a")) > 0
+
+
 async def test_what_was_set_is_read_back_in_order(bench: Bench) -> None:
     a, b, c = (bench.key(name) for name in "abc")
     await write(bench.store, (a, b"1"), (b, b"2"))

@@ -267,6 +267,8 @@ async def test_a_withdrawn_item_disappears_from_every_list(shop: Installation) -
         (article | {"stock": 3}, shown),
         (None, hidden),
         (article | {"stock": None}, shown),
+        (article | {"stock": 3, "availability": "discontinued"}, hidden),
+        (article | {"stock": 3, "availability": "preorder"}, shown),
     ):
         await shop.write("items", None if value is None else msgspec.json.encode(value), b"bag", 0)
         await keep_visiting(shop, "camper", "tent", condition, f"catalogue says {value}")

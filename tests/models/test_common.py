@@ -11,11 +11,16 @@ from typing import Any, Protocol
 
 import pytest
 
+from models.biased_mf import BiasedMF
 from models.blend_ranker import BlendRanker
+from models.content import ContentBased
 from models.item_similarity import ItemSimilarity
 from models.popularity import Popularity
+from models.rising import Rising
 from models.sequential_rules import SequentialRules
 from models.session_knn import SessionKNN
+from models.tencent_rec import TencentRec
+from models.time_aware import TimeAware
 
 
 class Model(Protocol):
@@ -31,14 +36,19 @@ class Model(Protocol):
 Make = Callable[[], Model]
 
 MODELS: dict[str, Make] = {
+    "biased_mf": lambda: BiasedMF(max_users=40, max_items=50),
+    "content": lambda: ContentBased(dimensions=1 << 10, max_users=40, max_items=50),
     "blend": lambda: BlendRanker(blocks=50),
     "item_similarity": lambda: ItemSimilarity(neighbours=10, transitions=5),
     "popularity": lambda: Popularity(half_life_s=3600, max_items=50),
     "sequential_rules": lambda: SequentialRules(rules=10, max_users=40, max_items=50),
+    "rising": lambda: Rising(short_s=600, long_s=3600, max_items=50),
+    "time_aware": lambda: TimeAware(short_s=600, long_s=3600),
+    "tencent_rec": lambda: TencentRec(neighbours=10, max_users=40, max_items=50),
     "session_knn": lambda: SessionKNN(sample=20, neighbours=10, blocks=50, max_sessions=40, max_items=50),
 }
 # its bound is that of the stage that owns it: users and items are dropped with their partition
-UNBOUNDED = {"item_similarity", "blend"}
+UNBOUNDED = {"item_similarity", "blend", "time_aware"}
 
 models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
@@ -46,7 +56,9 @@ models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def events(n: int, users: int = 20, items: int = 30, seed: int = 1) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     chance = random.Random(seed)
     for second in range(n):
-        yield f"u{chance.randrange(users)}", f"i{chance.randrange(items)}", 1, {"ts": 10 * second}
+        user, item = chance.randrange(users), chance.randrange(items)
+        facts = {"title": f"{item % 7} {item % 11}", "category": f"c{item % 5}", "price": 1.0 + item % 13}
+        yield f"u{user}", f"i{item}", 1, {"ts": 10 * second, **facts}
 
 
 def taught(make: Make, n: int = 300) -> Model:

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.evaluation import Contender, measure, prepare
+from models.text_features import Facts
 from tests.streams import ITEM_IDS, TOUCHES, Touch, queries, stream_of
+
+CONTENDERS = [
+    "item_similarity",
+    "session_knn",
+    "popularity",
+    "sequential_rules",
+    "blend_ranker",
+    "content",
+    "tencent_rec",
+]
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.0, 1.0, 2.0])), max_size=40)
 
@@ -77,12 +88,12 @@ def test_a_share_out_of_range_is_refused() -> None:
         stream_of([], start=1.5)
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "popularity", "sequential_rules", "blend_ranker"])
+@pytest.mark.parametrize("name", CONTENDERS)
 @given(touches=TOUCHES, start=st.sampled_from([0.0, 0.5]), k=st.integers(1, 12))
 @settings(deadline=None, max_examples=50)
 def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], start: float, k: int) -> None:
     run: Contender = import_module(f"models.{name}").run
-    stream = stream_of(touches, start)
+    stream = stream_of(touches, start, tuple(Facts(category=f"c{n % 3}") for n in range(10)))
     before = pickle.dumps(stream)
     lists = run(stream, k)
     assert lists.shape == (int(stream.scored.sum()), k)
@@ -94,7 +105,9 @@ def test_every_contender_keeps_the_protocol(name: str, touches: list[Touch], sta
         assert row == sorted(row, key=lambda i: i < 0), "has a hole"
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker"])
+@pytest.mark.parametrize(
+    "name", ["item_similarity", "session_knn", "sequential_rules", "blend_ranker", "tencent_rec", "time_aware"]
+)
 def test_every_personal_contender_finds_a_certain_successor(name: str) -> None:
     run: Contender = import_module(f"models.{name}").run
     touches = [touch for key in range(20) for touch in ((key, key % 2, 1), (key, 2 + key % 2, 1))]

@@ -9,7 +9,9 @@ import jsonschema
 import pytest
 import yaml
 from jsonschema.validators import validator_for
+from typer.main import get_command
 
+from stream.cli import build
 from stream.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +42,7 @@ def test_the_specification_would_notice_a_mistake(compose: dict[str, Any], speci
 
 
 def test_environment_names_are_settings(compose: dict[str, Any]) -> None:
-    for service in ("topics", "worker"):
+    for service in ("topics", "worker", "shop"):
         names = compose["services"][service]["environment"]
         assert {name.removeprefix("RIVULET_").lower() for name in names} <= set(Settings.model_fields)
         assert all(name.startswith("RIVULET_") for name in names)
@@ -71,3 +73,13 @@ def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
             healthy = how["condition"] == "service_healthy"
             assert healthy == ("healthcheck" in services[needed])
     assert set(services["worker"]["depends_on"]) == {"topics", "valkey"}
+
+
+def test_the_demo_profile_adds_a_shop_and_nothing_else_does(compose: dict[str, Any]) -> None:
+    assert {
+        name: service.get("profiles") for name, service in compose["services"].items() if "profiles" in service
+    } == {"shop": ["demo"]}
+    verb, *arguments = compose["services"]["shop"]["command"]
+    command: Any = get_command(build())
+    context = command.commands[verb].make_context(verb, arguments)
+    assert context.params["rate"] == 200

@@ -14,13 +14,14 @@ from typer.main import get_command
 from models.offers import load_offers
 from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
+from stream.catalogue import CatalogueItem
 from stream.cli import build
 from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
 from stream.keys import Keys
 from stream.settings import Settings
 from stream.topics import layout
-from stream.web.metrics import FAMILIES, WorkerCollector
+from stream.web.metrics import DOOR_FAMILIES, FAMILIES, Family, SeenCollector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,9 +51,12 @@ def test_settings() -> None:
     assert settings_table() in section("Settings")
 
 
+EVERY_FAMILY: tuple[Family[Any], ...] = (*FAMILIES, *DOOR_FAMILIES)
+
+
 def metrics_table() -> str:
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in FAMILIES:
+    for family in EVERY_FAMILY:
         kind = family.kind("x", "").type
         name = family.name + ("_total" if kind == "counter" else "")
         labels = " ".join(f"`{label}`" for label in family.labels) or "-"
@@ -65,8 +69,10 @@ def test_metrics() -> None:
 
 
 def test_every_metric_can_be_read_of_a_worker_that_has_not_begun() -> None:
-    collector = WorkerCollector(Worker(Settings(web_port=0)))
-    assert [metric.name for metric in collector.collect()] == [family.name for family in FAMILIES]
+    worker = Worker(Settings(web_port=0))
+    collectors = SeenCollector(FAMILIES, worker), SeenCollector(DOOR_FAMILIES, worker.door)
+    found = [metric.name for collector in collectors for metric in collector.collect()]
+    assert found == [family.name for family in EVERY_FAMILY]
 
 
 def test_commands() -> None:
@@ -135,12 +141,18 @@ def test_redis_keys() -> None:
         keys.segment(0),
         keys.meta,
         keys.neighbours("I"),
+        keys.item("I"),
     ]
     for key in made:
         pattern = re.sub(r"\{U\}", "{<user>}", key.decode())
         for short, long in ((":P", ":<placement>"), (":I", ":<item>"), (":C", ":<c>"), (":0", ":<n>")):
             pattern = re.sub(rf"{short}$", long, pattern)
         assert f"`{pattern}`" in text, pattern
+
+
+def test_catalogue_fields() -> None:
+    documented = {name for row in rows("Catalogue") for name in re.findall(r"`(\w+)`", row[0])}
+    assert documented == {field.encode_name for field in msgspec.structs.fields(CatalogueItem)}
 
 
 def test_dependencies() -> None:

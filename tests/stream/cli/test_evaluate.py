@@ -56,5 +56,26 @@ def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Pat
 
 
 def test_an_unknown_model_is_named_with_the_known_ones(recording: Path) -> None:
-    with pytest.raises(BadInputError, match="there is no 'blnd'; choose from all, covisit"):
+    with pytest.raises(BadInputError, match="there is no model 'blnd'; choose from covisit"):
         report(str(recording), "--models", "blnd")
+
+
+def test_a_catalogue_beside_the_recording_makes_content_a_contender(recording: Path) -> None:
+    with pytest.raises(BadInputError, match="content needs a catalogue, which it does not have"):
+        report(str(recording), "--models", "content")
+    table = ["item,title,category,price,brand"]
+    table += [f"i{n},thing {n % 4},c{n % 4},{10 + n},maker{n % 4}" for n in range(8)]
+    (recording.parent / "visits.items.csv").write_text("\n".join(table) + "\n")
+    models = report(str(recording), "--models", "content,content_ahead,tencent_rec,popularity", "--k", "1")
+    assert models["content"]["hr"] == models["content_ahead"]["hr"] == 1.0
+    content, popular = (models[name]["calibration"] for name in ("content", "popularity"))
+    assert isinstance(content, float)
+    assert isinstance(popular, float)
+    assert content < popular
+    assert models["content"]["repeat_share"] > 0  # type: ignore[operator]  # not an interval
+    assert models["tencent_rec"]["calibration"] is not None
+
+
+def test_metrics_of_categories_are_missing_without_a_catalogue(recording: Path) -> None:
+    models = report(str(recording), "--models", "popularity")
+    assert models["popularity"]["calibration"] is None

@@ -81,9 +81,30 @@ def test_an_event_that_only_the_worker_would_refuse_is_named(broker: str, tmp_pa
     assert _items(broker) == ["i0", "i1"]
 
 
+def test_other_shapes_are_mapped_when_asked_for(broker: str, tmp_path: Path) -> None:
+    items = {"items": [{"item_id": "a"}]}
+    ga4 = {
+        "client_id": "u1",
+        "events": [{"name": "view_item", "params": items}, {"name": "add_to_cart", "params": items}],
+    }
+    segment = {"type": "track", "event": "Product Viewed", "userId": "u1", "properties": {"product_id": "b"}}
+    file = tmp_path / "calls.jsonl"
+    file.write_text(json.dumps(ga4) + "\n" + json.dumps([segment]) + "\n" + json.dumps(VIEW) + "\n")
+    with pytest.raises(BadInputError, match=r"calls\.jsonl, line 1"):
+        _run("publish", str(file), "--kafka", broker)
+    assert json.loads(_run("publish", str(file), "--any-shape", "--json", "--kafka", broker).splitlines()[-1]) == {
+        "published": 4,
+        "topic": "events",
+    }
+    file.write_text(json.dumps(segment) + "\n" + json.dumps({**segment, "type": "group"}) + "\n")
+    with pytest.raises(BadInputError, match=r"calls\.jsonl, line 2: "):
+        _run("publish", str(file), "--any-shape", "--kafka", broker)
+
+
 def test_topics_shows_what_is_there(broker: str) -> None:
     output = _run("topics", "--kafka", broker)
     assert all(topic.name in output for topic in layout())
+    assert "all were there" in output
     assert "created" not in output
     with pytest.raises(ConfigurationError, match="does not exist"):
         CliRunner().invoke(

@@ -1,0 +1,101 @@
+"""Checks of this machine: snapshot folder and room, compiled kernels, libraries, variables that are no settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import Requirement
+
+from stream.compilation import are_kernels_compiled, kernel_cache
+from stream.doctor.finding import Finding
+from stream.errors import ConfigurationError
+from stream.settings import Settings
+from stream.settings_file import VARIABLE
+from stream.snapshots import SnapshotStore
+
+LEAST_FREE: Final = 1 << 30
+OTHERS: Final = {VARIABLE, "RIVULET_KERNEL_CACHE", "RIVULET_DATA"}  # known, and no settings
+
+
+def check_machine(settings: Settings) -> list[Finding]:
+    """All findings about this machine."""
+    return [*_snapshots(settings), _kernels(), *_libraries(), *_strangers()]
+
+
+def _snapshots(settings: Settings) -> list[Finding]:
+    try:
+        store = SnapshotStore.of(settings)
+        newest = sum(found.nbytes for found in store.generations())
+    except (ConfigurationError, OSError) as error:
+        fix = "Make the folder writable for this user, or set RIVULET_SNAPSHOT_FOLDER."
+        return [Finding("machine", "snapshots", "problem", str(error), fix)]
+    folder = settings.snapshot_folder
+    findings = [Finding("machine", "snapshots", "ok", f"{folder} can be written; {newest / 1e6:,.1f} MB are in it")]
+    if "://" in folder:
+        return [*findings, Finding("machine", "disk", "unknown", f"{folder} does not tell how much room it has")]
+    return [*findings, judge_room(shutil.disk_usage(Path(folder).absolute()).free, newest)]
+
+
+def judge_room(free: int, snapshots: int) -> Finding:
+    """Judge the room for snapshots, bytes: as much again as there is, and at least 1 GiB.
+
+    Examples
+    --------
+    >>> judge_room(5 << 30, 1 << 30).state, judge_room(5 << 30, 6 << 30).state, judge_room(1 << 20, 0).state
+    ('ok', 'warning', 'warning')
+    """
+    detail = f"{free / 1e9:,.1f} GB are free for snapshots"
+    if free >= max(LEAST_FREE, snapshots):
+        return Finding("machine", "disk", "ok", detail)
+    return Finding("machine", "disk", "warning", detail, "Make room, or set RIVULET_SNAPSHOT_FOLDER to a larger disk.")
+
+
+def _kernels() -> Finding:
+    if are_kernels_compiled():
+        return Finding("machine", "kernels", "ok", f"compiled in {kernel_cache()}")
+    detail = f"not compiled yet in {kernel_cache()}: the first start takes half a minute longer"
+    return Finding("machine", "kernels", "warning", detail, "Run `rivulet compile`.")
+
+
+def _libraries() -> list[Finding]:
+    try:
+        wanted = [Requirement(text) for text in requires("rivulet") or ()]
+        shown = [f"rivulet {version('rivulet')}", f"python {sys.version.split()[0]}"]
+    except PackageNotFoundError:
+        return [Finding("machine", "libraries", "unknown", "rivulet is not installed as a package", "Run pip install.")]
+    findings = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = ""
+        if not found or not requirement.specifier.contains(found, prereleases=True):
+            detail = f"{requirement.name} {found or 'is missing'}, wanted {requirement}"
+            fix = f"Run pip install '{requirement}'."
+            findings.append(Finding("machine", "libraries", "problem", detail, fix))
+        shown.append(f"{requirement.name} {found}")
+    return findings or [Finding("machine", "libraries", "ok", ", ".join(shown))]
+
+
+def _strangers() -> list[Finding]:
+    """Variables that look like settings and are none: typing errors that change nothing and say nothing."""
+    known = {f"RIVULET_{name.upper()}" for name in Settings.model_fields} | OTHERS
+    found = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith("RIVULET_") and name not in known and "_TEST_" not in name
+    ]
+    findings = []
+    for name in found:
+        near = get_close_matches(name, known, 1)
+        fix = f"Did you mean {near[0]}?" if near else "See `rivulet settings` for all."
+        findings.append(Finding("machine", "environment", "warning", f"{name} is no setting", fix))
+    return findings

@@ -1,0 +1,103 @@
+"""A web port with health pages for supervisors, metrics for Prometheus, and the HTTP door."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
+
+from stream.web.door import Door
+
+STOP_S: Final = 1.0
+
+Check = Callable[[], dict[str, str]]
+
+
+class Discreet(logging.Filter):
+    """Keeps clients out of the log: neither what they sent that is no HTTP, which is answered 400, nor who they are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        record.msg, record.args = "a request could not be answered", ()
+        return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage | ConnectionError))
+
+
+_log: Final = logging.getLogger(__name__)
+_log.addFilter(Discreet())
+
+
+class Pages:
+    """Serves ``/healthz``, ``/readyz`` and ``/metrics``, without a login, and ``/v1/``.
+
+    Parameters
+    ----------
+    host, port
+        Where; port 0: nowhere.
+    alive, ready
+        What is wrong, by the name of the check; empty if nothing is.
+    collectors
+        What ``/metrics`` shows beside the process' own numbers.
+    door
+        Takes events.
+    stop_s
+        How long open requests may take while the port closes, seconds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        alive: Check,
+        ready: Check,
+        collectors: Iterable[Collector],
+        door: Door,
+        stop_s: float = STOP_S,
+    ) -> None:
+        self._host, self._port, self._alive, self._ready = host, port, alive, ready
+        self._registry = CollectorRegistry()
+        GCCollector(self._registry)
+        ProcessCollector(registry=self._registry)
+        for collector in collectors:
+            self._registry.register(collector)
+        app = web.Application(client_max_size=door.most_bytes)
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                *door.routes(),
+            ]
+        )
+        # the door unpacks for itself, within bounds
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False, logger=_log)
+
+    async def start(self) -> None:
+        """Open the port, if there is to be one."""
+        if self._port:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return _answer(self._alive())
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return _answer(self._alive() | self._ready())
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _answer(failing: dict[str, str]) -> web.Response:
+    body = msgspec.json.encode({"ok": not failing, "failing": failing})
+    return web.Response(body=body, status=503 if failing else 200, content_type="application/json")

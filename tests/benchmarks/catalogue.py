@@ -1,0 +1,105 @@
+"""How soon a change of the catalogue is seen, and what a large catalogue costs the worker.
+
+``python -m tests.benchmarks.catalogue [--json] [--items 100000] [--changes 50]``
+
+A change is timed from acknowledgement to when a reader with its default cache, that asked just before, shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from stream.catalogue import CatalogueItem
+from stream.catalogue_topic import write_items
+from stream.client import Client
+from stream.progress import Progress
+from tests.benchmarks.harness import READY_S, Bench, WorkerProcess, arguments, bench, report
+
+
+def catalogue(count: int, price: float) -> Iterator[CatalogueItem]:
+    """Items as shops have them."""
+    for n in range(count):
+        yield CatalogueItem(
+            item_id=f"item-{n}",
+            title=f"A tent for two, green, number {n}",
+            text="A description of some length. " * 10,
+            category=f"category-{n % 200}",
+            price=price,
+            currency="EUR",
+            stock=5,
+            url=f"https://shop.example/tents/green-{n}",
+            image=f"https://shop.example/img/green-{n}.jpg",
+        )
+
+
+async def shown(client: Client, item: str, price: float) -> bool:
+    """Whether a reader shows a price."""
+    known = (await client.items([item])).get(item)
+    return known is not None and known.price == price
+
+
+async def seen_after(client: Client, item: str, price: float, worker: WorkerProcess) -> float:
+    """Seconds until it does."""
+    began = time.monotonic()
+    while not await shown(client, item, price):
+        worker.check()
+        if time.monotonic() - began > READY_S:
+            raise TimeoutError(f"{item} is not shown")
+        await asyncio.sleep(0.005)
+    return time.monotonic() - began
+
+
+async def measure(made: Bench, worker: WorkerProcess, count: int, changes: int) -> dict[str, object]:
+    """One whole catalogue, then single changes."""
+    settings = made.settings
+    waits: list[float] = []
+    async with Client(settings.redis) as client, Progress(settings) as progress:
+
+        async def put(items: Iterable[CatalogueItem]) -> None:
+            await write_items(settings, items)
+
+        await put(catalogue(1, 0.0))
+        await seen_after(client, "item-0", 0.0, worker)  # it has begun
+        cpu, began = worker.cpu_s(), time.monotonic()
+        await put(catalogue(count, 1.0))
+        ends = await progress.ends("items")
+        while {p: (await written(progress, settings.topic("items"), p)) for p in ends} != ends:
+            worker.check()
+            await asyncio.sleep(0.02)
+        whole = {"put_s": time.monotonic() - began, "worker_cpu_us_per_item": (worker.cpu_s() - cpu) / count * 1e6}
+        for change in range(changes):
+            price = float(change + 2)
+            await shown(client, "item-0", price)
+            await put(catalogue(1, price))
+            waits.append(await seen_after(client, "item-0", price, worker))
+    p50, p99 = np.quantile(waits, [0.5, 0.99])
+    return {"items": count, **whole, "seen_p50_s": float(p50), "seen_p99_s": float(p99), "seen_max_s": max(waits)}
+
+
+async def written(progress: Progress, topic: str, partition: int) -> int:
+    """How far the keys of items are."""
+    facts = await progress.facts()
+    return int(facts.get(f"{topic}-{partition}", {"next": 0})["next"])
+
+
+def main() -> None:
+    """Measure on a real broker and Redis."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--changes", type=int, default=50)
+    options = parser.parse_args()
+    with bench() as made:
+        worker = WorkerProcess(made)
+        try:
+            found = asyncio.run(measure(made, worker, options.items, options.changes))
+        finally:
+            worker.stop()
+    report(found, json=options.json)
+
+
+if __name__ == "__main__":
+    main()

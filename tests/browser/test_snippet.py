@@ -1,0 +1,180 @@
+"""The snippet in a real browser, on a page of one origin, with a gateway on another, and the embedded broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+
+from stream.demo.embedded import EmbeddedKafka
+from stream.web.gateway import Gateway
+from stream.web.snippet import MOST_BYTES, SNIPPET
+from tests.brokers import MissingPartError, free_ports
+from tests.browser.chrome import Chrome, Page
+from tests.conftest import missing
+from tests.gateways import gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "browser-key-0001"
+PAGE = """<!doctype html><title>shop</title>
+<script async src="{door}/v1/rivulet.js?key={key}"{more}></script>
+<script>
+  window.rivulet = window.rivulet || [];
+  rivulet.push(["view_item", {{ item_id: "tent", items: [{{ item_id: "tent", price: 9.5 }}] }}]);
+  rivulet.push(["user", "{user}"]);
+</script>"""
+
+
+class Shop(NamedTuple):
+    """A shop's pages, the gateway they send to, the broker behind it, and a browser."""
+
+    chrome: Chrome
+    made: Gateway
+    broker: str
+    base: str
+
+    def url(self, user: str = "", consent: str = "") -> str:
+        return f"{self.base}/?user={user}&consent={consent}"
+
+    async def events(self, user: str, count: int) -> list[dict[str, Any]]:
+        """Events of a user, once there are so many."""
+        async with AIOKafkaConsumer(bootstrap_servers=self.broker, auto_offset_reset="earliest") as consumer:
+            consumer.assign([TopicPartition("events", partition) for partition in range(4)])
+            found: list[dict[str, Any]] = []
+            async with asyncio.timeout(20):
+                while len(found) < count:
+                    records = [r for batch in (await consumer.getmany(timeout_ms=50)).values() for r in batch]
+                    found += [json.loads(record.value) for record in records if record.key.decode() == user]
+            return found
+
+    @property
+    def requests(self) -> int:
+        return self.made.door.requests.total()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shop() -> AsyncIterator[Shop]:
+    try:
+        chrome = Chrome()
+    except MissingPartError as error:
+        missing(str(error))
+    (port,) = free_ports(1)
+    base = f"http://localhost:{port}"
+    settings = {"gateway_origins": base, "gateway_keys": f"web:{KEY}"}
+    with EmbeddedKafka({"events": 4}) as broker:
+        async with chrome, gateway(broker.bootstrap, **settings) as (made, client):
+
+            async def page(request: web.Request) -> web.Response:
+                consent = request.query["consent"]
+                more = f' data-consent="{consent}"' if consent else ""
+                text = PAGE.format(door=client.base, key=KEY, user=request.query["user"], more=more)
+                return web.Response(text=text, content_type="text/html")
+
+            app = web.Application()
+            app.router.add_get("/", page)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "localhost", port).start()
+            yield Shop(chrome, made, broker.bootstrap, base)
+            await runner.cleanup()
+
+
+async def granted(page: Page) -> str:
+    """Consent is given; the anonymous id."""
+    await page.run('rivulet.push(["consent", {analytics_storage: "granted", ad_personalization: "denied"}])')
+    anonymous = await page.run("rivulet.id()")
+    assert isinstance(anonymous, str)
+    return anonymous
+
+
+async def test_it_is_small() -> None:
+    assert len(SNIPPET) <= MOST_BYTES
+
+
+async def test_nothing_is_stored_or_sent_before_consent_and_all_of_it_after(shop: Shop) -> None:
+    page, before = await shop.chrome.page(), shop.requests
+    await page.open(shop.url())
+    await page.run("rivulet.flush()")
+    assert await page.run("document.cookie + localStorage.length") == "0"
+    assert (await page.run("rivulet.id()"), shop.requests) == (None, before)
+
+    anonymous = await granted(page)
+    await page.run('rivulet.push(["search", {search_term: "rope"}], ["add_to_cart", {item_id: "rope"}])')
+    first, second, third = await shop.events(anonymous, 3)  # the timer sends them, in one request
+    assert shop.requests == before + 1
+    assert [first["event_name"], second["event_name"], third["event_name"]] == ["view_item", "search", "add_to_cart"]
+    assert first["items"] == [{"item_id": "tent", "price": 9.5}]
+    assert first["consent"] == {"analytics_storage": "granted", "ad_personalization": "denied"}
+    assert len({event["event_id"] for event in (first, second, third)}) == 3
+    assert await page.run("document.cookie") == f"rv_id={anonymous}"
+
+    later = await shop.chrome.page(beside=page)  # another visit
+    await later.open(shop.url(user="customer", consent="granted"))
+    assert await later.run("rivulet.id()") == anonymous
+    await later.run("rivulet.flush()")
+    (known,) = await shop.events("customer", 1)
+    assert known["user_pseudo_id"] == anonymous
+
+
+async def test_what_waits_is_sent_when_the_page_is_left(shop: Shop) -> None:
+    page = await shop.chrome.page()
+    await page.open(shop.url(consent="granted"))
+    anonymous = await page.run("rivulet.id()")
+    await page.run('rivulet.push(...Array.from({length: 30}, (_, n) => ["view_item", {item_id: "i" + n}]))')
+    await page.open("about:blank")
+    events = await shop.events(anonymous, 31)
+    assert [event["item_id"] for event in events] == ["tent", *(f"i{n}" for n in range(30))]
+
+
+async def test_what_the_door_cannot_take_now_is_sent_again(shop: Shop) -> None:
+    page = await shop.chrome.page()
+    await page.open(shop.url(consent="granted"))
+    room = shop.made.inlet.room
+    with room.taken(room.most):
+        before = shop.made.door.requests[503]
+        await page.run("rivulet.flush()")
+        assert shop.made.door.requests[503] == before + 1
+    anonymous = await page.run("rivulet.flush().then(() => rivulet.flush()).then(() => rivulet.id())")
+    assert len(await shop.events(anonymous, 1)) == 1
+
+
+async def test_withdrawn_consent_is_told_once_and_the_id_is_gone(shop: Shop) -> None:
+    page = await shop.chrome.page()
+    await page.open(shop.url(consent="granted"))
+    anonymous = await page.run("rivulet.id()")
+    await page.run("rivulet.flush()")
+    await page.run('rivulet.push(["consent", {analytics_storage: "denied", personalization_storage: "denied"}])')
+    last = (await shop.events(anonymous, 2))[-1]
+    assert last["event_name"] == "consent"
+    assert last["consent"] == {"analytics_storage": "denied", "personalization_storage": "denied"}
+    before = shop.requests
+    await page.run('rivulet.push(["view_item", {item_id: "rope"}])')
+    await page.run("rivulet.flush()")
+    await page.open("about:blank")
+    await page.open(shop.url())
+    assert await page.run("document.cookie + rivulet.id()") in ("null", "undefined", "")
+    assert shop.requests == before
+
+
+@pytest.mark.parametrize("signal", ["doNotTrack: {value: '1'}", "globalPrivacyControl: {value: true}"])
+async def test_a_refusal_of_the_browser_outranks_consent(shop: Shop, signal: str) -> None:
+    page, before = await shop.chrome.page(), shop.requests
+    await page.open(shop.url(consent="granted"))
+    anonymous = await page.run("rivulet.id()")
+    await page.run("rivulet.flush()")
+    assert shop.requests == before + 1
+    assert anonymous
+    page = await shop.chrome.page(f"Object.defineProperties(navigator, {{{signal}}})", beside=page)
+    await page.open(shop.url(consent="granted"))
+    assert await page.run("document.cookie + rivulet.id()") in ("null", "undefined", "")
+    await page.run('rivulet.push(["view_item", {item_id: "rope"}])')
+    await page.run("rivulet.flush()")
+    await page.open("about:blank")
+    assert shop.requests == before + 1

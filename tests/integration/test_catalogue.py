@@ -1,0 +1,199 @@
+"""The catalogue from files and pages to what readers see, on real Kafka and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from typer.testing import CliRunner
+
+from models.hashing import partition_of
+from stream.cli import build
+from stream.client import Client
+from stream.errors import BadInputError
+from stream.keys import Recommendations
+from stream.resp import WriteBatch
+from tests.records import event
+from tests.worker_process import Installation, environment
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SEEN_S = 5.0
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shop(kafka: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
+    """A worker, and a camper whose list has the bag and the stove; nobody does anything any more."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    async with Installation(kafka, redis_url, folder, f"t{time.time_ns():x}-") as shop:
+        shop.start()
+        await shop.publish(
+            event(f"seed{number}", item, at=number + place, event_id=f"seed{number}{item}")
+            for number in range(20)
+            for place, item in enumerate(("tent", "bag", "stove"))
+        )
+        await shop.publish([event("camper", "tent", at=100)])
+        await shop.republish()
+        found = await shop.list_of("camper")
+        assert found is not None
+        assert {"bag", "stove"} <= set(found.items)
+        yield shop
+
+
+async def rivulet(shop: Installation, *arguments: str) -> str:
+    """Run the command's own code in a thread, as it starts its own event loop."""
+    runner = CliRunner(env=environment(shop.settings))
+    result = await asyncio.to_thread(runner.invoke, build(), ["catalogue", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0
+    return result.stdout
+
+
+async def seen(shop: Installation, condition: Callable[[Recommendations], bool], what: str) -> None:
+    """A reader with its default cache sees a change in the camper's list, which nobody writes again, in time."""
+    async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True) as client:
+
+        async def visible() -> bool:
+            return condition(await client.recommendations("camper"))
+
+        began = time.monotonic()
+        await shop.until(visible, what)
+        assert time.monotonic() - began < SEEN_S, what
+
+
+def price(item: str, recs: Recommendations) -> float | None:
+    known = dict(zip(recs.items, recs.details, strict=True)).get(item)
+    return known.price if known else None
+
+
+async def test_stock_price_and_withdrawal_are_seen_in_a_list_that_stays_as_it_is(
+    shop: Installation, tmp_path: Path
+) -> None:
+    feed = tmp_path / "feed.csv"
+
+    async def put(text: str) -> None:
+        feed.write_text("id,title,price,stock,availability\n" + text)
+        await rivulet(shop, "put", str(feed))
+
+    await put("bag,Bag,20 EUR,3,\nstove,Stove,30 EUR,1,\n")
+    await seen(shop, lambda recs: (price("bag", recs), price("stove", recs)) == (20, 30), "prices are shown")
+    await put("bag,Bag,15 EUR,3,\n")
+    await seen(shop, lambda recs: price("bag", recs) == 15, "a new price is shown")
+    await put("bag,Bag,15 EUR,0,\n")
+    await seen(shop, lambda recs: "bag" not in recs.items and "stove" in recs.items, "it is sold out")
+    await put("bag,Bag,15 EUR,,out of stock\nstove,Stove,30 EUR,0,\n")
+    await seen(shop, lambda recs: not {"bag", "stove"} & set(recs.items), "the other one, too")
+    await put("bag,Bag,15 EUR,,in stock\nstove,Stove,30 EUR,9,\n")
+    await seen(shop, lambda recs: {"bag", "stove"} <= set(recs.items), "both are back")
+    await rivulet(shop, "withdraw", "bag")
+    await seen(shop, lambda recs: "bag" not in recs.items, "it is withdrawn")
+    own = await shop.list_of("camper")
+    assert own is not None
+    assert "bag" in own.items  # readers left it out: nobody has written the list again
+    await put("bag,Bag,15 EUR,1,\n")
+    await seen(shop, lambda recs: "bag" in recs.items, "it is back")
+
+
+async def test_the_next_worker_goes_on_where_the_last_one_was(shop: Installation) -> None:
+    """What changed while nobody was there is written; what was written before is not written again."""
+    store = shop.progress.store
+    await rivulet(shop, "withdraw", "old")
+
+    async def written() -> bool:
+        (value,) = await store.get([shop.keys.item("old")])
+        return value is not None and b'"hidden":true' in value
+
+    await shop.until(written, "a withdrawal is written")
+    await shop.workers[-1].terminate()
+    await store.flush(_deletion(shop.keys.item("old")))
+    await shop.write("items", b'{"item_id":"bag","price":99}', b"bag", partition_of(b"bag", 4))
+    shop.start()
+    await seen_after_start(shop, lambda recs: price("bag", recs) == 99)
+    assert await store.get([shop.keys.item("old")]) == [None]
+    await shop.drained()
+    facts = await shop.progress.facts()
+    ends = await shop.progress.ends("items")
+    told = {p: facts.get(f"{shop.settings.topic('items')}-{p}", {"next": 0})["next"] for p in ends}
+    assert told == ends
+    # Redis loses that it was written: all is written again
+    await store.flush(_deletion(shop.keys.meta))
+    await shop.until(written, "everything is written again")
+
+
+def _deletion(key: bytes) -> WriteBatch:
+    batch = WriteBatch()
+    batch.delete(key)
+    return batch
+
+
+async def seen_after_start(shop: Installation, condition: Callable[[Recommendations], bool]) -> None:
+    async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True) as client:
+
+        async def visible() -> bool:
+            return condition(await client.recommendations("camper"))
+
+        await shop.until(visible, "the new worker writes")
+
+
+async def test_put_list_get_and_a_whole_feed(shop: Installation, tmp_path: Path) -> None:
+    lines = [{"item_id": f"x{n}", "title": f"[X] {n}", "category": "x", "price": n} for n in range(1_500)]
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert json.loads(await rivulet(shop, "put", str(file), "--json"))["written"] == 1_500
+    listed = [json.loads(line) for line in (await rivulet(shop, "list", "--category", "x", "--json")).splitlines()]
+    assert listed == sorted(lines, key=lambda item: str(item["item_id"]))
+    assert json.loads(await rivulet(shop, "get", "x7")) == lines[7]
+    assert "[X] 0" in await rivulet(shop, "list", "--limit", "3", "--category", "x")
+    file.write_text("\n".join(map(json.dumps, lines[:2])) + '\n{"item_id":5}')
+    with pytest.raises(BadInputError, match=r"a\.jsonl, line 3"):
+        await rivulet(shop, "put", str(file), "--whole")
+    checked = await rivulet(shop, "put", str(file), "--check", "--skip-bad")
+    assert [json.loads(line) for line in checked.splitlines()] == lines[:2]
+    report = json.loads(await rivulet(shop, "put", str(file), "--whole", "--skip-bad", "--json"))
+    assert (report["items"], len(report["refused"])) == (2, 1)
+    assert report["withdrawn"] >= 1_498
+    assert len((await rivulet(shop, "list", "--json")).splitlines()) == 2
+    with pytest.raises(BadInputError, match="x7 is not in the catalogue"):
+        await rivulet(shop, "get", "x7")
+    file.write_text("")
+    with pytest.raises(BadInputError, match="would withdraw everything"):
+        await rivulet(shop, "put", str(file), "--whole")
+
+
+async def test_pages_of_the_shop_become_items(shop: Installation) -> None:
+    def html(sku: str) -> str:
+        data = {"@type": "Product", "sku": sku, "name": f"Page {sku}", "offers": {"price": 5, "priceCurrency": "EUR"}}
+        return f'<script type="application/ld+json">{json.dumps(data)}</script>'
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/sitemap.xml":
+            urls = "".join(f"<url><loc>{request.url.with_path(f'/p{n}')}</loc></url>" for n in range(3))
+            return web.Response(text=f'<?xml version="1.0"?><urlset>{urls}</urlset>', content_type="text/xml")
+        if request.path in ("/p0", "/p1"):
+            return web.Response(text=html(f"page{request.path[-1]}"), content_type="text/html")
+        return web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app, host="127.0.0.1") as server:
+        url = str(server.make_url("/sitemap.xml"))
+        report = json.loads(await rivulet(shop, "fetch", url, "--rate", "100", "--json"))
+        assert (report["items"], report["written"]) == (2, 2)
+        assert [row["reason"] for row in report["refused"]] == ["HTTP 404"]
+        with pytest.raises(BadInputError, match=r"no page had an item: .*/none: HTTP 404"):
+            await rivulet(shop, "fetch", str(server.make_url("/none")), "--rate", "100")
+    assert json.loads(await rivulet(shop, "get", "page1"))["title"] == "Page page1"
+    async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True, cache_s=0) as client:
+
+        async def known() -> bool:
+            found = await client.items(["page0", "page1"])
+            return {item: known.price for item, known in found.items()} == {"page0": 5, "page1": 5}
+
+        await shop.until(known, "readers know of the pages' items")

@@ -1,0 +1,145 @@
+"""Events over HTTP to lists in Redis, through a worker's port and through ``rivulet gateway``, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+from aiokafka.structs import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
+
+from models.hashing import partition_of
+from tests.brokers import KafkaBroker, free_ports
+from tests.gateways import Client, Reply, client_of
+from tests.records import event
+from tests.worker_process import Installation, WorkerProcess, balance
+
+GATEWAY = ("stream.cli", "gateway")
+
+
+async def until_ready(shop: Installation, client: Client) -> None:
+    async def ready() -> bool:
+        try:
+            return (await client.ask("GET", "/readyz")).status == 200
+        except OSError:
+            return False
+
+    await shop.until(ready, "not ready")
+
+
+def visits(user: str, *items: str) -> list[dict[str, Any]]:
+    return [event(user, item, at=n, event_id=f"{user}-{item}") for n, item in enumerate(items)]
+
+
+async def test_events_over_http_become_lists(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    web, port = free_ports(2)
+    keys = {"gateway_keys": "shop:a-key-of-the-shop"}
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, web_port=web, gateway_port=port) as shop:
+        shop.start(**keys)
+        shop.workers.append(WorkerProcess(shop.settings, GATEWAY, **keys))
+        async with client_of(web) as worker, client_of(port) as apart:
+            await until_ready(shop, worker)
+            await until_ready(shop, apart)
+            replies = []
+            for number, door in enumerate((worker, apart) * 10):
+                crowd = [visit for n in range(3) for visit in visits(f"u{number}-{n}", "tent", "bag", "stove")]
+                replies.append(await door.post(crowd, Authorization="Bearer a-key-of-the-shop"))
+                replies.append(await door.post([{"event_name": "view_item"}, 1], "?key=a-key-of-the-shop"))
+                replies.append(await door.post(crowd))  # without a key: nothing of it is taken
+            call = {"type": "track", "event": "Product Viewed", "userId": "caller", "messageId": "m"}
+            product = {"properties": {"product_id": "tent"}, "timestamp": "2025-06-15T15:10:00Z"}
+            replies.append(await apart.post({"batch": [call | product]}, "?key=a-key-of-the-shop"))
+            replies.append(await worker.post(visits("visitor", "tent"), "?key=a-key-of-the-shop"))
+            assert {reply.status for reply in replies} == {202, 400, 401}
+            assert await told(worker, "accepted") + await told(apart, "accepted") == 182
+        await shop.republish()
+        counts = await shop.counts()
+        accepted = sum(reply.said.get("accepted", 0) for reply in replies)
+        assert (accepted, counts["learned"], balance(counts), counts["shape:segment"]) == (182, 182, 182, 1)
+        assert all(at_home(record, shop) for record in await shop.read("events") if record.key is not None)
+        assert not await shop.read("dlq")
+        for user in ("caller", "visitor"):
+            found = await shop.list_of(user)
+            assert found is not None
+            assert set(found.items) >= {"bag", "stove"}
+        assert [await process.terminate() for process in shop.workers] == [0, 0]
+
+
+def at_home(record: ConsumerRecord, shop: Installation) -> bool:
+    return bool(record.partition == partition_of(record.key, shop.settings.events_partitions))
+
+
+async def told(client: Client, outcome: str) -> int:
+    """Events that a door's metrics count under an outcome."""
+    lines = (await client.text("/metrics")).splitlines()
+    mine = [line for line in lines if line.startswith("rivulet_door_events_total{") and f'"{outcome}"' in line]
+    return sum(int(float(line.rpartition(" ")[2])) for line in mine)
+
+
+async def test_kafka_away_is_503_and_nothing_is_lost_or_kept(
+    kafka_broker: KafkaBroker, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Every event is sent until it is acknowledged, as a client would; the books count each of them once."""
+    (port,) = free_ports(1)
+    settings = {"gateway_port": port, "gateway_ack_s": 2, "gateway_queue_mb": 4}
+    async with Installation(kafka_broker.bootstrap, redis_url, tmp_path, topic_prefix, **settings) as shop:
+        door = WorkerProcess(shop.settings, GATEWAY)
+        shop.workers.append(door)
+        async with client_of(port) as client:
+            await until_ready(shop, client)
+            sent = [visits(f"u{n}", *("tent", "bag")[: n % 2 + 1]) for n in range(60)]
+            assert (await client.post(sent[0])).status == 202
+            for away, back, batches in (
+                (kafka_broker.pause, kafka_broker.resume, sent[1:30]),
+                (kafka_broker.kill, kafka_broker.start, sent[30:]),
+            ):
+                await asyncio.to_thread(away)
+                refused = await asyncio.gather(*(client.post(batch) for batch in batches))
+                assert {reply.status for reply in refused} == {503}
+                assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
+                assert (await client.ask("GET", "/readyz")).said["failing"].keys() == {"kafka"}
+                assert (await client.ask("GET", "/healthz")).status == 200
+                at_once = await client.post(batches[0])  # nobody waits for a server that is known to be away
+                assert "away" in at_once.said["error"]
+                await asyncio.to_thread(back)
+                await asyncio.gather(*(accepted(client, batch) for batch in batches))
+            held = [line for line in (await client.text("/metrics")).splitlines() if "queue_bytes " in line]
+            assert held[-1].endswith(" 0.0")
+        assert await door.terminate() == 0
+        shop.start()
+        await shop.republish()
+        counts = await shop.counts()
+        assert counts["learned"] == sum(map(len, sent)) == 90  # what arrived in spite of a 503 was sent twice
+        assert balance(counts) == 90 + counts["duplicates"]
+        assert counts["duplicates"] > 0
+        found = await shop.lists([f"u{n}" for n in range(60)])
+        other = {f"u{n}": ["tent"] if n % 2 else ["bag"] for n in range(60)}
+        assert {user: lists.items for user, lists in found.items()} == other
+
+
+async def accepted(client: Client, batch: list[dict[str, Any]]) -> None:
+    """Send until it is taken, as often as the door says."""
+    while (reply := await client.post(batch)).status == 503:
+        pause_s = int(reply.headers["Retry-After"])
+        await asyncio.sleep(pause_s)
+    assert (reply.status, reply.said) == (202, {"accepted": len(batch)})
+
+
+async def test_a_gateway_that_ends_answers_what_it_let_in(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, gateway_port=port) as shop:
+        door = WorkerProcess(shop.settings, GATEWAY)
+        shop.workers.append(door)
+        async with client_of(port) as client:
+            await until_ready(shop, client)
+            posts = [asyncio.create_task(client.post(visits(f"u{n}", "tent"))) for n in range(50)]
+            await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+            door.send(signal.SIGTERM)
+            replies = await asyncio.gather(*posts, return_exceptions=True)
+        assert await door.exit_code(20) == 0
+        taken = [reply for reply in replies if isinstance(reply, Reply) and reply.status == 202]
+        assert taken
+        assert len(await shop.read("events")) >= len(taken)

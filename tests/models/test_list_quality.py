@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.list_quality import NO_CATEGORY, arrange, explore, same_category, select_diverse
+from models.placement import PLACEMENTS, Placement
+from tests.plain import bounded
+
+candidates = st.lists(st.tuples(st.integers(1, 9), st.integers(-1, 3), st.booleans()), max_size=15)
+
+
+def plain_select(
+    scores: list[float], category: list[int], similar: list[list[float]], excluded: list[bool], d: float, n: int, k: int
+) -> list[int]:
+    """Maximal marginal relevance as it is defined, all over again for every place."""
+    chosen: list[int] = []
+    best = max((s for s, out in zip(scores, excluded, strict=True) if not out), default=1.0)
+    while len(chosen) < k:
+        counts = Counter(category[c] for c in chosen)
+        free = [
+            c
+            for c in range(len(scores))
+            if c not in chosen and not excluded[c] and (category[c] == NO_CATEGORY or counts[category[c]] < n)
+        ]
+        if not free:
+            break
+
+        def value(c: int) -> float:
+            return (1 - d) * scores[c] / best - d * max((similar[c][other] for other in chosen), default=0.0)
+
+        chosen.append(max(free, key=lambda c: (value(c), -c)))
+    return chosen
+
+
+@given(
+    cells=candidates,
+    diversity=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    per_category=st.integers(1, 4),
+    k=st.integers(1, 8),
+    seed=st.integers(0, 9),
+)
+@bounded
+def test_selection_equals_plain_marginal_relevance(
+    cells: list[tuple[int, int, bool]], diversity: float, per_category: int, k: int, seed: int
+) -> None:
+    cells = sorted(cells, key=lambda cell: -cell[0])
+    scores = np.array([score for score, _, _ in cells], dtype=np.float64)
+    category = np.array([c for _, c, _ in cells], dtype=np.int32)
+    excluded = np.array([out for *_, out in cells], dtype=np.bool_)
+    drawn = np.random.default_rng(seed).integers(0, 5, (len(cells), len(cells))) / 4
+    for similarity in (same_category(category), np.maximum(drawn, drawn.T).astype(np.float32)):
+        room = np.full(k, -1, dtype=np.int32)
+        filled = select_diverse(scores, category, similarity, excluded, diversity, per_category, room)
+        plain = plain_select(
+            scores.tolist(), category.tolist(), similarity.tolist(), excluded.tolist(), diversity, per_category, k
+        )
+        assert room[:filled].tolist() == plain
+
+
+@pytest.mark.parametrize(
+    ("share", "k", "ranked", "pool"),
+    [(0.25, 4, 4, 6), (0.3, 5, 9, 4), (0.1, 3, 3, 2), (0.5, 4, 2, 1), (0.4, 1, 1, 3), (0.2, 5, 0, 2)],
+)
+def test_propensities_are_the_frequencies(share: float, k: int, ranked: int, pool: int) -> None:
+    rounds = 20_000
+    shown: Counter[int] = Counter()
+    told: dict[int, set[float]] = {}
+    places: Counter[int] = Counter()
+    for chance in range(rounds):
+        out, propensity = np.empty(k, dtype=np.int32), np.empty(k)
+        fresh = np.arange(100, 100 + pool, dtype=np.int32)
+        length = explore(np.arange(ranked, dtype=np.int32), fresh, share, np.uint64(chance), out, propensity)
+        items = out[:length].tolist()
+        assert len(set(items)) == length <= k
+        assert [i for i in items if i < 100] == list(range(sum(i < 100 for i in items)))  # in their order
+        shown.update(items)
+        places.update(place for place, item in enumerate(items) if item >= 100)
+        for item, p in zip(items, propensity[:length].tolist(), strict=True):
+            told.setdefault(item, set()).add(round(p, 9))
+    for item, (p,) in told.items():
+        assert shown[item] / rounds == pytest.approx(p, abs=0.015), item
+    given_away = sum(count for item, count in shown.items() if item >= 100) / rounds
+    assert given_away <= share * k + 0.02
+    if ranked:
+        assert places[0] == 0
+
+
+def test_the_same_visitor_and_event_see_the_same() -> None:
+    plain = (np.arange(9, dtype=np.int32), np.linspace(1, 0.1, 9), np.full(9, NO_CATEGORY, dtype=np.int32))
+    rest = (same_category(plain[2]), np.zeros(9, dtype=np.bool_), np.arange(50, 60, dtype=np.int32))
+    placement = Placement("home", k=5, exploration=0.3)
+    lists = [arrange(placement, *plain, *rest, chance).item.tolist() for chance in (7, 7, 8, -3)]
+    assert lists[0] == lists[1] != lists[2]
+    assert all(len(items) == 5 for items in lists)
+
+
+@given(cells=candidates, chance=st.integers(-(2**70), 2**70), name=st.sampled_from(sorted(PLACEMENTS)))
+@bounded
+def test_every_placement_keeps_its_rules(cells: list[tuple[int, int, bool]], chance: int, name: str) -> None:
+    placement = PLACEMENTS[name]
+    cells = sorted(cells, key=lambda cell: -cell[0])
+    items = np.arange(len(cells), dtype=np.int32)
+    category = np.array([c for _, c, _ in cells], dtype=np.int32)
+    excluded = np.array([out for *_, out in cells], dtype=np.bool_)
+    fresh = np.arange(len(cells) + 3, dtype=np.int32)[-5:]
+    fresh = fresh[[n >= len(cells) or not excluded[n] for n in fresh.tolist()]]
+    scores = np.array([score for score, _, _ in cells], dtype=np.float64)
+    found = arrange(placement, items, scores, category, same_category(category), excluded, fresh, chance)
+    listed = found.item.tolist()
+    assert len(set(listed)) == len(listed) <= placement.k
+    assert not any(excluded[i] for i in listed if i < len(cells))
+    assert ((found.propensity > 0) & (found.propensity <= 1)).all()
+    ranked = [i for i in listed if i < len(cells) and i not in fresh.tolist()]
+    if placement.per_category:
+        assert max(Counter(c for i in ranked if (c := cells[i][1]) >= 0).values(), default=0) <= placement.per_category
+    if not placement.diversity:
+        assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"k": 0}, "k must"),
+        ({"exclude": "all"}, "exclude must be one of nothing, bought, seen"),
+        ({"per_category": 0}, "per_category"),
+        ({"diversity": 1.1}, "diversity"),
+        ({"diversity": float("nan")}, "diversity"),
+        ({"exploration": 0.6}, "exploration"),
+    ],
+)
+def test_rules_out_of_range_are_refused(wrong: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        Placement(**{"name": "home", **wrong})  # type: ignore[arg-type]  # that is the point

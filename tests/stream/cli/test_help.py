@@ -1,0 +1,84 @@
+"""Every verb says by example how it is called, the shell completes, and exit codes are what the README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from stream.cli import build
+from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
+from stream.watchdog import EXIT_CODE
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND: Any = get_command(build())
+PRINTS_NO_FIGURES = {"worker", "export", "compile", "republish", "schemas"}  # export is JSON anyway
+
+
+def verbs(group: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+VERBS = dict(verbs())
+
+
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_the_help_has_an_example_that_is_understood(path: tuple[str, ...]) -> None:
+    text = " ".join(VERBS[path].help.split())
+    found = re.search(r"Example: (.*)$", text)
+    assert found, f"no example at the end of: {text}"
+    words = shlex.split(found[1].partition(" > ")[0].partition("| ")[2] or found[1].partition(" > ")[0])
+    assert words[0] == "rivulet"
+    if words[1] == "--settings":
+        del words[1:3]
+    assert tuple(words[1 : 1 + len(path)]) == path
+    context = VERBS[path].make_context(" ".join(path), words[1 + len(path) :])
+    assert not context.args
+
+
+@pytest.mark.parametrize("path", [path for path in VERBS if path[0] not in PRINTS_NO_FIGURES], ids=" ".join)
+def test_what_prints_figures_prints_json(path: tuple[str, ...]) -> None:
+    assert "--json" in {option for parameter in VERBS[path].params for option in parameter.opts}
+
+
+def test_the_help_of_all_tells_settings_and_exit_codes() -> None:
+    text = " ".join(CliRunner().invoke(build(), ["--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "--settings" in text
+    codes = dict.fromkeys((0, RivuletError.exit_code, ConfigurationError.exit_code, UnavailableError.exit_code))
+    for code in (*codes, BadInputError.exit_code, EXIT_CODE):
+        assert re.search(rf"\b{code} [a-z]", text.partition("Exit codes:")[2]), code
+        assert re.search(rf"\b{code} [a-z]", README.partition("Exit codes:")[2]), code
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    assert "--install-completion" in README
+
+    def completed(line: str) -> list[str]:
+        request = {"_RIVULET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        program = "from stream.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv[0] = 'rivulet'; {program}"],
+            cwd=ROOT,
+            env=os.environ | request,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert completed("rivulet sna") == ["snapshot"]
+    assert completed("rivulet doctor --j") == ["--json"]
