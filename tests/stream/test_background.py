@@ -14,7 +14,7 @@ class Worker:
     def __init__(self) -> None:
         self.crashed: list[BaseException] = []
         self.settings = Settings()
-        self.broadcast = SimpleNamespace(run=None)
+        self.broadcast = self.item_writer = SimpleNamespace(run=None)
         self.app = SimpleNamespace(task=lambda _: None, crash=self.crash)
 
     async def crash(self, error: BaseException) -> None:
