@@ -10,6 +10,7 @@ each sees 1/P of the sessions, and the rows see all.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN
 
-from models.blend_features import GROUPS, Desk
-from models.blend_lists import HITS, LESSONS, BlendArrays, learn_touches, rank_blended
+from models.blend_features import GROUPS, NAMES, Desk
+from models.blend_lists import HITS, LESSONS, TOUCHES, BlendArrays, learn_touches, rank_blended
+from models.covisitation import Deltas, Weighting
 from models.histories import HistoryArrays, Touches
 from models.listwise import Learner
 from models.neighbour_rows import RowArrays
-from models.postings import NONE, Postings
+from models.postings import NONE, Postings, listed, remove_users
 from models.ranking import Lists, Query
 from models.tallies import NEVER, Tallies
+from models.weight_averaging import Opinion, move
 
 # where all learning of the weights starts: about what five public streams agreed on
 PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1)
@@ -32,6 +35,8 @@ RATE: Final = 0.05
 BLOCKS: Final = 1 << 17  # of postings: 8 MB
 SAMPLE: Final = 25  # lessons whose mean hit rate is one value for ADWIN
 QUICKEN: Final = 0.25  # what a drift leaves of the squared gradients: the next steps are twice as long
+WATCHED: Final = 512  # latest values that a snapshot keeps for ADWIN, whose window fills from them again
+SPEAK: Final = 5_000  # touches between two opinions sent
 
 
 class Blend:
@@ -47,6 +52,13 @@ class Blend:
         Keep the weights as they are; sessions and popularity are still learned.
     prior
         Weights to start from, one per feature.
+
+    Attributes
+    ----------
+    drifts
+        Lasting falls of the hit rate so far.
+    heard
+        Version of the mean that was taken over last, 0 for none.
 
     Notes
     -----
@@ -65,6 +77,7 @@ class Blend:
         self.rate = rate
         self.frozen = frozen
         self.drifts = 0
+        self.heard = 0
         self.arrays = BlendArrays(
             Postings.empty(blocks),
             Tallies.empty(),
@@ -72,7 +85,15 @@ class Blend:
             np.zeros(3, dtype=np.int64),
         )
         self._detector: Any = ADWIN()  # type: ignore[no-untyped-call]  # River's detectors are not annotated
+        self._rates: deque[float] = deque(maxlen=WATCHED)
         self._told = np.zeros(3, dtype=np.int64)
+        self._sent: Opinion | None = None
+        self._spoke = 0
+
+    @property
+    def lessons(self) -> int:
+        """Lessons learned."""
+        return int(self.arrays.counts[LESSONS])
 
     @property
     def hit_rate(self) -> float:
@@ -90,47 +111,86 @@ class Blend:
         shared: NDArray[np.float64] = self.arrays.learner.weight[0].copy()
         return shared
 
+    def facts(self) -> dict[str, Any]:
+        """What operators see of it: plain values."""
+        return {
+            "lessons": self.lessons,
+            "hit_rate": round(self.hit_rate, 4),
+            "drifts": self.drifts,
+            "mean": self.heard,
+            "weights": dict(zip(NAMES, np.round(self.weights, 4).tolist(), strict=True)),
+        }
+
     def reserve(self, items: int) -> None:
         """Make room for item indices below `items`."""
         arrays = self.arrays
         self.arrays = arrays._replace(postings=arrays.postings.reserved(items), tallies=arrays.tallies.reserved(items))
 
     def drop_items(self, items: NDArray[np.int32]) -> None:
-        """Forget some items: nothing refers to their indices any more, and they go to others.
-
-        A dropped user needs no such call: a posting counts only as long as the user's ring has the item.
-        """
+        """Forget some items: nothing refers to their indices any more, and they go to others."""
         postings, tallies = self.arrays.postings, self.arrays.tallies
+        items = items[items < len(tallies.slow)]
         postings.newest[items] = NONE
         tallies.slow[items] = tallies.fast[items] = NEVER
         kept = tallies.popular[~np.isin(tallies.popular, items)]
         tallies.popular[:] = NONE
         tallies.popular[: len(kept)] = kept
 
+    def forget_users(self, users: NDArray[np.int32], histories: HistoryArrays) -> None:
+        """Remove some users' sessions, and what is known of items that nobody else had; 2-4 ms with all blocks in use.
+
+        A user who is merely dropped needs no such call: a posting counts only as long as the user's ring has the item.
+        What their touches added to the popularity of items that others had, too, stays until it has decayed, as do the
+        steps that the weights took.
+
+        Parameters
+        ----------
+        users
+            Their indices.
+        histories
+            Their recent items, still there.
+        """
+        filled = np.arange(histories.item.shape[1]) < histories.count[users][:, None]
+        items = np.unique(histories.item[users][filled])
+        gone = np.zeros(int(users.max(initial=-1)) + 1, dtype=np.bool_)
+        gone[users] = True
+        postings = self.arrays.postings
+        remove_users(postings, gone)
+        known = items[items < len(postings.newest)]
+        self.drop_items(known[[not listed(postings, item) for item in known.tolist()]])
+
     def learn_many(
         self,
         histories: HistoryArrays,
         rows: RowArrays,
         touches: Touches,
-        kinds: NDArray[np.float32],
+        weighting: Weighting,
         query: Query,
         desk: Desk,
-    ) -> None:
-        """Test, then learn a batch. To be called before `emit` appends the touches to the histories.
+    ) -> Deltas:
+        """Test, learn and append a batch touch by touch: each is tested against all before it.
 
         Parameters
         ----------
         histories, rows
-            The visitors' recent items before the batch, and the neighbour rows at hand.
+            The visitors' recent items, to which the touches are appended as `emit` does, and the rows at hand.
         touches
-            The batch, in stream order; a visitor's later touches are tested against the state before the batch.
-        kinds, query
-            Weight by kind of event (0 = teaches nothing), and how recent items vote.
+            The batch, in stream order.
+        weighting, query
+            How strongly a touch teaches (a kind of weight 0 teaches nothing), and how recent items vote.
         desk
             Working memory with room for every item index.
+
+        Returns
+        -------
+        Deltas
+            As of `models.covisitation.emit`.
         """
-        learn_touches(self.arrays, histories, rows, touches, kinds, query, self.frozen, self.rate, desk)
+        out = Deltas.room(len(touches.user), histories.item.shape[1])
+        frozen, rate = self.frozen, self.rate
+        visits = learn_touches(self.arrays, histories, rows, touches, weighting, query, frozen, rate, desk, out)
         self.watch()
+        return out.first(visits)
 
     def watch(self) -> None:
         """Tell ADWIN the hit rate since the last time; quicken the learning if it has fallen for good."""
@@ -139,11 +199,32 @@ class Blend:
         if lessons < SAMPLE:
             return
         before = self._detector.estimation
-        self._detector.update(float((counts[HITS] - self._told[HITS]) / lessons))
+        self._rates.append(float((counts[HITS] - self._told[HITS]) / lessons))
+        self._detector.update(self._rates[-1])
         self._told = counts.copy()
         if self._detector.drift_detected and self._detector.estimation < before:
             self.drifts += 1
             self.arrays.learner.square[:] *= QUICKEN
+
+    def opinion(self) -> Opinion | None:
+        """What it has learned, if it is time to tell the others; they answer with `hear`."""
+        touches = int(self.arrays.counts[TOUCHES])
+        if self.frozen or touches - self._spoke < SPEAK:
+            return None
+        self._spoke = touches
+        self._sent = Opinion.of(self.arrays.learner, self.lessons)
+        return self._sent
+
+    def hear(self, mean: Opinion, version: int) -> None:
+        """Move towards the mean of all partitions, once for each opinion sent; at once if nothing was learned yet."""
+        learner = self.arrays.learner
+        if self.frozen or version == self.heard or mean.weight.shape != learner.weight.shape:
+            return
+        sent = self._sent if self.lessons else Opinion.of(learner, 0)
+        if sent is not None:
+            move(learner, sent, mean)
+            self._sent = None
+            self.heard = version
 
     def rank_many(
         self,
@@ -156,67 +237,82 @@ class Blend:
         spans: NDArray[np.int64],
         desk: Desk,
         out: Lists,
-        reasons: NDArray[np.uint8],
     ) -> None:
-        """Rank lists for some users, as `rank_rows` does; `reasons` gets indices into `REASONS`, else `NO_REASON`.
+        """Rank lists for some users, as `rank_rows` does, each item with its main reason.
 
         A score is the item's chance to be the next one, in millionths of the chance of the list's first.
         """
-        rank_blended(self.arrays, histories, users, rows, query, hidden, blob, spans, desk, out, reasons)
+        rank_blended(self.arrays, histories, users, rows, query, hidden, blob, spans, desk, out)
 
-    def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copies of the state; ADWIN's window is not kept and fills again."""
+    def items(self, part: slice = slice(None)) -> NDArray[np.int32]:
+        """Items of which anything is known, rising; or those of them with an index in a part that has a start."""
+        known = np.flatnonzero(self.arrays.tallies.slow[part] > NEVER)
+        return (known + (part.start or 0)).astype(np.int32)
+
+    def by_item(self) -> dict[str, NDArray[Any]]:
+        """The arrays with an entry per item index, themselves."""
+        postings, tallies = self.arrays.postings, self.arrays.tallies
+        size = len(tallies.slow)
+        return {"newest": postings.newest[:size], "slow": tallies.slow, "fast": tallies.fast}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All other arrays, themselves where they are large; `popular` holds item indices."""
         postings, tallies, learner, counts = self.arrays
-        used = min(int(postings.allocated[0]), len(postings.block))
+        sent = self._sent or Opinion.of(learner, -1)
         return {
-            "block": postings.block[:used].copy(),
-            "blocks": np.array([len(postings.block)]),
-            "newest": postings.newest.copy(),
-            "allocated": postings.allocated.copy(),
-            **{name: getattr(tallies, name).copy() for name in Tallies._fields},
-            **{name: getattr(learner, name).copy() for name in Learner._fields},
-            "counts": counts.copy(),
-            "drifts": np.array([self.drifts]),
+            "block": postings.block[: min(int(postings.allocated[0]), len(postings.block))],
+            "allocated": postings.allocated,
+            "popular": tallies.popular,
+            "events": tallies.events,
+            "weight": learner.weight,
+            "square": learner.square,
+            "counts": counts,
+            "told": self._told,
+            "rates": np.array(self._rates, dtype=np.float64),
+            "sent_weight": sent.weight,
+            "sent_square": sent.square,
+            "facts": np.array([len(postings.block), self.drifts, self.heard, self._spoke, sent.lessons]),
         }
 
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copies of the state, as `restore` takes them."""
+        items = self.items()
+        columns = {name: column[items] for name, column in self.by_item().items()}
+        return {"items": items, **columns, **{name: array.copy() for name, array in self.state().items()}}
+
     @classmethod
-    def restore(
-        cls,
-        arrays: Mapping[str, NDArray[Any]],
-        items: NDArray[np.int32] | None = None,
-        rate: float = RATE,
-        *,
-        frozen: bool = False,
-    ) -> Blend:
-        """A blend from the arrays of `snapshot`.
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], rate: float = RATE, *, frozen: bool = False) -> Blend:
+        """A blend from `items`, `by_item` of these items, and `state`; indices of items may be other ones by now.
+
+        Weights of a version with other features are left out: learning starts from the prior again.
 
         Parameters
         ----------
         arrays
             The arrays.
-        items
-            For each item index of the snapshot the index here, -1 where there is none; None = the same.
         rate, frozen
             As for `Blend`.
         """
-        known = len(arrays["newest"])
-        here = np.arange(known, dtype=np.int32) if items is None else items[:known]
-        there = np.flatnonzero(here >= 0)
-        blend = cls(int(arrays["blocks"][0]), rate, frozen=frozen)
-        blend.reserve(int(here.max(initial=-1)) + 1)
+        blocks, blend_drifts, heard, spoke, lessons = arrays["facts"].tolist()
+        blend = cls(blocks, rate, frozen=frozen)
+        items = arrays["items"]
+        blend.reserve(int(items.max(initial=-1)) + 1)
         postings, tallies, learner, counts = blend.arrays
         postings.block[: len(arrays["block"])] = arrays["block"]
-        postings.newest[here[there]] = arrays["newest"][there]
         postings.allocated[:] = arrays["allocated"]
-        tallies.slow[here[there]] = arrays["slow"][there]
-        tallies.fast[here[there]] = arrays["fast"][there]
-        listed = here[arrays["popular"][arrays["popular"] >= 0]]
-        listed = listed[listed >= 0]
-        tallies.popular[: len(listed)] = listed
+        for name, column in blend.by_item().items():
+            column[items] = arrays[name]
+        tallies.popular[:] = arrays["popular"]
         tallies.events[:] = arrays["events"]
-        learner.weight[:] = arrays["weight"]
-        learner.square[:] = arrays["square"]
         counts[:] = arrays["counts"]
-        blend._told = counts.copy()
-        blend.drifts = int(arrays["drifts"][0])
+        blend._told = arrays["told"].copy()
+        blend.drifts, blend.heard, blend._spoke = blend_drifts, heard, spoke
+        for value in arrays["rates"].tolist():
+            blend._rates.append(value)
+            blend._detector.update(value)
+        if arrays["weight"].shape == learner.weight.shape:
+            learner.weight[:] = arrays["weight"]
+            learner.square[:] = arrays["square"]
+            if lessons >= 0:
+                blend._sent = Opinion(arrays["sent_weight"].copy(), arrays["sent_square"].copy(), lessons)
         return blend

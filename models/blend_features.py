@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.candidates import ROOM, Candidates, add_cells, column
 from models.covisitation import power_law
 from models.histories import SESSION_START, HistoryArrays
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
@@ -25,7 +25,11 @@ from models.tallies import HALF_LIVES, Tallies, strength
 
 # features by row of the candidates' table: first the votes ...
 NEWEST, PREVIOUS, EARLIER, STEP, SESSIONS, WALK, SEEN, BACK, NEAR, TIMES, POPULAR, TRENDING = range(12)
-FEATURES: Final = 12
+NAMES: Final = (
+    *("newest", "previous", "earlier", "step", "sessions", "walk"),
+    *("seen", "back", "near", "times", "popular", "trending"),
+)
+FEATURES: Final = len(NAMES)
 VOTES: Final = 6  # ... the first so many are votes
 EDGE: Final = 0.05  # share of a model's votes that counts half
 VOTERS: Final = 10  # recent items that vote
@@ -128,7 +132,7 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     return found
 
 
-@kernel
+@lean_kernel
 def _visit(histories: HistoryArrays, user: int) -> int:
     """Touches of the visit a user is on, as far as the ring remembers them."""
     size = histories.item.shape[1]
@@ -140,7 +144,7 @@ def _visit(histories: HistoryArrays, user: int) -> int:
     return int(count)
 
 
-@kernel
+@lean_kernel
 def _neighbours(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     work, candidates = desk.scratch, desk.candidates
     for v in range(voters):
@@ -178,7 +182,7 @@ def _walk(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     return found
 
 
-@kernel
+@lean_kernel
 def _seen(histories: HistoryArrays, user: int, candidates: Candidates, found: int) -> int:
     """Note which candidates the visitor saw before, how long ago in touches, and how often."""
     size = histories.item.shape[1]
@@ -197,7 +201,7 @@ def _seen(histories: HistoryArrays, user: int, candidates: Candidates, found: in
     return found
 
 
-@kernel
+@lean_kernel
 def _level(candidates: Candidates, found: int) -> None:
     """Bring votes of any size to 0 .. 1."""
     for feature in range(VOTES):
@@ -208,7 +212,7 @@ def _level(candidates: Candidates, found: int) -> None:
                 x[c] = x[c] / (x[c] + edge)
 
 
-@kernel
+@lean_kernel
 def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
     slow = tallies.events[0] / HALF_LIVES[0]
     fast = tallies.events[0] / HALF_LIVES[1]
@@ -219,14 +223,14 @@ def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
             candidates.x[TRENDING, c] = strength(tallies.fast[item], fast) / 8.0
 
 
-@kernel
+@lean_kernel
 def _length_group(visit: int) -> int:
     if visit <= 2:
         return max(visit - 1, 0)
     return 2 if visit <= 4 else (3 if visit <= 9 else 4)
 
 
-@kernel
+@lean_kernel
 def _evidence_group(visits: float) -> int:
     group = 0
     edge = 5.0

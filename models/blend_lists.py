@@ -9,19 +9,18 @@ from numpy.typing import NDArray
 
 from models.blend_features import NEWEST, POPULAR, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
 from models.candidates import clear
+from models.covisitation import Deltas, Weighting, emit_touch
 from models.histories import HistoryArrays, Touches
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.listwise import Learner, learn, mixed, score, softmax
 from models.neighbour_rows import RowArrays
 from models.postings import Postings
-from models.ranking import MICRO, Lists, Query, explain
+from models.ranking import COVISIT, MICRO, Lists, Query, explain
 from models.session_votes import learn_touch
 from models.tallies import Tallies, tally
 from models.vocabulary import id_less
 
-REASONS: Final = ("covisit", "next", "sessions", "walk", "seen", "popular")
-COVISIT, NEXT, ALIKE, ONWARD, AGAIN, TREND = range(6)
-NO_REASON: Final = 255
+NEXT, ALIKE, ONWARD, AGAIN, TREND = range(1, 6)  # of `models.ranking.REASONS`, behind COVISIT
 ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
 EVERY: Final = 4  # ... later each so many-th: enough to follow, at a quarter of the cost
 GRID: Final = 1e5  # scores that agree to 1e-5 rank by id
@@ -56,38 +55,41 @@ def learn_touches(
     histories: HistoryArrays,
     rows: RowArrays,
     touches: Touches,
-    kinds: NDArray[np.float32],
+    weighting: Weighting,
     query: Query,
     frozen: bool,
     rate: float,
     desk: Desk,
-) -> None:
-    """Test and learn each touch, in order."""
+    out: Deltas,
+) -> int:
+    """Test and learn each touch, then append it to its user's history, one after another; returns how many visits."""
+    visits = 0
     for n in range(len(touches.user)):
         user, item = touches.user[n], touches.item[n]
-        if kinds[touches.kind[n]] <= 0 or on_item(histories, user, item):
-            continue
-        if not frozen and is_lesson(arrays.counts, histories, user):
-            found = weigh(arrays, histories, user, rows, query, desk)
-            teach(arrays, desk, found, item, rate)
-            clear(desk.candidates, found)
-        remember(arrays, histories, user, item)
+        if weighting.kind[touches.kind[n]] > 0 and not on_item(histories, user, item):
+            if not frozen and is_lesson(arrays.counts, histories, user):
+                found = weigh(arrays, histories, user, rows, query, desk)
+                teach(arrays, desk, found, item, rate)
+                clear(desk.candidates, found)
+            remember(arrays, histories, user, item)
+        visits = emit_touch(histories, touches, n, weighting, out, visits)
+    return visits
 
 
-@kernel
+@lean_kernel
 def on_item(histories: HistoryArrays, user: int, item: int) -> bool:
     """Whether a user is on an item already: a repeat, which teaches nothing."""
     return bool(histories.count[user] > 0 and histories.item[user, histories.head[user]] == item)
 
 
-@kernel
+@lean_kernel
 def is_lesson(counts: NDArray[np.int64], histories: HistoryArrays, user: int) -> bool:
     """Whether the next touch of a user is to teach the weights."""
     turn = counts[LESSONS] < ALL_TEACH or counts[TOUCHES] % EVERY == 0
     return bool(turn and histories.count[user] > 0)
 
 
-@kernel
+@lean_kernel
 def remember(arrays: BlendArrays, histories: HistoryArrays, user: int, item: int) -> None:
     """Learn a touch in the models that belong to the partition."""
     arrays.counts[TOUCHES] += 1
@@ -123,25 +125,39 @@ def rank_blended(
     spans: NDArray[np.int64],
     desk: Desk,
     out: Lists,
-    reasons: NDArray[np.uint8],
 ) -> None:
     """Rank and explain a list for each of some users."""
     for u in range(len(users)):
         found = weigh(arrays, histories, users[u], rows, query, desk)
-        filled = choose(found, -np.inf, hidden, blob, spans, desk, out.item[u], out.micro[u])
-        for i in range(filled):
-            at = desk.candidates.place[out.item[u, i]] - 1
-            reasons[u, i] = main_reason(desk.weight, desk.candidates.x[:, at])
-            desk.clue[i] = desk.candidates.clue[at]
-        clear(desk.candidates, found)
-        explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
-        for i in range(filled):
-            out.why[u, i] = origin(reasons[u, i], out.item[u, i], out.why[u, i], desk.scratch.seed[0], desk.clue[i])
-        out.why[u, filled:] = -1
-        reasons[u, filled:] = NO_REASON
+        list_candidates(found, rows, hidden, blob, spans, desk, out, u)
 
 
-@kernel
+@lean_kernel
+def list_candidates(
+    found: int,
+    rows: RowArrays,
+    hidden: NDArray[np.bool_],
+    blob: NDArray[np.uint8],
+    spans: NDArray[np.int64],
+    desk: Desk,
+    out: Lists,
+    u: int,
+) -> None:
+    """Turn weighed candidates into a list with its reasons, and clear the desk."""
+    filled = choose(found, -np.inf, hidden, blob, spans, desk, out.item[u], out.micro[u])
+    reasons = out.reason[u]
+    for i in range(filled):
+        at = desk.candidates.place[out.item[u, i]] - 1
+        reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at])
+        desk.clue[i] = desk.candidates.clue[at]
+    clear(desk.candidates, found)
+    explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
+    for i in range(filled):
+        out.why[u, i] = origin(reasons[i], out.item[u, i], out.why[u, i], desk.scratch.seed[0], desk.clue[i])
+    out.why[u, filled:] = -1
+
+
+@lean_kernel
 def origin(reason: int, item: int, voter: int, newest: int, clue: int) -> int:
     """The visitor's own item that led to a listed one, -1 for none."""
     if reason == COVISIT:
@@ -153,7 +169,7 @@ def origin(reason: int, item: int, voter: int, newest: int, clue: int) -> int:
     return item if reason == AGAIN else -1
 
 
-@kernel
+@lean_kernel
 def choose(
     found: int,
     least: float,
@@ -200,7 +216,7 @@ def choose(
     return filled
 
 
-@kernel
+@lean_kernel
 def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32]) -> int:
     """The model that adds most to a candidate's score; popularity where none adds anything."""
     best, reason = 0.0, TREND

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.blend import BLOCKS, PRIOR, RATE, Blend
 from models.blend_features import BACK, EARLIER, NEAR, NEWEST, PREVIOUS, SESSIONS, STEP, TIMES, WALK, Desk, desk, votes
-from models.blend_lists import REASONS, BlendArrays, choose, is_lesson, remember, teach, weigh
+from models.blend_lists import BlendArrays, choose, is_lesson, remember, teach, weigh
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_into, weighting
 from models.decay import YEAR_2000_S
@@ -19,15 +19,15 @@ from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
-from models.ranking import Lists, Query, scratch
+from models.ranking import REASONS, Lists, Query, scratch
 from models.vocabulary import Vocabulary
 
 PARTS: Final = {
     "covisit": (NEWEST, PREVIOUS, EARLIER),
-    "next": (STEP,),
+    "transition": (STEP,),
     "sessions": (SESSIONS,),
     "walk": (WALK,),
-    "seen": (BACK, NEAR, TIMES),
+    "repeat": (BACK, NEAR, TIMES),
 }
 CHUNK: Final = 2_000  # events between two looks at the hit rate
 
@@ -85,7 +85,6 @@ class BlendRanker(HistoryRanker):
         self.rate = rate
         self.frozen = frozen
         self._query = votes()
-        self._reasons = np.zeros((1, 0), dtype=np.uint8)
         self.blend = Blend(blocks, rate, frozen=frozen)
 
     def explain(self, user: Hashable, k: int = 20) -> list[tuple[str, str, str | None]]:
@@ -93,19 +92,18 @@ class BlendRanker(HistoryRanker):
         lists = self._ranked(user, k)
         size = int((lists.item[0] >= 0).sum())
         whys = [self._items.text(why) if why >= 0 else None for why in lists.why[0, :size].tolist()]
-        names = [REASONS[reason] for reason in self._reasons[0, :size]] if size else []
+        names = [REASONS[reason] for reason in lists.reason[0, :size]]
         return list(zip(self._items.texts(lists.item[0, :size]), names, whys, strict=True))
 
-    def _foresee(self, touch: Touches) -> None:
+    def _emit(self, touch: Touches) -> Deltas:
         self.blend.reserve(len(self._items))
-        kinds, histories = self._weighting.kind, self._histories.arrays
-        self.blend.learn_many(histories, self._rows.arrays, touch, kinds, self._query, self._desk())
+        histories, rows = self._histories.arrays, self._rows.arrays
+        return self.blend.learn_many(histories, rows, touch, self._weighting, self._query, self._desk())
 
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
         items, work = self._items, self._desk()
         histories, rows = self._histories.arrays, self._rows.arrays
-        reasons = self._reasons = np.zeros(lists.item.shape, dtype=np.uint8)
-        self.blend.rank_many(histories, user, rows, self._query, hidden, items.blob, items.spans, work, lists, reasons)
+        self.blend.rank_many(histories, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
     def _desk(self) -> Desk:
         return desk(scratch(len(self._items)), self.history)
@@ -201,7 +199,7 @@ def _run(
     partition = np.zeros(items, dtype=np.int32)
     hidden = np.zeros(items, dtype=np.bool_)
     size = histories.item.shape[1]
-    room = Deltas(
+    room = Deltas(  # as `Deltas.room` says, which no kernel can call
         np.empty(1, dtype=np.int32),
         np.empty(1, dtype=np.float32),
         np.empty(1, dtype=np.uint32),

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 ROOM: Final = 4096  # candidates of one list; later ones are left out
 FULL: Final = -1
@@ -42,7 +42,7 @@ class Candidates(NamedTuple):
         )
 
 
-@kernel
+@lean_kernel
 def column(candidates: Candidates, item: int, found: int) -> int:
     """Column of an item: `found` if it is new (it is listed then, and the caller counts it), `FULL` if none is left."""
     place = np.int64(candidates.place[item])
@@ -55,7 +55,7 @@ def column(candidates: Candidates, item: int, found: int) -> int:
     return found
 
 
-@kernel
+@lean_kernel
 def add_cells(
     candidates: Candidates,
     feature: int,
@@ -80,7 +80,7 @@ def add_cells(
     return found
 
 
-@kernel
+@lean_kernel
 def clear(candidates: Candidates, found: int) -> None:
     """Forget the candidates of a list."""
     for c in range(found):

@@ -63,6 +63,26 @@ class Deltas(NamedTuple):
     pull: NDArray[np.float32]
     step: NDArray[np.bool_]
 
+    @classmethod
+    def room(cls, touches: int, size: int) -> Deltas:
+        """Columns for what so many touches can teach whose rings hold `size` items."""
+        return cls(
+            np.empty(touches, dtype=np.int32),
+            np.empty(touches, dtype=np.float32),
+            np.empty(touches, dtype=np.uint32),
+            np.empty(touches, dtype=np.int32),
+            np.zeros(touches + 1, dtype=np.int32),
+            np.empty(touches * size, dtype=np.int32),
+            np.empty(touches * size, dtype=np.float32),
+            np.empty(touches * size, dtype=np.bool_),
+        )
+
+    def first(self, visits: int) -> Deltas:
+        """The first so many visits with their pairs."""
+        pairs = int(self.start[visits])
+        ends = (visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
+        return Deltas._make(column[:end] for column, end in zip(self, ends, strict=True))
+
 
 def emit(histories: HistoryArrays, touches: Touches, weighting: Weighting) -> Deltas:
     """Append touches to the histories and return what they teach about pairs of items.
@@ -85,22 +105,8 @@ def emit(histories: HistoryArrays, touches: Touches, weighting: Weighting) -> De
     -----
     About 10 ns per pair. A pure function of the histories and the batch.
     """
-    n = len(touches.user)
-    size = histories.item.shape[1]
-    deltas = Deltas(
-        np.empty(n, dtype=np.int32),
-        np.empty(n, dtype=np.float32),
-        np.empty(n, dtype=np.uint32),
-        np.empty(n, dtype=np.int32),
-        np.zeros(n + 1, dtype=np.int32),
-        np.empty(n * size, dtype=np.int32),
-        np.empty(n * size, dtype=np.float32),
-        np.empty(n * size, dtype=np.bool_),
-    )
-    visits = emit_into(histories, touches, weighting, deltas)
-    pairs = int(deltas.start[visits])
-    ends = (visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
-    return Deltas._make(column[:end] for column, end in zip(deltas, ends, strict=True))
+    deltas = Deltas.room(len(touches.user), histories.item.shape[1])
+    return deltas.first(emit_into(histories, touches, weighting, deltas))
 
 
 def retract(histories: Histories, users: NDArray[np.int32], weighting: Weighting) -> Deltas:
@@ -131,22 +137,27 @@ def retract(histories: Histories, users: NDArray[np.int32], weighting: Weighting
 def emit_into(histories: HistoryArrays, touches: Touches, weighting: Weighting, out: Deltas) -> int:
     """Write the deltas of a batch into prepared columns; returns the number of visits."""
     visits = 0
-    pairs = 0
     for n in range(len(touches.user)):
-        kind = int(touches.kind[n])
-        user = touches.user[n]
-        if weighting.kind[kind] <= 0 or not append(
-            histories, user, touches.item[n], kind, touches.ts[n], touches.starts[n]
-        ):
-            continue
-        out.item[visits] = touches.item[n]
-        out.weight[visits] = weighting.kind[kind]
-        out.ts[visits] = touches.ts[n]
-        out.source[visits] = n
-        pairs = pairs_of_newest(histories, user, 0, weighting, out, pairs)
-        visits += 1
-        out.start[visits] = pairs
+        visits = emit_touch(histories, touches, n, weighting, out, visits)
     return visits
+
+
+@lean_kernel
+def emit_touch(
+    histories: HistoryArrays, touches: Touches, n: int, weighting: Weighting, out: Deltas, visits: int
+) -> int:
+    """Append one touch and write its deltas behind those of so many visits; returns the number of visits."""
+    kind = int(touches.kind[n])
+    user = touches.user[n]
+    weight = weighting.kind[kind]
+    if weight <= 0 or not append(histories, user, touches.item[n], kind, touches.ts[n], touches.starts[n]):
+        return visits
+    out.item[visits] = touches.item[n]
+    out.weight[visits] = weight
+    out.ts[visits] = touches.ts[n]
+    out.source[visits] = n
+    out.start[visits + 1] = pairs_of_newest(histories, user, 0, weighting, out, np.int64(out.start[visits]))  # type: ignore[arg-type]  # Numba: a wider int
+    return visits + 1
 
 
 @lean_kernel

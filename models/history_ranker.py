@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river import reco
 
-from models.covisitation import emit, weighting
+from models.covisitation import Deltas, emit, weighting
 from models.histories import Histories, Touches
 from models.neighbour_rows import NeighbourRows
 from models.ranking import Lists
@@ -57,9 +57,7 @@ class HistoryRanker(reco.base.Ranker):
         touch = Touches(users, items, np.zeros(1, dtype=np.uint8), ts, np.zeros(1, dtype=np.bool_))
         self._histories.reserve(len(self._users))
         self._rows.reserve(len(self._items))
-        self._foresee(touch)
-        deltas = emit(self._histories.arrays, touch, self._weighting)
-        self._rows.learn(deltas, np.zeros(len(self._items), dtype=np.int32))
+        self._rows.learn(self._emit(touch), np.zeros(len(self._items), dtype=np.int32))
 
     def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
         """Score of an item for a user, >= 0; 0 where nothing is known. Reading leaves the state equal."""
@@ -85,8 +83,9 @@ class HistoryRanker(reco.base.Ranker):
             self._fill(lists, found, np.zeros(len(self._items), dtype=np.bool_))
         return lists
 
-    def _foresee(self, touch: Touches) -> None:
-        """What is to be learned from a touch before it is part of the history; nothing here."""
+    def _emit(self, touch: Touches) -> Deltas:
+        """Append a touch to the history; what it teaches about pairs of items."""
+        return emit(self._histories.arrays, touch, self._weighting)
 
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
         """Rank one known user."""

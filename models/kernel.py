@@ -22,7 +22,7 @@ def _cache_folder() -> Path:
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted([*root.glob("*.py"), *root.parent.glob("stream/*.py")]):
         text = source.read_bytes()
-        if b"import kernel" in text:
+        if b"models.kernel import" in text:
             digest.update(text)
     base = os.environ.get("RIVULET_KERNEL_CACHE")
     if base:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 
 FLOOR: Final = 1e-2  # start of the sums of squared gradients: the first steps are not longer than ten rates
 NEGLIGIBLE: Final = 1e-4  # a candidate's share of a gradient below which it is left out
@@ -38,7 +38,7 @@ class Learner(NamedTuple):
         return cls(weight, np.full_like(weight, FLOOR))
 
 
-@kernel
+@lean_kernel
 def mixed(learner: Learner, groups: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Write the weights of a list that belongs to some groups (row numbers)."""
     for k in range(len(out)):
@@ -48,7 +48,7 @@ def mixed(learner: Learner, groups: NDArray[np.int64], out: NDArray[np.float32])
         out[k] = total
 
 
-@kernel
+@lean_kernel
 def score(x: NDArray[np.float32], found: int, weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Write ``w . x`` for the first `found` columns of x[features, candidates]; feature by feature, in vector steps."""
     row = out[:found]
@@ -97,7 +97,7 @@ def learn(
         step(learner, group, gradient, rate)
 
 
-@kernel
+@lean_kernel
 def step(learner: Learner, row: int, gradient: NDArray[np.float64], rate: float) -> None:
     """One AdaGrad step of one row."""
     for k in range(len(gradient)):
@@ -105,7 +105,7 @@ def step(learner: Learner, row: int, gradient: NDArray[np.float64], rate: float)
         learner.weight[row, k] -= rate * gradient[k] / np.sqrt(learner.square[row, k])
 
 
-@kernel
+@lean_kernel
 def softmax(scores: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Chances that sum to 1; what lies more than 16 below the best gets 0, as does minus infinity."""
     best = np.float32(-np.inf)

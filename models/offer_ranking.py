@@ -127,14 +127,30 @@ def rank_users(
         voters = find_voters(histories, user, rows, query, work)
         found = gather(rows, voters, work)
         if len(offers.value) > 0 and found > 0:
-            score_offers(found, offers, items, work, sums)
-            pick(user, shoppers.now_s[u], offers, shoppers, sums.by_offer.score, picked.offer[u], picked.score[u])
-            for i in range(picked.offer.shape[1]):
-                if picked.offer[u, i] >= 0:
-                    picked.why[u, i] = sums.by_offer.why[picked.offer[u, i]]
+            pick_offers(user, u, found, offers, items, shoppers, work, sums, picked)
         current = current_item(histories, user)
         select(found, current, items.hidden, items.blob, items.spans, work, lists.item[u], lists.micro[u])
         explain(rows, voters, work, lists.item[u], lists.why[u])
+
+
+@lean_kernel
+def pick_offers(
+    user: int,
+    u: int,
+    found: int,
+    offers: OfferColumns,
+    items: ItemFacts,
+    shoppers: Shoppers,
+    work: Scratch,
+    sums: OfferScratch,
+    picked: Picked,
+) -> None:
+    """Write the offers of one user into row `u`, from the candidates in the scratch, whose scores are above 0."""
+    score_offers(found, offers, items, work, sums)
+    pick(user, shoppers.now_s[u], offers, shoppers, sums.by_offer.score, picked.offer[u], picked.score[u])
+    for i in range(picked.offer.shape[1]):
+        if picked.offer[u, i] >= 0:
+            picked.why[u, i] = sums.by_offer.why[picked.offer[u, i]]
 
 
 @lean_kernel

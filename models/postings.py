@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 NONE: Final = -1
@@ -50,13 +50,13 @@ class Postings(NamedTuple):
         return self._replace(newest=newest)
 
 
-@kernel
+@lean_kernel
 def live(postings: Postings, number: int) -> bool:
     """Whether a block exists and was not yet overwritten."""
     return bool(number >= 0 and number >= postings.allocated[0] - len(postings.block))
 
 
-@kernel
+@lean_kernel
 def before(postings: Postings, number: int) -> int:
     """Number of the block before a live one; -1 where the list ends."""
     back = np.int64(postings.block[number % len(postings.block), BACK])
@@ -64,7 +64,7 @@ def before(postings: Postings, number: int) -> int:
     return earlier if live(postings, earlier) else NONE
 
 
-@kernel
+@lean_kernel
 def post(postings: Postings, item: int, user: int) -> None:
     """Note that a user touched an item."""
     number = postings.newest[item]
@@ -79,3 +79,32 @@ def post(postings: Postings, item: int, user: int) -> None:
     block = postings.block[number % size]
     block[FIRST + block[FILLED]] = user
     block[FILLED] += 1
+
+
+@lean_kernel
+def listed(postings: Postings, item: int) -> bool:
+    """Whether an item has any user."""
+    number = postings.newest[item]
+    if not live(postings, number):
+        number = NONE
+    while number != NONE:
+        if postings.block[number % len(postings.block), FILLED] > 0:
+            return True
+        number = before(postings, number)
+    return False
+
+
+@lean_kernel
+def remove_users(postings: Postings, gone: NDArray[np.bool_]) -> None:
+    """Take some users, flagged by index, out of all blocks; what stays keeps its order."""
+    block = postings.block
+    for row in range(min(postings.allocated[0], len(block))):
+        end = FIRST + block[row, FILLED]
+        kept = FIRST
+        for at in range(FIRST, end):
+            user = block[row, at]
+            if user >= len(gone) or not gone[user]:
+                block[row, kept] = user
+                kept += 1
+        block[row, kept:end] = 0
+        block[row, FILLED] = kept - FIRST

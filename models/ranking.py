@@ -8,7 +8,7 @@ in every process, however sums were grouped.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ HIGHEST = 2.0**62  # of a rounded score: a neighbour met ages after the row's la
 UNLISTED = 0
 STEP_SHARE = 0.5  # extra vote of the newest item's transitions
 EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
+REASONS: Final = ("covisit", "transition", "sessions", "walk", "repeat", "popular")
+COVISIT: Final = 0
 
 
 class Query(NamedTuple):
@@ -63,11 +65,15 @@ class Scratch(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Ranked lists, one row per user: item indices (-1 = list shorter), scores in 1e-6, and the item that led there."""
+    """Ranked lists, one row per user: item indices (-1 = list shorter), scores in 1e-6, and the item that led there.
+
+    `reason`: the model that led there, an index into `REASONS`.
+    """
 
     item: NDArray[np.int32]
     micro: NDArray[np.int64]
     why: NDArray[np.int32]
+    reason: NDArray[np.uint8]
 
     @classmethod
     def empty(cls, users: int, k: int) -> Lists:
@@ -76,7 +82,12 @@ class Lists(NamedTuple):
             np.full((users, k), -1, dtype=np.int32),
             np.zeros((users, k), dtype=np.int64),
             np.full((users, k), -1, dtype=np.int32),
+            np.full((users, k), COVISIT, dtype=np.uint8),
         )
+
+    def of(self, rows: NDArray[np.integer[Any]]) -> Lists:
+        """Some of the lists, as copies."""
+        return Lists._make(column[rows] for column in self)
 
 
 def scratch(items: int) -> Scratch:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.candidates import Candidates, column
 from models.histories import HistoryArrays
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.postings import FILLED, FIRST, NONE, Postings, before, live, post
 
 FREE: Final = 0
@@ -54,7 +54,7 @@ class Neighbourhood(NamedTuple):
     length: int
 
 
-@kernel
+@lean_kernel
 def learn_touch(postings: Postings, histories: HistoryArrays, user: int, item: int) -> None:
     """List a user's session under an item it is about to get, unless its ring has the item already."""
     for slot in range(histories.count[user]):
@@ -116,7 +116,7 @@ def vote_sessions(
     return found
 
 
-@kernel
+@lean_kernel
 def _meet(postings: Postings, item: int, position: int, own: int, sample: int, matches: Matches, kept: int) -> int:
     """Credit the latest sessions with a query item, newest first; returns how many sessions are kept now."""
     share = np.float32(1.0 / (position + 1))
@@ -151,7 +151,7 @@ def _meet(postings: Postings, item: int, position: int, own: int, sample: int, m
     return kept
 
 
-@kernel
+@lean_kernel
 def _slot(matches: Matches, user: int) -> int:
     """Where a user stands in the table, or the free place for it."""
     mask = len(matches.table) - 1
@@ -173,7 +173,7 @@ def _edge(similarity: NDArray[np.float32], neighbours: int) -> tuple[float, int]
     return edge, room
 
 
-@kernel
+@lean_kernel
 def _vote(
     histories: HistoryArrays,
     recent: NDArray[np.int32],
@@ -202,7 +202,7 @@ def _vote(
     return found
 
 
-@kernel
+@lean_kernel
 def holds(items: NDArray[np.int32], size: int, item: int) -> bool:
     """Whether an item is among the first `size`; a comparison of arrays would allocate one."""
     slot = 0
@@ -211,7 +211,7 @@ def holds(items: NDArray[np.int32], size: int, item: int) -> bool:
     return slot < size
 
 
-@kernel
+@lean_kernel
 def distinct_recent(histories: HistoryArrays, user: int, recent: NDArray[np.int32]) -> int:
     """Write a user's distinct recent items, newest first; returns how many."""
     size = histories.item.shape[1]

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel
+from models.kernel import lean_kernel
 from models.vocabulary import grown
 
 NEVER: Final = -np.inf
@@ -53,7 +53,7 @@ class Tallies(NamedTuple):
         return self._replace(slow=slow, fast=fast)
 
 
-@kernel
+@lean_kernel
 def tally(tallies: Tallies, item: int) -> None:
     """Count a touch of an item."""
     tallies.events[0] += 1
@@ -63,14 +63,14 @@ def tally(tallies: Tallies, item: int) -> None:
     raise_to_place(tallies.popular, tallies.slow, item)
 
 
-@kernel
+@lean_kernel
 def added(cell: float, now: float) -> float:
     """The cell after a touch at time `now`, in half-lives."""
     grown_to: float = now + np.log2(1.0 + 2.0 ** (cell - now))
     return grown_to
 
 
-@kernel
+@lean_kernel
 def raise_to_place(listed: NDArray[np.int32], cells: NDArray[np.float64], item: int) -> None:
     """Move an item whose cell has grown up to its place in the list; equal cells: the one listed first stays first."""
     at = 0
@@ -84,7 +84,7 @@ def raise_to_place(listed: NDArray[np.int32], cells: NDArray[np.float64], item: 
     listed[at] = item
 
 
-@kernel
+@lean_kernel
 def strength(cell: float, now: float) -> float:
     """log2 of the decayed count at time `now` (in half-lives), from 0 for faded or never touched upwards."""
     return max(cell - now + FADED, 0.0)

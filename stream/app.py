@@ -35,7 +35,7 @@ from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
 from stream.stages.door import Door
-from stream.stages.global_ import MODEL_KEY, GlobalStage, decode_model
+from stream.stages.global_ import GlobalStage
 from stream.stages.item import ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
@@ -61,6 +61,8 @@ def rules_of(settings: Settings) -> UserRules:
         consent=settings.consent_default == "granted",
         users=settings.users,
         tombstones=settings.tombstones,
+        ranking=settings.ranking,
+        blend_frozen=settings.blend_frozen,
     )
 
 
@@ -250,8 +252,8 @@ class Worker:
         self.users.put_offer(key, None if value is None else decode_offer(value))
 
     def _take_model(self, key: bytes, value: bytes | None) -> None:
-        if key == MODEL_KEY and value is not None:
-            self.users.set_model(decode_model(value))
+        if value is not None:
+            self.users.take_model(key, value)
 
 
 def run(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from stream.memory_store import MemoryStore
 from stream.neighbours import Neighbours
 from stream.row_wire import insert_rows, pack_rows
 from stream.stages.space import ItemSpace
-from stream.stages.user_shard import UserShard
+from stream.stages.user_shard import UserRules, UserShard
 
 STEPS = ("user stage", "item stage", "global stage", "ranking", "snapshots", "neighbours")
 
@@ -66,10 +66,8 @@ def _mark() -> Path:
 
 
 async def _run(progress: Callable[[str], None]) -> None:
-    pipeline = LocalPipeline(MemoryStore(), offers=load_offers(_OFFERS, "warm-up"))
-    topic = pipeline.topics["events"]
-    for number, value in enumerate(_events()):
-        topic.append(number % topic.partitions, 1_700_000_000_000 + number, None, value)
+    simple, pipeline = (_filled(UserRules(ranking=ranking)) for ranking in ("covisit", "blend"))
+    await simple.step_user(0)
     for partition in pipeline.users.shards:
         await pipeline.step_user(partition)
     progress(STEPS[0])
@@ -98,6 +96,14 @@ async def _exchange(pipeline: LocalPipeline, space: ItemSpace, shard: UserShard)
     theirs = np.flatnonzero(known != NO_ROW).astype(np.int32)
     packed = pack_rows(pipeline.space.rows, theirs, pipeline.space.ids)
     insert_rows(space, space.encode(pipeline.space.ids.texts(theirs)), packed)
+
+
+def _filled(rules: UserRules) -> LocalPipeline:
+    pipeline = LocalPipeline(MemoryStore(), rules, offers=load_offers(_OFFERS, "warm-up"))
+    topic = pipeline.topics["events"]
+    for number, value in enumerate(_events()):
+        topic.append(number % topic.partitions, 1_700_000_000_000 + number, None, value)
+    return pipeline
 
 
 def _events() -> Iterator[bytes]:

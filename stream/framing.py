@@ -16,7 +16,7 @@ from models.offer_ranking import Picked
 from models.ranking import Lists
 from models.vocabulary import Vocabulary
 from stream.keys import KeyForm
-from stream.rendering import Fragments, list_room, offers_room, write_list, write_offers
+from stream.rendering import REASON_NAMES, Fragments, list_room, offers_room, write_list, write_offers
 from stream.text import SLACK, Texts, constant, digits, exactly, integer, phrase, put
 
 _SET = constant(b"*5\r\n$3\r\nSET\r\n$")
@@ -97,7 +97,8 @@ def set_lists(
     """
     rows, k = lists.item.shape
     frames = Frames.room(rows, names.room() + rows * list_room(k, model, fragments))
-    _set_lists(names, lists, ts_ms, ttl_s, constant(model), Texts.of(fragments), frames)
+    reasons = Texts.of(REASON_NAMES)
+    _set_lists(names, lists, ts_ms, ttl_s, constant(model), reasons, Texts.of(fragments), frames)
     return frames.commands()
 
 
@@ -129,13 +130,14 @@ def _set_lists(
     ts_ms: NDArray[np.int64],
     ttl_s: int,
     model: NDArray[np.uint8],
+    reasons: Texts,
     ids: Texts,
     frames: Frames,
 ) -> None:
     at = 0
     for row in range(len(ts_ms)):
         value = at + _head_room(names, row)
-        end = write_list(lists, row, ts_ms[row], model, ids, frames.out, value)
+        end = write_list(lists, row, ts_ms[row], model, reasons, ids, frames.out, value)
         frames.start[row] = _open(names, row, value, end, frames.out)
         at = _close(ttl_s, frames.out, end)
         frames.end[row] = at

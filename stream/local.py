@@ -17,7 +17,7 @@ from models.hashing import partition_of
 from models.offers import Offer
 from stream.keys import Keys
 from stream.resp import WriteBatch
-from stream.stages.global_ import GlobalStage, decode_model
+from stream.stages.global_ import GlobalStage
 from stream.stages.item import ItemStage
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
@@ -160,7 +160,7 @@ class LocalPipeline:
             broadcast = self.globe.publish()
             await self._flush(broadcast.writes)
             for send in broadcast.sends:
-                self.users.set_model(decode_model(send.value))
+                self.users.take_model(send.key or b"", send.value)
 
     async def step_user(self, partition: int) -> None:
         """One batch through one shard of the user stage."""

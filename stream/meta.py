@@ -80,6 +80,9 @@ class Meta:
             facts |= users.facts()
         elif tp.topic == worker.item_agent.topic and items is not None:
             facts |= {"marks": items.marks.tolist(), "counts": dict(items.counts)}
+        elif tp.topic == worker.global_agent.topic:
+            globe = worker.globe
+            facts |= {"samples": globe.samples, "models": {"segments": globe.version, "blend": globe.weights.version}}
         return msgspec.json.encode(facts)
 
     def _worker_facts(self) -> dict[str, Any]:

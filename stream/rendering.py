@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from models.arena import end_of, free, new_heads, put, room, start_of
 from models.kernel import lean_kernel
 from models.offer_ranking import Picked
-from models.ranking import HIGHEST, MICRO, Lists
+from models.ranking import HIGHEST, MICRO, REASONS, Lists
 from models.vocabulary import grown
-from stream.text import SLACK, Texts, comma, constant, copy, decimal, integer, phrase
+from stream.text import COMMA, SLACK, Texts, comma, constant, copy, decimal, integer, phrase
+from stream.text import put as put_byte
 
 SCORE_BYTES = 24
 NULL = constant(b"null")
@@ -87,13 +88,15 @@ _LIST_WHY = constant(b'],"why":[')
 _LIST_TAIL = constant(b"]}")
 _LIST_BYTES = 128
 _REASON = constant(b"[")
-_REASON_MODEL = constant(b',"')
-_REASON_TAIL = constant(b'"]')
+_REASON_TAIL = constant(b"]")
+
+REASON_NAMES = Fragments()
+REASON_NAMES.put(np.arange(len(REASONS), dtype=np.int32), list(REASONS))
 
 
 def list_room(k: int, model: bytes, fragments: Fragments) -> int:
     """Most bytes that `write_list` can need."""
-    return _LIST_BYTES + len(model) + k * (2 * fragments.longest + len(model) + SCORE_BYTES + 8)
+    return _LIST_BYTES + len(model) + k * (2 * fragments.longest + REASON_NAMES.longest + SCORE_BYTES + 8)
 
 
 @lean_kernel
@@ -102,6 +105,7 @@ def write_list(
     row: int,
     ts_ms: int,
     model: NDArray[np.uint8],
+    reasons: Texts,
     ids: Texts,
     out: NDArray[np.uint8],
     at: int,
@@ -122,8 +126,8 @@ def write_list(
     at = phrase(_LIST_WHY, out, at)
     for i in range(size):
         at = phrase(_REASON, out, comma(i, out, at))
-        at = write_id(whys[i], ids, out, at)
-        at = phrase(model, out, phrase(_REASON_MODEL, out, at))
+        at = put_byte(COMMA, out, write_id(whys[i], ids, out, at))
+        at = write_id(lists.reason[row, i], reasons, out, at)
         at = phrase(_REASON_TAIL, out, at)
     return phrase(_LIST_TAIL, out, at)
 

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     k: int = Field(20, ge=1, le=100, description="Items per pushed list")
     segments: int = Field(8, ge=2, le=63, description="Number of user segments")
     sample_rate: float = Field(1 / 16, ge=0, le=1, description="Share of events whose user is sampled for clustering")
+    ranking: Literal["blend", "covisit"] = Field(
+        "blend", description="What ranks lists and offers: the blend, or co-visitation alone (cheaper)"
+    )
+    blend_frozen: bool = Field(False, description="Keep the blend's weights as they are instead of learning them")
     lateness_hours: Positive = Field(24.0, description="Events older than the watermark by more are not learned")
     dedup: int = Field(1_000_000, ge=1, description="Event ids remembered per partition")
     tombstones: int = Field(1_000_000, ge=1, description="Forgotten users remembered per partition of topic events")

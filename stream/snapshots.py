@@ -27,7 +27,7 @@ from stream.snapshot_file import Encoder, Header, SnapshotError, check, read_arr
 log = structlog.get_logger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 SUFFIX: Final = ".snap"
 PARTIAL: Final = ".part"
 NAME: Final = re.compile(r"(?P<shard>[A-Za-z0-9._-]{1,200})@(?P<offset>\d{20})\.snap")

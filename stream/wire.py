@@ -199,7 +199,27 @@ class Profiled(msgspec.Struct, frozen=True, array_like=True, tag="profiled"):
     weights: list[float]
 
 
-GlobalRecord = Popular | Profiled
+class Weighed(msgspec.Struct, frozen=True, array_like=True, tag="weighed"):
+    """Weights of a user shard's blend after the record at an offset: absolute values; a later one replaces them."""
+
+    source: int
+    offset: int
+    lessons: int
+    weight: list[list[float]]
+    square: list[list[float]]
+
+
+class BlendModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean of the shards' weights: value of record ``blend`` on topic ``models``; see `models.weight_averaging`."""
+
+    version: int
+    lessons: int
+    weight: list[list[float]]
+    square: list[list[float]]
+
+
+decode_blend: Final = msgspec.json.Decoder(BlendModel).decode
+GlobalRecord = Popular | Profiled | Weighed
 encode_global: Final = msgspec.msgpack.Encoder().encode
 _decode_global: Final = msgspec.msgpack.Decoder(GlobalRecord).decode
 

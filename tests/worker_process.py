@@ -102,11 +102,13 @@ class Installation:
     name
         Unique: prefix of topics, group and keys.
     settings
-        Other settings of the workers.
+        Other settings of the workers. Unless told they rank by co-visitation alone: what a blend has learned depends on
+        how far other stages had got, so that its lists cannot be compared between runs.
     """
 
     def __init__(self, kafka: str, redis: str, folder: Path, name: str, **settings: Any) -> None:
         quick: dict[str, Any] = {"session_s": 3, "snapshot_every_s": 1, "publish_every_s": 1, "web_port": 0}
+        quick["ranking"] = "covisit"
         names = {"prefix": f"{name}rv", "group": f"{name}group", "topic_prefix": name}
         self.settings = Settings(
             kafka=kafka, redis=redis, snapshot_folder=folder / "snapshots", **(names | quick | settings)

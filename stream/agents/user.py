@@ -27,7 +27,7 @@ from stream.stages.user_shard import UserShard
 log = structlog.get_logger(__name__)
 
 REVIEWED: Final = 500  # users whose offers are looked at between two batches
-SLICE: Final = 500  # users ranked at a time, so that the event loop is not held
+SLICE: Final = 250  # users ranked at a time, so that the event loop is not held
 
 
 @dataclass(eq=False)
@@ -51,8 +51,12 @@ class UserAgent(Agent[UserStage]):
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn, send the deltas, rank, write; returns when every answer has come."""
         self.stats.batches["user"].add_one(len(records))
+        blend = self.stage.shards[shard.partition].blend
+        drifts = blend.drifts
         with self.stats.timed("user", "learn"):
             learned = self.stage.learn(shard.partition, records)
+        if blend.drifts > drifts:
+            log.warning("blend_drift", shard=shard.name, hit_rate=round(blend.hit_rate, 4), drifts=blend.drifts)
         acks = asyncio.ensure_future(self._send(learned.sends))
         try:
             await self._push(shard, learned)

@@ -186,7 +186,10 @@ def get(
     item: Annotated[str, typer.Argument(help="Id of an item.")],
     kafka: KafkaOption = None,
 ) -> None:
-    """Print what the catalogue says of an item, as JSON; exit code 4 if it does not know it."""
+    """Print what the catalogue says of an item, as JSON; exit code 4 if it does not know it.
+
+    Example: rivulet catalogue get tent
+    """
     found = asyncio.run(read_items(load_settings(kafka=kafka))).get(item)
     if found is None:
         raise BadInputError(f"item {item} is not in the catalogue")

@@ -65,7 +65,10 @@ def compare(
     items: Annotated[str | None, typer.Option(help="catalogue; else FILE's name with .items before .csv")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Compare two configurations on one recording, with paired intervals; name the users whose lists differ most."""
+    """Compare two configurations on one recording, with paired intervals; name the users whose lists differ most.
+
+    Example: rivulet compare tuned.toml default.toml clicks.csv.gz
+    """
     configurations = {"a": read_configuration(a), "b": read_configuration(b)}
     with bar(Console(stderr=True)) as progress:
         loaded = load(file, items, progress)

@@ -35,7 +35,7 @@ SINGLES: Final = {  # more models, each alone; see `NEEDS`
     "content_ahead": "models.content:run_ahead",
 }
 NEEDS: Final = {"content": "a catalogue", "content_ahead": "a catalogue", "biased_mf": "ratings"}
-PARTS: Final = {f"blend.{part}": part for part in ("covisit", "next", "sessions", "walk", "seen")}
+PARTS: Final = {f"blend.{part}": part for part in ("covisit", "transition", "sessions", "walk", "repeat")}
 KNOWN: Final = {**CONTENDERS, **SINGLES, **dict.fromkeys(PARTS, CONTENDERS["blend"])}
 BY_PARTITION: Final = {"sknn", "blend", *PARTS}  # what visitors of one partition teach, those of others do not see
 

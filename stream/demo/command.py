@@ -11,10 +11,12 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stream.compilation import STEPS, compile_kernels
 from stream.demo.stage import DemoStage, Summary
+from stream.keys import Reason
 
 
 def demo(
@@ -51,7 +53,7 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
             while not running.done():
                 await asyncio.wait([running], timeout=0.5)
                 if not running.done():
-                    live.update(_line(await stage.summary()))
+                    live.update(_line(await stage.summary()) + _reasons(*await stage.glimpse()))
         return await running
 
 
@@ -75,5 +77,12 @@ def _line(s: Summary) -> str:
     return (
         f"{s.events:,} events, {s.events_per_s:,.0f}/s, {s.users:,} users, {s.users_with_recs:,} with lists, "
         f"{s.users_with_offers:,} with offers, freshness p50 {s.freshness_p50_ms:.0f} ms p99 "
-        f"{s.freshness_p99_ms:.0f} ms, hit rate {s.hit_rate:.1%}"
+        f"{s.freshness_p99_ms:.0f} ms, hit rate {s.hit_rate:.1%}\n"
+        f"blend: {', '.join(f'{name} {weight:.2f}' for name, weight in s.weights.items())}, {s.drifts} drifts\n"
     )
+
+
+def _reasons(visitor: str, listed: list[tuple[str, Reason]]) -> str:
+    """What a visitor is shown and why, in one line."""
+    said = "; ".join(f"{item} ({model}{f' {origin}' if origin else ''})" for item, (origin, model) in listed)
+    return escape(f"{visitor}: {said or 'no list yet'}")

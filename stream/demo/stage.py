@@ -16,16 +16,21 @@ from stream.demo.child import Child
 from stream.demo.embedded import EmbeddedKafka, EmbeddedRedis
 from stream.demo.traffic import Traffic
 from stream.errors import UnavailableError
+from stream.keys import Keys, Reason, parse_list
 from stream.progress import Progress
 from stream.settings import Settings
 from stream.topics import layout
 
 START_S = 60.0  # a busy machine is no fault
+SHOWN = 3  # items of a list in the demo's line
 OUTCOMES = ("learned", "duplicates", "late", "denied", "rekeyed")
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """State of a demo; `lost` counts published events that are in no shard's books."""
+    """State of a demo; `lost` counts published events that are in no shard's books.
+
+    `weights`: of the blend, mean of the shards; `drifts`: lasting falls of its hit rate.
+    """
 
     events: int
     events_per_s: float
@@ -36,6 +41,8 @@ class Summary(msgspec.Struct, frozen=True):
     freshness_p50_ms: float
     freshness_p99_ms: float
     hit_rate: float
+    weights: dict[str, float]
+    drifts: int
 
 
 class DemoStage:
@@ -117,6 +124,8 @@ class DemoStage:
         worker: dict[str, Any] = next((fact for name, fact in facts.items() if name.startswith("worker-")), {})
         counted = sum(n for s in shards for name, n in s["counts"].items() if name in OUTCOMES or name[:5] == "dead:")
         predictions = sum(s["hits"][0] for s in shards)
+        blends = [s["blend"] for s in shards if "blend" in s]
+        names = blends[0]["weights"] if blends else {}
         before, at = self._before
         now = time.monotonic()
         self._before = (sent, now)
@@ -130,4 +139,14 @@ class DemoStage:
             freshness_p50_ms=worker.get("freshness_p50_ms", 0.0),
             freshness_p99_ms=worker.get("freshness_p99_ms", 0.0),
             hit_rate=sum(s["hits"][1] for s in shards) / predictions if predictions else 0.0,
+            weights={name: sum(blend["weights"][name] for blend in blends) / len(blends) for name in names},
+            drifts=sum(blend["drifts"] for blend in blends),
         )
+
+    async def glimpse(self) -> tuple[str, list[tuple[str, Reason]]]:
+        """The latest visitor, and the first items of the list that was pushed, each with its reason."""
+        (value,) = await self.progress.store.get([Keys(self.settings.prefix).recs(self.traffic.visitor)])
+        if value is None:
+            return self.traffic.visitor, []
+        listed = parse_list(value)
+        return self.traffic.visitor, list(zip(listed.items, listed.why, strict=True))[:SHOWN]

@@ -48,6 +48,7 @@ class Traffic:
         self.rate = rate
         self.shop = Shop(seed=seed, start_ts_us=time.time_ns() // 1000, rate=rate, concurrent=CONCURRENT)
         self.sent = 0
+        self.visitor = ""  # of the newest event
         self._source: Iterator[dict[str, Any]] = self.shop.events()
 
     async def __aenter__(self) -> Self:
@@ -79,7 +80,8 @@ class Traffic:
         """Publish the next event, as of now."""
         event = next(self._source)
         event["event_timestamp"] = time.time_ns() // 1000
-        await self._send("events", msgspec.json.encode(event), event.get("user_id") or event["user_pseudo_id"])
+        self.visitor = event.get("user_id") or event["user_pseudo_id"]
+        await self._send("events", msgspec.json.encode(event), self.visitor)
         self.sent += 1
 
     async def run(self, stop: asyncio.Event, duration: float | None) -> None:

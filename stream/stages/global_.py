@@ -21,7 +21,8 @@ from stream.keys import TRENDING_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.stages.sends import Send
 from stream.stages.space import MAX_CATEGORIES
-from stream.wire import Popular, Profiled, decode_global
+from stream.stages.weights import Weights
+from stream.wire import Popular, Profiled, Weighed, decode_global
 
 DIRECT: Final = CHANNELS.index("direct")
 SETTLED_SAMPLES: Final = 64  # before this many samples the categories have no columns yet
@@ -85,6 +86,7 @@ class GlobalStage:
         self.samples = 0
         self.newest = 0
         self.version = 0
+        self.weights = Weights()
         self.listed: set[tuple[str, str]] = set()  # trending lists that readers may find
         self.surplus: set[int] = set()  # segments that readers may find, though there are fewer now
         self.changed = False
@@ -100,6 +102,7 @@ class GlobalStage:
         told = msgspec.json.decode(arrays["facts"].tobytes())
         segments = Segments.from_arrays(part(arrays, "segments"))
         self.trending = Trending.from_arrays(part(arrays, "trending"))
+        self.weights = Weights.restore(part(arrays, "weights"))
         self.vectoriser = Vectoriser(told["categories"])
         self.category_weight = defaultdict(float, told["category_weight"])
         self.sizes = Counter({int(segment): n for segment, n in told["sizes"].items()})
@@ -134,15 +137,18 @@ class GlobalStage:
             "listed": sorted(self.listed),
         }
         arrays = prefixed("segments", self.segments.to_arrays()) | prefixed("trending", self.trending.arrays())
-        return {"facts": facts(told), **{name: Rows(array) for name, array in arrays.items()}}
+        rows = {name: Rows(array) for name, array in arrays.items()}
+        return {"facts": facts(told), **rows, **prefixed("weights", self.weights.state())}
 
     def learn(self, partition: int, records: Sequence[Record]) -> None:
-        """Learn from one fetch of popularity and sampled profiles."""
+        """Learn from one fetch of popularity, sampled profiles and weights."""
         for record in records:
             message = decode_global(record.value or b"")
             if isinstance(message, Popular):
                 self.trending.replace(message.items, message.values, message.epochs, message.categories)
                 self.newest = max(self.newest, message.ts)
+            elif isinstance(message, Weighed):
+                self.weights.learn(message)
             else:
                 self._learn_samples(message)
             self.changed = True
@@ -206,7 +212,7 @@ class GlobalStage:
                 self.withdrawn.discard(oldest)
 
     def publish(self) -> Broadcast:
-        """Write trending lists and segments, and broadcast the segment model."""
+        """Write trending lists and segments, and broadcast the segment model and the blend's mean weights."""
         writes = WriteBatch()
         self.changed = False
         ts_ms = self.newest * 1000
@@ -217,8 +223,9 @@ class GlobalStage:
         self.listed = set(lists)
         writes.delete(*map(self.keys.segment, sorted(self.surplus)))
         self.surplus.clear()
+        sends = self.weights.publish()
         if not self.segments.trained:
-            return Broadcast(writes, [])
+            return Broadcast(writes, sends)
         self.version += 1
         labels = self.segments.labels()
         for segment, centroid in enumerate(self.segments.centroids()):
@@ -235,7 +242,8 @@ class GlobalStage:
             stds=model["stds"].tolist(),
             labels=labels,
         )
-        return Broadcast(writes, [Send("models", msgspec.json.encode(broadcast), partition=0, key=MODEL_KEY)])
+        sends.append(Send("models", msgspec.json.encode(broadcast), partition=0, key=MODEL_KEY))
+        return Broadcast(writes, sends)
 
     def _trending_key(self, name: tuple[str, str]) -> bytes:
         kind, value = name

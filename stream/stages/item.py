@@ -252,7 +252,7 @@ class ItemStage:
         shared = len(space.owned) < space.partitions
         known = np.flatnonzero(lists.item[:, 0] >= 0)
         writes.delete(*map(self.keys.similar, ids.texts(self._emptied(items, lists))))
-        lists = Lists(lists.item[known], lists.micro[known], lists.why[known])
+        lists = lists.of(known)
         names = Names.of(self.keys.similar_form, ids, items[known])
         times = np.full(len(known), ts_ms, dtype=np.int64)
         writes.set_all(set_lists(names, lists, times, SIMILAR_TTL_S, COVISIT, space.fragments))

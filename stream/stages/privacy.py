@@ -78,6 +78,7 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
     deltas = retract(shard.histories, users, weighting)
     cut = bool((shard.histories.arrays.count[users] >= shard.shortest).any())
     if not repeated:
+        shard.blend.forget_users(users, shard.histories.arrays)
         shard.drop(users)
         shard.tombstones.put(person, max(asked_s, shard.watermark // 1_000_000 - YEAR_2000_S), asked_s)
     erased = erasure(keys, [] if repeated else [request.user])

@@ -15,7 +15,7 @@ from models.offer_table import OfferTable
 from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
 from stream.framing import Names, set_lists, set_offers
-from stream.keys import COVISIT, OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
+from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import Fragments
 from stream.resp import WriteBatch
 from stream.stages.space import ItemSpace
@@ -91,9 +91,9 @@ def _push_lists(
         shard.last[user] = -1
     changed = (lists.item != before).any(axis=1) | (ts_ms - shard.pushed_ms[users] >= REFRESH_MS) | force
     chosen = np.flatnonzero(changed & ~empty & ~refused)
-    some = Lists(lists.item[chosen], lists.micro[chosen], lists.why[chosen])
+    some = lists.of(chosen)
     names = Names.of(keys.recs_form, shard.users, users[chosen])
-    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, COVISIT, space.fragments))
+    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, shard.rules.ranking.encode(), space.fragments))
     shard.last[users[chosen]] = some.item
     shard.pushed_ms[users[chosen]] = ts_ms[chosen]
 

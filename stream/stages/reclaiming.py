@@ -44,6 +44,8 @@ class Reclaimer:
     ----------
     holders
         What else refers to items by index: whoever keeps indices from one batch to the next adds itself here.
+    forgetters
+        Called with items that are freed: whoever knows something of an item without keeping it adds itself here.
     running
         Whether a collection is under way: then what is encoded counts as referred to.
 
@@ -53,7 +55,14 @@ class Reclaimer:
     collection runs: a slice per batch of either stage, about 300 batches with a million users and items.
     """
 
-    __slots__ = ("_kept", "_left", "_space", "_work", "holders")  # no __dict__: who sums up memory meets no circle
+    __slots__ = (
+        "_kept",
+        "_left",
+        "_space",
+        "_work",
+        "forgetters",
+        "holders",
+    )  # no __dict__: who sums up memory meets no circle
 
     def __init__(self, space: ItemSpace) -> None:
         self._space = space
@@ -61,6 +70,7 @@ class Reclaimer:
         self._left = 0
         self._kept = 0
         self.holders: list[Marks] = []
+        self.forgetters: list[Callable[[NDArray[np.int32]], None]] = []
 
     @property
     def running(self) -> bool:
@@ -104,7 +114,10 @@ class Reclaimer:
         for holder in self.holders:
             yield from holder()
         for start in range(0, space.ids.size, IDS):
-            space.drop(space.unmarked(start, start + IDS))
+            free = space.unmarked(start, start + IDS)
+            for forget in self.forgetters:
+                forget(free)
+            space.drop(free)
             yield
 
 

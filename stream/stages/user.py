@@ -13,30 +13,33 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import Weighting, emit, weighting
+from models.covisitation import Weighting, weighting
 from models.decay import YEAR_2000_S
 from models.hashing import hash_ids, partition_of
 from models.histories import Touches
-from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
+from models.offer_ranking import OfferColumns, OfferScratch
 from models.offer_table import build_table
 from models.offers import Offer, encode_offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
-from models.ranking import Lists, Query, query, score_lists
+from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
 from stream.events import KIND_WEIGHTS, KINDS, Export, RankAll, Request
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
-from stream.stages.global_ import SegmentModel
+from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.privacy import erasure, export, forget, named_again, request_at
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
+from stream.stages.ranking import Ranking, ranking_of
 from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.weights import BLEND_KEY
+from stream.wire import decode_blend
 
 _CART_EFFECT: Final = np.zeros(len(KINDS), dtype=np.uint8)
 _CART_EFFECT[KINDS["purchase"]] = PURCHASE
@@ -73,11 +76,13 @@ class UserStage:
         self.shards: dict[int, UserShard] = {}
         kinds = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)
         self.weights: Weighting = weighting(kinds)
-        self.votes: Query = query(kinds)
+        self.ranking: Ranking = ranking_of(rules.ranking, space, self.weights)
+        self.versions: dict[str, int] = {}  # of the models taken over, by key
         self.segmenting = Segmenting(space)
         self._terms = np.zeros(0, dtype=np.uint64)
         self.set_offers([])
         space.reclaimer.holders.append(self._mark_items)
+        space.reclaimer.forgetters.append(self._forget_items)
 
     def open(self, partition: int, arrays: Mapping[str, NDArray[Any]] | None) -> None:
         """Start a shard: empty, or from a snapshot."""
@@ -154,6 +159,7 @@ class UserStage:
             lesson = self._learn(shard, batch, admitted)
             sends += deltas_of(lesson, self.space, shard, batch, partition, last)
             sends += samples_of(lesson, self.space, batch, admitted, partition)
+            sends += self.ranking.tell(shard, partition, last)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
@@ -229,8 +235,18 @@ class UserStage:
         self._restock()
         return self.shards[partition].outdated(self._terms, most)
 
+    def take_model(self, key: bytes, value: bytes) -> None:
+        """Take over a record of topic ``models``; other keys are for other versions."""
+        if key == MODEL_KEY:
+            self.set_model(decode_model(value))
+        elif key == BLEND_KEY:
+            model = decode_blend(value)
+            self.versions["blend"] = model.version
+            self.ranking.hear(model)
+
     def set_model(self, model: SegmentModel) -> None:
         """Take over the segments that the global stage has learned."""
+        self.versions["segments"] = model.version
         changed = self.segmenting.replace(model)
         if changed:
             self._stale = True
@@ -264,37 +280,27 @@ class UserStage:
 
         Notes
         -----
-        2-6 us per user to rank and 2-3 us per list that changed.
+        2-6 us per user to rank by co-visitation, 10-18 us by the blend, and 2-3 us per list that changed.
         """
         self._restock()
-        shard, space = self.shards[partition], self.space
+        shard = self.shards[partition]
         segments = self.segmenting.assign(shard.profiles.arrays, users)
         moved = segments != shard.segment[users]
         shard.segment[users] = segments
         now_ms = ts_ms if as_of_ms is None else np.maximum(ts_ms, as_of_ms)
-        lists, picked = Lists.empty(len(users), self.rules.k), Picked.empty(len(users))
-        rank_users(
-            shard.histories.arrays,
-            users,
-            space.rows.arrays,
-            self.votes,
-            ItemFacts(space.hidden, space.category, space.ids.blob, space.ids.spans),
-            self._columns,
-            Shoppers(shard.profiles.arrays, shard.segment, now_ms // 1000),
-            space.scratch,
-            self._sums,
-            lists,
-            picked,
-        )
+        lists, picked = self.ranking.rank(shard, users, self._columns, self._sums, now_ms // 1000)
         ranked = Ranked(users, ts_ms, lists, picked, moved)
-        return push(shard, space, self.keys, ranked, self._shelf, force=force)
+        return push(shard, self.space, self.keys, ranked, self._shelf, force=force)
 
     def last_ms(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int64]:
         """Time of some users' newest events, ms."""
         return _last_ms(self.shards[partition].profiles.arrays, users)
 
     def _mark_items(self) -> Iterator[None]:
-        """Mark the items that offers, histories and pushed lists refer to; lists last, as rows are copied into them."""
+        """Mark the items that offers, histories and pushed lists refer to.
+
+        Lists last, as items of rows, of other histories and popular ones are copied into them.
+        """
         self._restock()
         space = self.space
         space.marked[np.flatnonzero(np.diff(self._columns.item_start))] = True
@@ -303,9 +309,15 @@ class UserStage:
                 mark_histories(space.marked, shard.histories.arrays, start, min(start + USERS, shard.users.size))
                 yield
         for shard in list(self.shards.values()):
+            popular = shard.blend.arrays.tallies.popular
+            space.marked[popular[popular >= 0]] = True
             for start in range(0, shard.users.size, USERS):
                 mark_lists(space.marked, shard.last, start, min(start + USERS, shard.users.size))
                 yield
+
+    def _forget_items(self, items: NDArray[np.int32]) -> None:
+        for shard in self.shards.values():
+            shard.blend.drop_items(items)
 
     def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
         """Profiles first (they find the sessions), then histories and deltas."""
@@ -339,7 +351,7 @@ class UserStage:
         starts, sample = shard.profiles.learn(events, shard.hashes, self.rules.sample_rate)
         touches = Touches(admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts)
         shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
-        deltas = emit(shard.histories.arrays, touches, self.weights)
+        deltas = self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from models.blend_features import NAMES
 from stream.stats import Histogram
 from stream.web.door import Door
 from stream.web.memory import memory
@@ -94,6 +95,24 @@ def _one(value: Callable[[Seen], Any]) -> Callable[[Seen], Samples]:
 
 def _count(what: str) -> Callable[[Worker], Samples]:
     return _one(lambda worker: worker.stats.counts[what])
+
+
+def _blend(fact: str) -> Callable[[Worker], Samples]:
+    def read(worker: Worker) -> Samples:
+        blends = ((str(partition), shard.blend) for partition, shard in worker.users.shards.items())
+        return [((partition,), getattr(blend, fact)) for partition, blend in blends if blend.lessons]
+
+    return read
+
+
+def _weights(worker: Worker) -> Samples:
+    blends = ((str(partition), shard.blend) for partition, shard in worker.users.shards.items())
+    return [
+        ((partition, name), weight)
+        for partition, blend in blends
+        if blend.lessons
+        for name, weight in zip(NAMES, blend.weights.tolist(), strict=True)
+    ]
 
 
 SHARD: Final = ("topic", "partition")
@@ -202,6 +221,29 @@ def _families() -> tuple[Family[Worker], ...]:
             (),
             "Those of them that were not valid",
             _one(lambda worker: worker.broadcast.refused),
+        ),
+        Family(COUNTER, "rivulet_blend_lessons", ("partition",), "Touches the blend learned from", _blend("lessons")),
+        Family(
+            COUNTER,
+            "rivulet_blend_drifts",
+            ("partition",),
+            "Lasting falls of the blend's hit rate, each of which made it learn faster",
+            _blend("drifts"),
+        ),
+        Family(
+            GAUGE,
+            "rivulet_blend_hit_rate",
+            ("partition",),
+            "Share of recent lessons whose item the blend had among its first 20",
+            _blend("hit_rate"),
+        ),
+        Family(GAUGE, "rivulet_blend_weight", ("partition", "feature"), "Weights of the blend", _weights),
+        Family(
+            GAUGE,
+            "rivulet_model_version",
+            ("model",),
+            "Version of each broadcast model this worker has taken over",
+            _counts(lambda worker: worker.users.versions),
         ),
         Family(GAUGE, "rivulet_users", ("partition",), "Users known", _users),
         Family(GAUGE, "rivulet_items", (), "Items known", _one(lambda worker: len(worker.space.ids))),

@@ -1,10 +1,13 @@
 """Real Kafka -> one worker -> real Redis, everything on, against readers that only decode; same topic, same run.
 
-``python -m tests.benchmarks.end_to_end [--stream shop|taobao] [--events N] [--json]``
+``python -m tests.benchmarks.end_to_end [--stream shop|taobao] [--events N] [--ranking covisit|blend|both] [--json]``
+
+``both``: by co-visitation, then by the blend, on two installations on the same servers with the same events.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
@@ -31,6 +34,7 @@ from tests.benchmarks.harness import (
     machine,
     preload,
     report,
+    sibling,
 )
 
 Figures = dict[str, object]
@@ -79,6 +83,14 @@ async def worker_figures(bench_: Bench, total: int) -> Figures:
     }
 
 
+def fill(bench_: Bench, options: argparse.Namespace) -> None:
+    """Write the events, and the offers if they are wanted."""
+    asyncio.run(preload(bench_.settings, stream(options.stream, options.events), bench_.settings.events_partitions))
+    if not options.no_offers:
+        text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
+        asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
+
+
 def main() -> None:
     """Run and print."""
     parser = arguments(__doc__ or "")
@@ -86,23 +98,30 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--baseline-events", type=int, default=100_000, help="records the slow readers take")
     parser.add_argument("--no-offers", action="store_true", help="leave topic offers empty")
+    parser.add_argument("--ranking", choices=("covisit", "blend", "both"), default="covisit")
     options = parser.parse_args()
-    with bench() as bench_:
-        partitions = bench_.settings.events_partitions
-        asyncio.run(preload(bench_.settings, stream(options.stream, options.events), partitions))
-        text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
-        if not options.no_offers:
-            asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
+    first = "covisit" if options.ranking == "both" else options.ranking
+    with bench(ranking=first) as bench_:
+        fill(bench_, options)
         few = min(options.events, options.baseline_events)
         stock = baseline("faust", bench_, few)
         plain = baseline("aiokafka", bench_, few)
         figures = asyncio.run(worker_figures(bench_, options.events))
+        if options.ranking == "both":
+            other = sibling(bench_, "blend", ranking="blend")
+            fill(other, options)
+            blend = asyncio.run(worker_figures(other, options.events))
+            figures |= {f"blend_{name}": value for name, value in blend.items()} | {
+                "blend_throughput_ratio": blend["events_per_s"] / figures["events_per_s"],  # type: ignore[operator]  # floats
+                "blend_cpu_ratio": blend["cpu_us_per_event"] / figures["cpu_us_per_event"],  # type: ignore[operator]  # floats
+            }
     per_event = {name: one["cpu_s"] / one["events"] * 1e6 for name, one in (("faust", stock), ("aiokafka", plain))}
     ours, rate = figures["cpu_us_per_event"], figures["events_per_s"]
     assert isinstance(ours, float)
     assert isinstance(rate, float)
     figures |= {
         "stream": options.stream,
+        "ranking": first,
         "stock_faust_us_per_event": per_event["faust"],
         "aiokafka_us_per_event": per_event["aiokafka"],
         "ratio_vs_stock_faust": ours / per_event["faust"],

@@ -47,7 +47,11 @@ class Bench:
 
 @contextmanager
 def bench(redis: Mapping[str, str] | None = None, /, **settings: Any) -> Iterator[Bench]:
-    """Start a real broker and Redis (with more options), create the topics, and clean up."""
+    """Start a real broker and Redis (with more options), create the topics, and clean up.
+
+    Lists are ranked by co-visitation alone unless told, as in the figures of the README that do not name the blend.
+    """
+    settings = {"ranking": "covisit"} | settings
     with ExitStack() as stack:
         broker = stack.enter_context(KafkaBroker())
         server = stack.enter_context(RedisServer(options=redis))
@@ -64,6 +68,16 @@ def bench(redis: Mapping[str, str] | None = None, /, **settings: Any) -> Iterato
         yield Bench(made, folder)
 
 
+def sibling(bench_: Bench, name: str, **settings: Any) -> Bench:
+    """Another installation on the same servers, with topics, keys and snapshots of its own."""
+    folder = bench_.folder / name
+    folder.mkdir()
+    names = {"topic_prefix": f"{name}-", "prefix": name, "group": name, "snapshot_folder": str(folder / "snapshots")}
+    made = bench_.settings.model_copy(update=names | settings)
+    asyncio.run(create(made.kafka, layout(made.events_partitions, made.covisits_partitions, made.topic_prefix)))
+    return Bench(made, folder)
+
+
 async def preload(settings: Settings, events: Iterable[bytes], partitions: int) -> list[int]:
     """Publish encoded events by user as fast as possible; records per partition."""
     producer = AIOKafkaProducer(
@@ -77,7 +91,7 @@ async def preload(settings: Settings, events: Iterable[bytes], partitions: int) 
         key = (user.user_id or user.user_pseudo_id).encode()
         partition = partition_of(key, partitions)
         counts[partition] += 1
-        await producer.send("events", value, key=key, partition=partition)
+        await producer.send(settings.topic("events"), value, key=key, partition=partition)
     await producer.stop()
     return counts
 

@@ -4,8 +4,8 @@
 
 The shop's events are sent by a fixed schedule whatever the answers do (no coordinated omission). Probe visitors, 1 % of
 the events or as many more as give the wanted number of samples, view alternately two items that share no neighbour, so
-that each of their events must change their list; a reader polls their keys and takes the time at which the list names
-the item as a reason.
+that each of their events must change their list; a reader polls their keys and takes the time at which the list's
+newest event is the one sent.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ UNSEEN_S = 10.0
 
 @dataclass(slots=True)
 class Probes:
-    """Visitors whose lists are watched: waiting for which item, since which scheduled time."""
+    """Visitors whose lists are watched: waiting for the event of which time (ms), since which scheduled time."""
 
-    waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
+    waiting: dict[str, tuple[int, float]] = field(default_factory=dict)
     free: list[str] = field(default_factory=lambda: [f"probe-{n}" for n in range(PROBES)])
     turn: dict[str, int] = field(default_factory=dict)
     ms: list[float] = field(default_factory=list)
@@ -51,22 +51,20 @@ class _User(msgspec.Struct):
     user_pseudo_id: str = ""
 
 
-def _event(user: str, item: str) -> bytes:
-    return msgspec.json.encode(
-        {"event_name": "view_item", "user_id": user, "item_id": item, "event_timestamp": time.time_ns() // 1000}
-    )
+def _event(user: str, item: str, at_us: int) -> bytes:
+    return msgspec.json.encode({"event_name": "view_item", "user_id": user, "item_id": item, "event_timestamp": at_us})
 
 
 async def _watch(progress: Progress, probes: Probes, keys: Keys, stop: asyncio.Event) -> None:
-    """Poll the waiting probes' keys; a list whose first reason is the viewed item includes the event."""
+    """Poll the waiting probes' keys; a list as young as the event includes it."""
     while not stop.is_set() or probes.waiting:
         users = list(probes.waiting)
         if users:
             values = await progress.store.get([keys.recs(user) for user in users])
             seen = time.monotonic()
             for user, value in zip(users, values, strict=True):
-                item, due = probes.waiting[user]
-                if value is not None and any(origin == item for origin, _ in parse_list(value).why[:1]):
+                sent_ms, due = probes.waiting[user]
+                if value is not None and parse_list(value).ts >= sent_ms:
                     probes.ms.append((seen - due) * 1e3)
                     del probes.waiting[user]
                     probes.free.append(user)
@@ -99,8 +97,9 @@ async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, probe_
             user = probes.free.pop(0)
             turn = probes.turn[user] = 1 - probes.turn.get(user, 1)
             item = ITEMS[turn][0]
-            probes.waiting[user] = (item, due)
-            value, key = _event(user, item), user.encode()
+            at_us = time.time_ns() // 1000
+            probes.waiting[user] = (at_us // 1000, due)
+            value, key = _event(user, item, at_us), user.encode()
         else:
             value, key = background[n]
         producer.produce("events", value, key=key, partition=partition_of(key, partitions))
@@ -118,7 +117,8 @@ async def _teach(bench_: Bench) -> None:
             for item in pair:
                 user = f"teacher-{n}-{pair[0]}".encode()
                 partition = partition_of(user, bench_.settings.events_partitions)
-                await producer.send("events", _event(user.decode(), item), key=user, partition=partition)
+                event = _event(user.decode(), item, time.time_ns() // 1000)
+                await producer.send("events", event, key=user, partition=partition)
     await producer.stop()
 
 
@@ -139,9 +139,11 @@ async def measure(bench_: Bench, rates: list[int], seconds: float, samples: int)
             try:
                 await asyncio.wait_for(watching, UNSEEN_S)
             except TimeoutError:
-                user, (item, _) = next(iter(probes.waiting.items()))
+                user, (at_ms, _) = next(iter(probes.waiting.items()))
                 shown = await progress.store.get([Keys(bench_.settings.prefix).recs(user)])
-                raise RuntimeError(f"{len(probes.waiting)} lists never changed; {user} is on {item}: {shown}") from None
+                raise RuntimeError(
+                    f"{len(probes.waiting)} lists never changed; {user} had an event at {at_ms}: {shown}"
+                ) from None
             worker.check()
             p50, p99 = np.quantile(probes.ms, [0.5, 0.99]).tolist()
             results.append(
@@ -158,12 +160,15 @@ def main() -> None:
     parser.add_argument("--low", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--samples", type=int, default=1_000, help="wanted at each rate")
+    parser.add_argument("--ranking", choices=("covisit", "blend"), default="covisit")
     parser.add_argument("--quiet", action="store_true", help="without snapshots and publication")
     options = parser.parse_args()
     quiet = {"snapshot_every_s": NEVER_S, "publish_every_s": NEVER_S} if options.quiet else {}
-    with bench(**quiet) as bench_:
+    with bench(ranking=options.ranking, **quiet) as bench_:
         low, high = asyncio.run(measure(bench_, [options.low, options.rate], options.seconds, options.samples))
-    report(high | {"low": low, "quiet": options.quiet, "machine": machine()}, json=options.json)
+    report(
+        high | {"low": low, "ranking": options.ranking, "quiet": options.quiet, "machine": machine()}, json=options.json
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import models.blend
 from models.blend import PRIOR, Blend
 from models.blend_features import (
     BACK,
     EDGE,
     FEATURES,
+    GROUPS,
     LENGTHS,
     REACH,
     STEP,
@@ -31,9 +33,13 @@ from models.blend_features import (
 from models.blend_lists import HITS, LESSONS
 from models.blend_ranker import PARTS, BlendRanker, run
 from models.candidates import clear
+from models.covisitation import weighting
 from models.evaluation import measure
+from models.histories import Histories, Touches
 from models.ranking import Lists, scratch
+from models.references import translate
 from models.tallies import FADED, HALF_LIVES
+from models.weight_averaging import Opinion, mean_of
 from tests.streams import ITEM_IDS, TOUCHES, Touch, stream_of
 
 Cells = dict[str, float]
@@ -179,8 +185,8 @@ def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_
         for item, reason, why in model.explain(user):
             assert (why is None) == (reason == "popular")
             assert why is None or why in ring
-            assert reason != "seen" or why == item
-            assert reason != "next" or item in plain.steps(ring[0])
+            assert reason != "repeat" or why == item
+            assert reason != "transition" or item in plain.steps(ring[0])
             assert reason != "covisit" or (why is not None and item in plain.row(why))
 
 
@@ -247,12 +253,12 @@ def _ranked(blend: Blend, model: BlendRanker) -> list[tuple[list[int], list[int]
     """Lists of all users by a blend, with the model's histories and rows."""
     users = np.arange(len(model._users), dtype=np.int32)
     items = model._items
-    lists, reasons = Lists.empty(len(users), 20), np.zeros((len(users), 20), dtype=np.uint8)
+    lists = Lists.empty(len(users), 20)
     hidden = np.zeros(len(items), dtype=np.bool_)
     histories, rows = model._histories.arrays, model._rows.arrays
     work = desk(scratch(len(items)), 20)
-    blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists, reasons)
-    return list(zip(lists.item.tolist(), lists.micro.tolist(), reasons.tolist(), strict=True))
+    blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists)
+    return list(zip(lists.item.tolist(), lists.micro.tolist(), lists.reason.tolist(), strict=True))
 
 
 def test_survives_a_snapshot_and_learns_on_alike() -> None:
@@ -276,13 +282,15 @@ def test_a_snapshot_finds_its_items_under_other_indices() -> None:
     teach(model, [(n % 5, (n * n) % 10, 1) for n in range(60)])
     size = len(model._items)
     there = np.arange(size, dtype=np.int32)[::-1].copy()
-    there[2] = -1  # nothing else refers to this item any more
-    kept = np.flatnonzero(there >= 0)
-    moved, old = Blend.restore(model.blend.snapshot(), there).arrays, model.blend.arrays
+    kept = np.arange(size)
+    arrays = model.blend.snapshot()
+    for name in ("items", "popular"):
+        translate(arrays[name], kept.astype(np.int32), there)
+    moved, old = Blend.restore(arrays).arrays, model.blend.arrays
     assert moved.tallies.slow[there[kept]].tolist() == old.tallies.slow[kept].tolist()
     assert moved.tallies.fast[there[kept]].tolist() == old.tallies.fast[kept].tolist()
     assert moved.postings.newest[there[kept]].tolist() == old.postings.newest[kept].tolist()
-    listed = [there[item] for item in old.tallies.popular if item >= 0 and item != 2]
+    listed = [there[item] for item in old.tallies.popular if item >= 0]
     assert moved.tallies.popular[: len(listed) + 1].tolist() == [*listed, -1]
 
 
@@ -299,16 +307,73 @@ def test_dropped_items_are_forgotten_before_their_index_goes_to_another() -> Non
     assert (postings.newest[listed[3:]] >= 0).all()
 
 
+def test_an_opinion_is_due_every_so_many_touches_and_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.blend, "SPEAK", 30)
+    model = BlendRanker()
+    blend = model.blend
+    teach(model, [(n % 3, n % 7, 1) for n in range(29)])
+    assert blend.opinion() is None
+    teach(model, [(n % 3, n % 7, 1) for n in range(5)])
+    said = blend.opinion()
+    assert said is not None
+    assert said.lessons == blend.lessons
+    assert blend.opinion() is None
+    other = Opinion(said.weight + 1.0, said.square, said.lessons)
+    blend.hear(mean_of([said, other]), 7)
+    assert blend.weights == pytest.approx(
+        said.weight[0] + 0.25
+    )  # half of the way to the mean, which is half a step off
+    moved = blend.weights
+    blend.hear(mean_of([other]), 8)  # nothing was said since: it would move twice by the same distance
+    blend.hear(mean_of([other]), 7)
+    assert blend.weights.tolist() == moved.tolist()
+    assert blend.heard == 7
+
+
+def test_the_mean_of_another_version_is_not_taken_over() -> None:
+    blend = Blend()
+    shape = (GROUPS + 1, FEATURES + 1)
+    blend.hear(Opinion(np.ones(shape), np.ones(shape), 5), 1)
+    assert blend.weights.tolist() == list(PRIOR)
+    assert blend.heard == 0
+
+
+@given(touches=TOUCHES, cuts=st.sets(st.integers(1, 59), max_size=4))
+@settings(deadline=None, max_examples=20)
+def test_batches_end_anywhere(touches: list[Touch], cuts: set[int]) -> None:
+    """With the same rows at hand the same is learned and returned, however the stream is cut."""
+    rows = BlendRanker(history=6)
+    teach(rows, [(n % 4, (n * 3) % 10, 1) for n in range(60)])
+    assert len(rows._items) == len(ITEM_IDS)
+    stream = stream_of(touches)
+    n = len(touches)
+    ts = np.arange(n, dtype=np.uint32)
+    whole = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
+    outcomes = []
+    for ends in ({n}, cuts | {n}):
+        blend, histories, start, pairs = Blend(), Histories(6), 0, list[int]()
+        blend.reserve(len(rows._items))
+        histories.reserve(5)
+        for end in sorted(end for end in ends if end <= n):
+            batch = Touches._make(column[start:end] for column in whole)
+            start, work = end, desk(scratch(len(rows._items)), 6)
+            found = blend.learn_many(histories.arrays, rows._rows.arrays, batch, weighting(), votes(), work)
+            pairs += found.other.tolist()
+        state = {name: array.tolist() for name, array in blend.snapshot().items() if name not in ("told", "rates")}
+        outcomes.append((pairs, state, histories.arrays.item.tolist()))
+    assert outcomes[0] == outcomes[1]
+
+
 def test_hidden_items_are_not_shown() -> None:
     model = BlendRanker()
     teach(model, [(n % 3, n % 7, 1) for n in range(40)])
-    lists, reasons = Lists.empty(1, 20), np.zeros((1, 20), dtype=np.uint8)
+    lists = Lists.empty(1, 20)
     hidden = np.ones(len(model._items), dtype=np.bool_)
     hidden[3] = False
     items, users = model._items, np.zeros(1, dtype=np.int32)
     histories, rows = model._histories.arrays, model._rows.arrays
     work = model._desk()
-    model.blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists, reasons)
+    model.blend.rank_many(histories, users, rows, votes(), hidden, items.blob, items.spans, work, lists)
     assert set(lists.item[0].tolist()) <= {3, -1}
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.postings import FILLED, FIRST, NONE, WIDTH, Postings, before, live, post
+from models.postings import FILLED, FIRST, NONE, WIDTH, Postings, before, listed, live, post, remove_users
 
 HOLDS = WIDTH - FIRST
 
@@ -61,3 +62,23 @@ def test_room_for_more_items_keeps_what_is_listed() -> None:
     postings = postings.reserved(5_000)
     assert users_of(postings, 0) == [7]
     assert users_of(postings, 4_999) == []
+
+
+@given(touches=touches, blocks=st.integers(1, 8), gone=st.sets(st.integers(0, 99)), later=touches)
+@settings(deadline=None)
+def test_removed_users_are_in_no_list_and_others_stay_in_their_order(
+    touches: list[tuple[int, int]], blocks: int, gone: set[int], later: list[tuple[int, int]]
+) -> None:
+    postings = Postings.empty(blocks).reserved(4)
+    for item, user in touches:
+        post(postings, item, user)
+    before = [users_of(postings, item) for item in range(4)]
+    flags = np.zeros(max(gone, default=-1) + 1, dtype=np.bool_)
+    flags[list(gone)] = True
+    remove_users(postings, flags)
+    for item in range(4):
+        assert users_of(postings, item) == [user for user in before[item] if user not in gone]
+        assert listed(postings, item) == bool(users_of(postings, item))
+    for item, user in later:
+        post(postings, item, user)
+        assert users_of(postings, item)[0] == user

@@ -80,8 +80,9 @@ def small_shop() -> Iterator[dict[str, Any]]:
 
 
 def ran(partitions: int, item_partitions: int, batch: int) -> LocalPipeline:
+    # what a partition's blend knows of sessions depends on which visitors it has
     pipeline = LocalPipeline(
-        MemoryStore(), UserRules(), partitions=partitions, item_partitions=item_partitions, batch=batch
+        MemoryStore(), UserRules(ranking="covisit"), partitions=partitions, item_partitions=item_partitions, batch=batch
     )
     pipeline.space.rows = NeighbourRows(neighbours=255, transitions=255)
     publish(pipeline, small_shop())

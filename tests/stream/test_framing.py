@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.arena import end_of, start_of
 from models.offer_ranking import Picked
-from models.ranking import Lists
+from models.ranking import REASONS, Lists
 from models.vocabulary import Vocabulary
 from stream.framing import Names, set_lists, set_offers
 from stream.keys import Keys, parse_list
@@ -74,6 +74,7 @@ def ranked(draw: st.DrawFn) -> tuple[list[str], Lists, list[int]]:
             lists.item[u, i] = draw(index)
             lists.micro[u, i] = draw(MICROS)
             lists.why[u, i] = draw(index | st.just(-1))
+            lists.reason[u, i] = draw(st.integers(0, len(REASONS) - 1))
     return ids, lists, [draw(st.integers(0, 4_102_444_800_000)) for _ in range(len(lists.item))]
 
 
@@ -82,30 +83,37 @@ def ranked(draw: st.DrawFn) -> tuple[list[str], Lists, list[int]]:
 def test_values_are_what_json_would_say(made: tuple[list[str], Lists, list[int]], step: int) -> None:
     ids, lists, ts_ms = made
     fragments = fragments_of(ids, step)  # ids come in batches
-    values = render(lists, np.array(ts_ms, dtype=np.int64), "covisit", fragments)
+    values = render(lists, np.array(ts_ms, dtype=np.int64), "blend", fragments)
     assert len(values) == len(ts_ms)
     for u, value in enumerate(values):
         size = int((lists.item[u] >= 0).sum())
-        why = [None if w < 0 else ids[w] for w in lists.why[u, :size]]
+        origins = [None if w < 0 else ids[w] for w in lists.why[u, :size]]
+        why = [[origin, REASONS[r]] for origin, r in zip(origins, lists.reason[u, :size], strict=True)]
         expected = {
             "v": 1,
             "ts": ts_ms[u],
-            "model": "covisit",
+            "model": "blend",
             "exp": None,
             "items": [ids[i] for i in lists.item[u, :size]],
             "scores": [int(micro) / 1e6 for micro in lists.micro[u, :size]],
-            "why": [[reason, "covisit"] for reason in why],
+            "why": why,
         }
         assert json.loads(value) == expected
         parsed = parse_list(value)
         assert (parsed.ts, parsed.items, parsed.scores) == (ts_ms[u], expected["items"], expected["scores"])
-        assert parsed.why == [(reason, "covisit") for reason in why]
+        assert parsed.why == [tuple(reason) for reason in why]
 
 
 def test_room_is_enough_for_the_longest_values() -> None:
     """Ids of 256 bytes that JSON writes as six times as many, as items and as reasons, with the widest numbers."""
     fragments = fragments_of(["\x01" * 256])
-    lists = Lists(np.zeros((3, 20), np.int32), np.full((3, 20), 2**53, np.int64), np.zeros((3, 20), np.int32))
+    longest = max(range(len(REASONS)), key=lambda reason: len(REASONS[reason]))
+    lists = Lists(
+        np.zeros((3, 20), np.int32),
+        np.full((3, 20), 2**53, np.int64),
+        np.zeros((3, 20), np.int32),
+        np.full((3, 20), longest, np.uint8),
+    )
     values = render(lists, np.full(3, 2**53, dtype=np.int64), "m" * 64, fragments)
     assert [parse_list(value).items for value in values] == [["\x01" * 256] * 20] * 3
     assert parse_list(values[2]).scores == [2**53 / 1e6] * 20
@@ -125,7 +133,8 @@ def test_a_removed_fragment_makes_room_for_another() -> None:
     fragments.remove(np.array([1, 0], dtype=np.int32))
     fragments.put(np.array([0, 1], dtype=np.int32), ["pan", "rug"])
     assert int(fragments.heads[0]) == used
-    lists = Lists(np.array([[0, 1, 2]], np.int32), np.full((1, 3), 10**6, np.int64), np.zeros((1, 3), np.int32))
+    lists = Lists.empty(1, 3)
+    lists.item[0], lists.micro[0] = [0, 1, 2], 10**6
     (value,) = render(lists, np.zeros(1, dtype=np.int64), "m", fragments)
     assert parse_list(value).items == ["pan", "rug", "mug"]
 

@@ -22,7 +22,8 @@ from stream.watchdog import EXIT_CODE
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND: Any = get_command(build())
-PRINTS_NO_FIGURES = {"worker", "export", "compile", "republish", "schemas"}  # export is JSON anyway
+PRINTS_NO_FIGURES = {"worker", "gateway", "compile", "republish", "schemas", "catalogue withdraw"}
+PRINTS_JSON_ANYWAY = {"export", "catalogue get"}
 
 
 def verbs(group: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -39,18 +40,22 @@ VERBS = dict(verbs())
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
 def test_the_help_has_an_example_that_is_understood(path: tuple[str, ...]) -> None:
     text = " ".join(VERBS[path].help.split())
-    found = re.search(r"Example: (.*)$", text)
+    found = re.search(r"Examples?: (.*)$", text)
     assert found, f"no example at the end of: {text}"
-    words = shlex.split(found[1].partition(" > ")[0].partition("| ")[2] or found[1].partition(" > ")[0])
-    assert words[0] == "rivulet"
-    if words[1] == "--settings":
-        del words[1:3]
-    assert tuple(words[1 : 1 + len(path)]) == path
-    context = VERBS[path].make_context(" ".join(path), words[1 + len(path) :])
-    assert not context.args
+    for example in re.findall(r"`(rivulet .*?)`", found[1]) or [found[1]]:
+        command = example.partition(" > ")[0]
+        words = shlex.split(command.partition("| ")[2] or command)
+        assert words[0] == "rivulet"
+        if words[1] == "--settings":
+            del words[1:3]
+        assert tuple(words[1 : 1 + len(path)]) == path
+        context = VERBS[path].make_context(" ".join(path), words[1 + len(path) :])
+        assert not context.args
 
 
-@pytest.mark.parametrize("path", [path for path in VERBS if path[0] not in PRINTS_NO_FIGURES], ids=" ".join)
+@pytest.mark.parametrize(
+    "path", [path for path in VERBS if " ".join(path) not in PRINTS_NO_FIGURES | PRINTS_JSON_ANYWAY], ids=" ".join
+)
 def test_what_prints_figures_prints_json(path: tuple[str, ...]) -> None:
     assert "--json" in {option for parameter in VERBS[path].params for option in parameter.opts}
 

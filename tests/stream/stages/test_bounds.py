@@ -283,9 +283,8 @@ def test_items_visited_longest_ago_go() -> None:
 
 
 def pipeline(*, users: int, items: int, batch: int) -> LocalPipeline:
-    made = LocalPipeline(
-        MemoryStore(), UserRules(users=users), partitions=2, item_partitions=TARGETS, batch=batch, items=items
-    )
+    rules = UserRules(users=users, ranking="covisit")  # the blend forgets how popular an item was whose index is freed
+    made = LocalPipeline(MemoryStore(), rules, partitions=2, item_partitions=TARGETS, batch=batch, items=items)
     publish(made, SHOP)
     return made
 
@@ -328,7 +327,7 @@ def collected(space: ItemSpace) -> set[str]:
 def test_what_anybody_refers_to_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reclaiming, "LEAST", 1)
     monkeypatch.setattr(reclaiming, "GROWTH", 0.0)
-    made = LocalPipeline(MemoryStore(), UserRules(history=2), partitions=1, item_partitions=1)
+    made = LocalPipeline(MemoryStore(), UserRules(history=2, ranking="covisit"), partitions=1, item_partitions=1)
     publish(made, [event("u", item, at=n) for n, item in enumerate(["tent", "mat", "mug"])])
     asyncio.run(made.republish())
     space = made.space

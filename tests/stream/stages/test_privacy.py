@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections import Counter
@@ -241,13 +242,16 @@ def test_a_replay_does_not_bring_the_person_back_and_the_books_add_up() -> None:
     assert [item for item, _, _ in people(pipeline)["a"]["history"]] == ["cup"]  # to the second
 
 
-def test_no_byte_of_the_person_is_left_in_a_snapshot() -> None:
+@pytest.mark.parametrize("ranking", ["covisit", "blend"])
+def test_no_byte_of_the_person_is_left_in_a_snapshot(ranking: str) -> None:
     name = "ada.lovelace@example.org"
     events = [event(name, item, at=n) for n, item in enumerate(("only-hers-1", "only-hers-2"))]
-    pipeline = pipeline_of()
+    pipeline = pipeline_of(UserRules(history=HISTORY, lateness_s=10**9, ranking=ranking))
     publish(pipeline, [*EVENTS, *events])
     forget(pipeline, name)
     publish(pipeline, [each | {"event_id": "replayed"} for each in events])
+    if ranking == "blend":
+        asyncio.run(pipeline.republish())  # others were shown the items as popular ones
     for shard in pipeline.users.shards.values():
         arrays = shard.copy(pipeline.space).whole()
         whole = b"".join(array.tobytes() for array in arrays.values())

@@ -84,7 +84,7 @@ def test_one_flush_writes_list_offers_and_profile() -> None:
     assert recs is not None
     assert offers is not None
     found = parse_list(recs)
-    assert (found.items, found.scores, found.ts, found.model) == (["mat", "mug"], [0.5, 0.25], T0_MS, "covisit")
+    assert (found.items, found.scores, found.ts, found.model) == (["mat", "mug"], [0.5, 0.25], T0_MS, "blend")
     offered = parse_offers(offers)
     (offer,) = offered.offers
     assert (offered.ts, offer.id, offer.score, offer.why) == (T0_MS, "a", 0.123457, "tent")

@@ -1,0 +1,185 @@
+"""How a shard's lists and offers are ranked, and what that learns: by the blend, or by co-visitation alone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.blend_features import Desk, desk, votes
+from models.blend_offers import rank_users_blended
+from models.covisitation import Deltas, Weighting, emit
+from models.histories import Touches
+from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
+from models.ranking import Lists, query
+from models.weight_averaging import Opinion
+from stream.stages.sends import Send
+from stream.stages.space import ItemSpace
+from stream.stages.user_shard import UserShard
+from stream.wire import BlendModel, Weighed, encode_global
+
+
+class Ranking(Protocol):
+    """A way of ranking; it keeps nothing of a shard, whose state is in the shard."""
+
+    def learn(self, shard: UserShard, touches: Touches) -> Deltas:
+        """Learn a batch, append it to the histories, and return what it teaches about pairs of items."""
+
+    def rank(
+        self,
+        shard: UserShard,
+        users: NDArray[np.int32],
+        offers: OfferColumns,
+        sums: OfferScratch,
+        now_s: NDArray[np.int64],
+    ) -> tuple[Lists, Picked]:
+        """Rank lists and pick offers for some users, at the event time of each in seconds since 1970.
+
+        `sums` is workspace.
+        """
+
+    def tell(self, shard: UserShard, partition: int, offset: int) -> list[Send]:
+        """What the global stage is to know after the record at an offset."""
+
+    def hear(self, model: BlendModel) -> None:
+        """Take over what the global stage made of that."""
+
+
+def ranking_of(name: str, space: ItemSpace, weights: Weighting) -> Ranking:
+    """The ranking of a name, with the weight of each kind of event."""
+    return BlendRanking(space, weights) if name == "blend" else CovisitRanking(space, weights)
+
+
+class CovisitRanking:
+    """Neighbours of the recent items, in the neighbours' order.
+
+    Parameters
+    ----------
+    space
+        The process's items.
+    weights
+        How strongly touches teach.
+    """
+
+    def __init__(self, space: ItemSpace, weights: Weighting) -> None:
+        self._space = space
+        self._weights = weights
+        self._votes = query(weights.kind)
+
+    def learn(self, shard: UserShard, touches: Touches) -> Deltas:
+        """See `Ranking`."""
+        return emit(shard.histories.arrays, touches, self._weights)
+
+    def rank(
+        self,
+        shard: UserShard,
+        users: NDArray[np.int32],
+        offers: OfferColumns,
+        sums: OfferScratch,
+        now_s: NDArray[np.int64],
+    ) -> tuple[Lists, Picked]:
+        """See `Ranking`; 2-6 us per user."""
+        space = self._space
+        lists, picked = Lists.empty(len(users), shard.rules.k), Picked.empty(len(users))
+        rank_users(
+            shard.histories.arrays,
+            users,
+            space.rows.arrays,
+            self._votes,
+            facts_of(space),
+            offers,
+            Shoppers(shard.profiles.arrays, shard.segment, now_s),
+            space.scratch,
+            sums,
+            lists,
+            picked,
+        )
+        return lists, picked
+
+    def tell(self, shard: UserShard, partition: int, offset: int) -> list[Send]:
+        """Nothing is learned here."""
+        return []
+
+    def hear(self, model: BlendModel) -> None:
+        """Nothing to do."""
+
+
+class BlendRanking:
+    """The blend of co-visitation, transitions, similar sessions, repeats and popularity, weighed by what came next.
+
+    Parameters
+    ----------
+    space
+        The process's items.
+    weights
+        How strongly touches teach.
+    """
+
+    def __init__(self, space: ItemSpace, weights: Weighting) -> None:
+        self._space = space
+        self._weights = weights
+        self._votes = votes(weights.kind)
+        self._work: Desk | None = None
+        self._mean: tuple[Opinion, int] | None = None
+
+    def learn(self, shard: UserShard, touches: Touches) -> Deltas:
+        """See `Ranking`; 5-20 us per touch."""
+        blend = shard.blend
+        blend.reserve(self._space.ids.size)
+        if self._mean is not None:
+            blend.hear(*self._mean)
+        rows = self._space.rows.arrays
+        desk_ = self._desk(shard)
+        return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_)
+
+    def rank(
+        self,
+        shard: UserShard,
+        users: NDArray[np.int32],
+        offers: OfferColumns,
+        sums: OfferScratch,
+        now_s: NDArray[np.int64],
+    ) -> tuple[Lists, Picked]:
+        """See `Ranking`; 10-18 us per user."""
+        space = self._space
+        lists, picked = Lists.empty(len(users), shard.rules.k), Picked.empty(len(users))
+        rank_users_blended(
+            shard.blend.arrays,
+            shard.histories.arrays,
+            users,
+            space.rows.arrays,
+            self._votes,
+            facts_of(space),
+            offers,
+            Shoppers(shard.profiles.arrays, shard.segment, now_s),
+            self._desk(shard),
+            sums,
+            lists,
+            picked,
+        )
+        return lists, picked
+
+    def tell(self, shard: UserShard, partition: int, offset: int) -> list[Send]:
+        """The shard's weights, now and then."""
+        opinion = shard.blend.opinion()
+        if opinion is None:
+            return []
+        record = Weighed(partition, offset, opinion.lessons, opinion.weight.tolist(), opinion.square.tolist())
+        return [Send("global", encode_global(record), partition=0)]
+
+    def hear(self, model: BlendModel) -> None:
+        """Keep the mean; each shard moves towards it with its next batch."""
+        self._mean = Opinion(np.array(model.weight), np.array(model.square), model.lessons), model.version
+
+    def _desk(self, shard: UserShard) -> Desk:
+        """Working memory that fits the items and the histories."""
+        work, history = self._work, shard.histories.size
+        if work is None or work.scratch is not self._space.scratch or len(work.recent) != history:
+            work = self._work = desk(self._space.scratch, history)
+        return work
+
+
+def facts_of(space: ItemSpace) -> ItemFacts:
+    """What ranking reads about items."""
+    return ItemFacts(space.hidden, space.category, space.ids.blob, space.ids.spans)
