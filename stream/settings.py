@@ -8,14 +8,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream.events import MAX_RECORD_BYTES
 from stream.settings_file import file_source
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _servers(value: str) -> str:
+    """Refuse what is no list of host:port; librdkafka and aiokafka would call it a server that is away."""
+    for server in value.split(","):
+        host, colon, port = server.strip().rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError(f"{server.strip()!r} is not host:port")
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -23,10 +36,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RIVULET_", extra="ignore", frozen=True)
 
-    kafka: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, comma-separated")
+    kafka: Annotated[str, AfterValidator(_servers)] = Field(
+        "127.0.0.1:9092", description="Kafka bootstrap servers, comma-separated"
+    )
     redis: str = Field("redis://127.0.0.1:6379/0", description="Redis URL (redis://, rediss://, redis+cluster://)")
     prefix: str = Field("rv", description="Prefix of every Redis key")
-    group: str = Field("rivulet", description="Kafka consumer group; one group is one installation")
+    group: str = Field("rivulet", min_length=1, description="Kafka consumer group; one group is one installation")
     topic_prefix: str = Field("", description="Put in front of every topic name")
     events_partitions: Partitions = Field(4, description="Partitions of topic events (P)")
     covisits_partitions: Partitions = Field(4, description="Partitions of topic covisits (Q)")
@@ -86,7 +101,9 @@ class Settings(BaseSettings):
     gateway_queue_mb: int = Field(64, ge=4, description="MiB of requests read or waiting for Kafka; above it 503")
     gateway_ack_s: Positive = Field(10.0, description="How long a request waits for Kafka's acknowledgement")
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log lines shown")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="Least severe log lines shown"
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Log lines as JSON or for people; auto = for people on a terminal, else JSON"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -60,10 +61,19 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rivulet {version('rivulet')}")
+        raise typer.Exit
+
+
 def _root(
     settings: Annotated[
         Path | None, typer.Option("--settings", metavar="FILE", help="TOML file of settings; also RIVULET_SETTINGS.")
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Rivulet: events in Kafka, learning per event, recommendations and offers in Redis.
 

@@ -27,7 +27,9 @@ def load_settings(**flags: Any) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0])
         shown = "" if "password" in name or "key" in name else f"={first['input']!r}"
-        raise ConfigurationError(f"{_place(name, given)}{shown}: {first['msg']}") from None
+        raise ConfigurationError(
+            f"{_place(name, given)}{shown}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def source_of(name: str) -> str:

@@ -17,7 +17,7 @@ from stream.settings import Settings
 
 
 def offers(
-    file: Annotated[Path, typer.Argument(help="TOML file of [[offers]], see the README.")],
+    file: Annotated[Path | None, typer.Argument(help="TOML file of offers, see the README.")] = None,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     withdraw: Annotated[list[str] | None, typer.Option(help="Id of an offer to take back (repeatable).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
@@ -25,16 +25,23 @@ def offers(
 ) -> None:
     """Check offers and publish each under its id to topic offers; workers take them over within a second.
 
-    Example: rivulet offers offers.toml --withdraw summer-sale
+    Examples: `rivulet offers offers.toml`, `rivulet offers --withdraw summer-sale`
     """
-    found = read_offers(file)
+    gone = withdraw or []
+    if file is None and not gone:
+        raise BadInputError("name a file of offers, or offers to take back with --withdraw")
+    found = [] if file is None else read_offers(file)
+    if both := sorted({offer.id for offer in found} & set(gone)):
+        raise BadInputError(f"{file}: {both[0]} is to be published and withdrawn; take it out of one")
     if not check:
-        asyncio.run(publish_offers(load_settings(kafka=kafka), found, withdraw or []))
+        asyncio.run(publish_offers(load_settings(kafka=kafka), found, gone))
     if json:
         published = 0 if check else len(found)
-        typer.echo(msgspec.json.encode({"valid": len(found), "published": published, "withdrawn": withdraw or []}))
+        typer.echo(msgspec.json.encode({"valid": len(found), "published": published, "withdrawn": gone}))
+    elif check:
+        typer.echo(f"{len(found)} offers are valid")
     else:
-        typer.echo(f"{len(found)} offers {'are valid' if check else 'published'}")
+        typer.echo(f"{len(found)} offers published, {len(gone)} withdrawn")
 
 
 def read_offers(file: Path) -> list[Offer]:

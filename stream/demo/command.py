@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stream.compilation import STEPS, compile_kernels
+from stream.demo.shop_catalogue import PERSONAS
 from stream.demo.stage import DemoStage, Summary
 from stream.keys import Reason
 
@@ -59,17 +60,18 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
 
 def _welcome(stage: DemoStage) -> str:
     item = stage.traffic.shop.rules[0][0]
+    personas = ", ".join(f"{persona.visitor} ({persona.name})" for persona in PERSONAS)
     rivulet = sys.argv[0] if sys.argv[0].endswith("/rivulet") else "rivulet"  # as this one was started
     return f"""[bold]Rivulet is running.[/] Kafka {stage.kafka}, Redis {stage.redis}
 
-In another terminal, look at a visitor's list, send one event, look again:
+In another terminal, look at the list of a visitor of your own, send one event, look again:
 
   export RIVULET_KAFKA={stage.kafka} RIVULET_REDIS={stage.redis}
-  {rivulet} get emma
-  echo '{{"event_name":"view_item","user_id":"emma","item_id":"{item}"}}' | {rivulet} publish -
-  {rivulet} get emma
+  {rivulet} get you                # nobody knows you: what everybody likes
+  echo '{{"event_name":"view_item","user_id":"you","item_id":"{item}"}}' | {rivulet} publish -
+  {rivulet} get you --why --offers
 
-Personas: anna (camper), ben, chloe, dev, emma, frank. Ctrl-C ends everything.
+The shop's visitors, one of each kind: {personas}. Ctrl-C ends everything.
 """
 
 

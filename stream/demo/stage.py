@@ -111,10 +111,12 @@ class DemoStage:
 
     async def run(self, stop: asyncio.Event, duration: float | None) -> Summary:
         """Let the shop's visitors act until told to stop or the time is over, then drain; the final summary."""
+        before, began = self.traffic.sent, time.monotonic()
         await self.traffic.run(stop, duration)
+        rate = (self.traffic.sent - before) / (time.monotonic() - began)
         async with asyncio.timeout(START_S):
             await self.progress.drained()
-        return await self.summary()
+        return msgspec.structs.replace(await self.summary(), events_per_s=rate)
 
     async def summary(self) -> Summary:
         """What the worker's books say now."""

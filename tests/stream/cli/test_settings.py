@@ -107,3 +107,36 @@ def test_the_readme_example_is_a_settings_file(write: Any) -> None:
     settings = load_settings()
     assert settings.kafka_sasl_mechanism == "SCRAM-SHA-512"
     assert settings.events_partitions == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("KAFKA", "foo:bar", "'foo:bar' is not host:port"),
+        ("KAFKA", "", "'' is not host:port"),
+        ("KAFKA", "a:9092,b", "'b' is not host:port"),
+        ("GROUP", "", "at least 1 character"),
+        ("LATENESS_HOURS", "inf", "finite number"),
+        ("SESSION_S", "nan", "finite number"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"RIVULET_{name}", value)
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
+        load_settings()
+    assert f"RIVULET_{name}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_servers_and_any_case_of_the_log_level_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIVULET_KAFKA", "a:9092,[::1]:9093")
+    monkeypatch.setenv("RIVULET_LOG_LEVEL", "WARNING")
+    settings = load_settings()
+    assert (settings.kafka, settings.log_level) == ("a:9092,[::1]:9093", "warning")
+
+
+def test_the_version_is_told() -> None:
+    shown = CliRunner().invoke(build(), ["--version"])
+    assert re.fullmatch(r"rivulet \d+\.\d+\.\d+\s*", shown.stdout)
