@@ -145,9 +145,8 @@ class BatchThread(AIOKafkaConsumerThread):
 
 
 def _light_record(_: PartitionRecords, tp: TopicPartition, record: Any) -> ConsumerRecord:
-    return ConsumerRecord(
-        tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
-    )
+    what = (tp.topic, tp.partition, record.offset, record.timestamp, record.timestamp_type)
+    return ConsumerRecord(*what, record.key, record.value, tuple(record.headers))
 
 
 # For every consumer of this process: aiokafka names its own class inside the loop over a fetch.

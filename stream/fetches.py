@@ -20,10 +20,10 @@ class ConsumerRecord(msgspec.Struct, gc=False):
     partition: int
     offset: int
     timestamp: int
+    timestamp_type: int
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
-    timestamp_type: int = 0
     checksum: int | None = None
     serialized_key_size: int = -1
     serialized_value_size: int = -1

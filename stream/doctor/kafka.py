@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
@@ -102,10 +103,11 @@ async def _newest_stamp(settings: Settings, partitions: list[TopicPartition]) ->
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False, **client_options(settings))
     await consumer.start()
     try:
-        consumer.assign(partitions)
         async with asyncio.timeout(READ_MS / 1000):
             ends = await consumer.end_offsets(partitions)
         filled = [partition for partition in partitions if ends[partition] > 0]
+        if not filled:
+            return 0
         consumer.assign(filled)
         for partition in filled:
             consumer.seek(partition, ends[partition] - 1)
@@ -116,4 +118,6 @@ async def _newest_stamp(settings: Settings, partitions: list[TopicPartition]) ->
                 newest = max([newest, *(record.timestamp for record in records if record.timestamp_type == 1)])
         return newest
     finally:
-        await consumer.stop()
+        with suppress(TimeoutError):  # aiokafka's fetcher may miss that it was told to end, and is waited for in vain
+            async with asyncio.timeout(READ_MS / 1000):
+                await consumer.stop()
