@@ -12,7 +12,7 @@ import structlog
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.errors import UnavailableError
+from stream.errors import RivuletError, UnavailableError
 from stream.events import MAX_RECORD_BYTES
 from stream.flights import Flight, Room
 from stream.intake import Entry
@@ -94,7 +94,7 @@ class Inlet:
         """
         producer = self._producer  # which may be another one by the time of the answer
         if self.trouble:
-            raise UnavailableError(f"Kafka is away: {self.trouble}")
+            raise UnavailableError("Kafka is away")  # where it is and why is for the log, not for a browser
         cost = sum(RECORD_BYTES + len(entry.value) for entry in entries)
         self.room.take(cost)
         flight = self._flight(cost)
@@ -131,7 +131,7 @@ class Inlet:
         if producer is self._producer:
             self._broken = True
             self.outage.begin(repr(error))
-        return UnavailableError(f"Kafka did not take it: {error!r}")
+        return UnavailableError("Kafka did not take it")
 
     # -- connection --------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Inlet:
             await asyncio.sleep(BEAT_S)
             try:
                 await self._feel()
-            except (TimeoutError, KafkaError, OSError) as error:
+            except (TimeoutError, KafkaError, OSError, RivuletError) as error:  # certificates may just be replaced
                 self.outage.begin(f"{self._settings.kafka}: {error or 'no answer in time'}")
 
     async def _feel(self) -> None:

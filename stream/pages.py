@@ -77,7 +77,10 @@ def product_of(page: bytes, url: str, charset: str | None = None, id_from: IdFro
 
 
 def _parsed(page: bytes, charset: str | None) -> Any:
-    parser = lxml_html.HTMLParser(encoding=_charset(page, charset), no_network=True, huge_tree=False)
+    try:
+        parser = lxml_html.HTMLParser(encoding=_charset(page, charset), no_network=True, huge_tree=False)
+    except LookupError:  # a codec of Python's that is no charset, such as idna
+        parser = lxml_html.HTMLParser(encoding=_charset(page, None), no_network=True, huge_tree=False)
     try:
         return lxml_html.document_fromstring(page, parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError) as error:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
@@ -61,7 +61,12 @@ def _check(path: str, found: Mapping[str, Any], settings: type[BaseSettings]) ->
             raise ConfigurationError(
                 f"settings file {path}: {key} is a secret: take it out and set RIVULET_{key.upper()} in the environment"
             )
-        if key == "redis" and isinstance(value, str) and urlsplit(value).password:
+        if key == "redis" and isinstance(value, str) and _has_password(value):
             raise ConfigurationError(
                 f"settings file {path}: redis holds a password: take it out and set RIVULET_REDIS_PASSWORD"
             )
+
+
+def _has_password(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.password) or "password" in parse_qs(parts.query)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stream.agents.base import Agent
+from stream.errors import RivuletError
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.global_ import GlobalStage
@@ -28,6 +29,12 @@ class GlobalAgent(Agent[GlobalStage]):
         """Write trending lists and segments and broadcast the model, if anything changed and this worker owns them."""
         if not (self.stage.owned and self.stage.changed):
             return
+        weights = self.stage.weights.changed
         broadcast = self.stage.publish()
-        await self.write(broadcast.writes)
-        await self.publisher.send(broadcast.sends)
+        try:
+            await self.write(broadcast.writes)
+            await self.publisher.send(broadcast.sends)
+        except RivuletError:  # nobody may have heard it
+            self.stage.changed = True
+            self.stage.weights.changed |= weights
+            raise

@@ -45,7 +45,8 @@ def put(
 ) -> None:
     """Put the items of a file into the catalogue; readers see it within a second or two.
 
-    All of it is checked first: a bad item stops with its line before anything is written, unless --skip-bad.
+    All of it is checked first: a bad item stops with its line before anything is written, unless --skip-bad (which
+    --whole does not go with: what is damaged would be withdrawn).
 
     Example: rivulet catalogue put feed.xml --whole
     """
@@ -53,6 +54,10 @@ def put(
     refused: list[BadInputError] = []
     kept = list(read_feed(file)) if file == "-" else None  # what was piped can be read only once
     names = [item.item_id for item in _good(read_feed(file) if kept is None else kept, refused, skip=skip_bad)]
+    if refused and whole:
+        raise BadInputError(
+            f"{file}: --whole would withdraw what could not be read; first of {len(refused)}: {refused[0]}"
+        )
     if not names and whole:
         raise BadInputError(f"{file}: no item in it; --whole would withdraw everything")
     items = _good(read_feed(file) if kept is None else kept, [], skip=True)

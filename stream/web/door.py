@@ -139,7 +139,7 @@ class Door:
 
     def _admit(self, request: web.Request, source: str) -> Callable[[int], None]:
         """Turn away who has sent too much; gives what takes the request's own size off its account."""
-        forwarded = request.headers.get("X-Forwarded-For", "")
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))  # some proxies add a line of their own
         address = address_of(request.remote, forwarded, self._settings.gateway_proxies)
         accounts = ((self._by_address, address, "address"), (self._by_key, source, "write key"))
         now = time.monotonic()

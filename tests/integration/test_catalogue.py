@@ -156,8 +156,12 @@ async def test_put_list_get_and_a_whole_feed(shop: Installation, tmp_path: Path)
         await rivulet(shop, "put", str(file), "--whole")
     checked = await rivulet(shop, "put", str(file), "--check", "--skip-bad")
     assert [json.loads(line) for line in checked.splitlines()] == lines[:2]
-    report = json.loads(await rivulet(shop, "put", str(file), "--whole", "--skip-bad", "--json"))
-    assert (report["items"], len(report["refused"])) == (2, 1)
+    with pytest.raises(BadInputError, match=r"--whole would withdraw what could not be read; first of 1: .*line 3"):
+        await rivulet(shop, "put", str(file), "--whole", "--skip-bad")
+    report = json.loads(await rivulet(shop, "put", str(file), "--skip-bad", "--json"))
+    assert (report["items"], len(report["refused"]), report["withdrawn"]) == (2, 1, 0)
+    file.write_text("\n".join(map(json.dumps, lines[:2])))
+    report = json.loads(await rivulet(shop, "put", str(file), "--whole", "--json"))
     assert report["withdrawn"] >= 1_498
     assert len((await rivulet(shop, "list", "--json")).splitlines()) == 2
     with pytest.raises(BadInputError, match="x7 is not in the catalogue"):

@@ -153,7 +153,7 @@ def test_the_id_is_what_the_shop_says() -> None:
         product_of(found, URL, id_from="productID")
 
 
-@pytest.mark.parametrize("charset", [None, "iso-8859-1", "no-such-charset"])
+@pytest.mark.parametrize("charset", [None, "iso-8859-1", "no-such-charset", "idna"])
 def test_charsets(charset: str | None) -> None:
     text = page({"@type": "Product", "sku": "x"}, head='<meta property="og:title" content="Zelt für drei €">').decode()
     data = text.encode("iso-8859-15" if charset == "iso-8859-1" else "utf-8")

@@ -52,6 +52,7 @@ def test_flags_go_before_the_environment_before_the_file_before_the_default(
         ("on_gap = 'ignore'", "on_gap='ignore': Input should be 'stop' or 'accept'"),
         ("kafka_password = 'x'", "kafka_password is a secret: take it out and set RIVULET_KAFKA_PASSWORD"),
         ("snapshot_key = 'x'", "snapshot_key is a secret"),
+        ("redis = 'redis://h/0?password=word'", "redis holds a password: take it out and set RIVULET_REDIS_PASSWORD"),
         ("redis = 'redis://u:word@h/0'", "redis holds a password: take it out and set RIVULET_REDIS_PASSWORD"),
         ("kafka = ", "is not TOML: Invalid value (at end of document)"),
         ("k = 1\nk = 2", "is not TOML: Cannot overwrite a value"),
