@@ -59,6 +59,8 @@ class Blend:
         Lasting falls of the hit rate so far.
     heard
         Version of the mean that was taken over last, 0 for none.
+    spoke_at
+        Where the caller sent the latest opinion: partition and offset, kept for it.
 
     Notes
     -----
@@ -89,6 +91,7 @@ class Blend:
         self._told = np.zeros(3, dtype=np.int64)
         self._sent: Opinion | None = None
         self._spoke = 0
+        self.spoke_at: tuple[int, ...] = (0, -1)
 
     @property
     def lessons(self) -> int:
@@ -215,13 +218,17 @@ class Blend:
         self._sent = Opinion.of(self.arrays.learner, self.lessons)
         return self._sent
 
-    def hear(self, mean: Opinion, version: int) -> None:
-        """Move towards the mean of all partitions, once for each opinion sent; at once if nothing was learned yet."""
+    def hear(self, mean: Opinion, version: int, *, included: bool = True) -> None:
+        """Move towards the mean of all partitions, once for each opinion sent; at once if nothing was learned yet.
+
+        A mean in which the opinion is not `included` yet is no answer to it: to move towards it would take back what
+        was learned since the one before.
+        """
         learner = self.arrays.learner
         if self.frozen or version == self.heard or mean.weight.shape != learner.weight.shape:
             return
         sent = self._sent if self.lessons else Opinion.of(learner, 0)
-        if sent is not None:
+        if sent is not None and (included or not self.lessons):
             move(learner, sent, mean)
             self._sent = None
             self.heard = version
@@ -271,7 +278,9 @@ class Blend:
             "rates": np.array(self._rates, dtype=np.float64),
             "sent_weight": sent.weight,
             "sent_square": sent.square,
-            "facts": np.array([len(postings.block), self.drifts, self.heard, self._spoke, sent.lessons]),
+            "facts": np.array(
+                [len(postings.block), self.drifts, self.heard, self._spoke, sent.lessons, *self.spoke_at]
+            ),
         }
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
@@ -293,7 +302,7 @@ class Blend:
         rate, frozen
             As for `Blend`.
         """
-        blocks, blend_drifts, heard, spoke, lessons = arrays["facts"].tolist()
+        blocks, blend_drifts, heard, spoke, lessons, *spoke_at = arrays["facts"].tolist()
         blend = cls(blocks, rate, frozen=frozen)
         items = arrays["items"]
         blend.reserve(int(items.max(initial=-1)) + 1)
@@ -306,7 +315,7 @@ class Blend:
         tallies.events[:] = arrays["events"]
         counts[:] = arrays["counts"]
         blend._told = arrays["told"].copy()
-        blend.drifts, blend.heard, blend._spoke = blend_drifts, heard, spoke
+        blend.drifts, blend.heard, blend._spoke, blend.spoke_at = blend_drifts, heard, spoke, tuple(spoke_at)
         for value in arrays["rates"].tolist():
             blend._rates.append(value)
             blend._detector.update(value)

@@ -216,6 +216,7 @@ class BlendModel(msgspec.Struct, frozen=True, kw_only=True):
     lessons: int
     weight: list[list[float]]
     square: list[list[float]]
+    heard: dict[int, int] = {}  # by partition of `events`, the offset at which its opinion was sent
 
 
 decode_blend: Final = msgspec.json.Decoder(BlendModel).decode

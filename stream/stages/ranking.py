@@ -121,14 +121,16 @@ class BlendRanking:
         self._weights = weights
         self._votes = votes(weights.kind)
         self._work: Desk | None = None
-        self._mean: tuple[Opinion, int] | None = None
+        self._mean: tuple[Opinion, BlendModel] | None = None
 
     def learn(self, shard: UserShard, touches: Touches) -> Deltas:
         """See `Ranking`; 5-20 us per touch."""
         blend = shard.blend
         blend.reserve(self._space.ids.size)
         if self._mean is not None:
-            blend.hear(*self._mean)
+            mean, model = self._mean
+            partition, offset = blend.spoke_at
+            blend.hear(mean, model.version, included=model.heard.get(partition, -1) >= offset)
         rows = self._space.rows.arrays
         desk_ = self._desk(shard)
         return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_)
@@ -165,12 +167,13 @@ class BlendRanking:
         opinion = shard.blend.opinion()
         if opinion is None:
             return []
+        shard.blend.spoke_at = partition, offset
         record = Weighed(partition, offset, opinion.lessons, opinion.weight.tolist(), opinion.square.tolist())
         return [Send("global", encode_global(record), partition=0)]
 
     def hear(self, model: BlendModel) -> None:
         """Keep the mean; each shard moves towards it with its next batch."""
-        self._mean = Opinion(np.array(model.weight), np.array(model.square), model.lessons), model.version
+        self._mean = Opinion(np.array(model.weight), np.array(model.square), model.lessons), model
 
     def _desk(self, shard: UserShard) -> Desk:
         """Working memory that fits the items and the histories."""

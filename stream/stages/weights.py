@@ -51,7 +51,11 @@ class Weights:
         self.version += 1
         mean = mean_of([opinion for _, (_, opinion) in sorted(self._opinions.items())])
         model = BlendModel(
-            version=self.version, lessons=mean.lessons, weight=mean.weight.tolist(), square=mean.square.tolist()
+            version=self.version,
+            lessons=mean.lessons,
+            weight=mean.weight.tolist(),
+            square=mean.square.tolist(),
+            heard={source: offset for source, (offset, _) in self._opinions.items()},
         )
         return [Send("models", msgspec.json.encode(model), partition=0, key=BLEND_KEY)]
 

@@ -319,6 +319,9 @@ def test_an_opinion_is_due_every_so_many_touches_and_answered_once(monkeypatch: 
     assert said.lessons == blend.lessons
     assert blend.opinion() is None
     other = Opinion(said.weight + 1.0, said.square, said.lessons)
+    before = blend.weights.tolist()
+    blend.hear(mean_of([other]), 6, included=False)  # made before this opinion was heard
+    assert (blend.weights.tolist(), blend.heard) == (before, 0)
     blend.hear(mean_of([said, other]), 7)
     assert blend.weights == pytest.approx(
         said.weight[0] + 0.25
