@@ -117,5 +117,6 @@ def event_of(name: str, line: int, row: Row) -> dict[str, Any]:
         if value is not None:
             event["value"] = value
     else:
-        event["items"] = [{"item_id": item, "price": value}]
+        # an amount below 0 (a correction in the books) is no price, and not worth losing the event for
+        event["items"] = [{"item_id": item, "price": value} if value >= 0 else {"item_id": item}]
     return event

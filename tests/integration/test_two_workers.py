@@ -9,7 +9,7 @@ from typing import Any
 
 from models.hashing import partition_of
 from stream.demo.shop import Shop
-from tests.records import event
+from tests.records import T0_US, event
 from tests.worker_process import (
     ROOM,
     Installation,
@@ -55,7 +55,7 @@ async def test_two_workers_share_and_take_over(kafka: str, redis_url: str, topic
 
         await shop.until(shared, "the second worker has no part")
         await shop.until(lambda: all_published(shop), "what one worker had learned alone is not published")
-        await neighbours_are_known_everywhere(shop, publish)
+        await neighbours_are_known_everywhere(shop, publish, written)
         before = [await shop.processed_by(worker) for worker in (first, second)]
         await publish(list(islice(source, 2_000)))
         await shop.republish()
@@ -91,17 +91,15 @@ async def all_published(shop: Installation) -> bool:
     return None not in await shop.progress.store.get(keys)
 
 
-async def neighbours_are_known_everywhere(shop: Installation, publish: Any) -> None:
+async def neighbours_are_known_everywhere(shop: Installation, publish: Any, written: list[dict[str, Any]]) -> None:
     """New users in every partition get what follows an item of every other partition, whoever owns which."""
     wanted = {
         named(f"user{q}-", p): (named("left", q), f"right{q}") for p in range(PARTITIONS) for q in range(PARTITIONS)
     }
-    visits = 0
 
     async def everyone_knows() -> bool:
-        nonlocal visits
-        visits += 1
-        await publish([event(user, left, at=100 + visits) for user, (left, _) in wanted.items()])
+        at = (written[-1]["event_timestamp"] - T0_US) / 1e6 + 1  # not late, however much was published meanwhile
+        await publish([event(user, left, at=at) for user, (left, _) in wanted.items()])
         await shop.drained()
         found = await shop.lists(wanted)
         return all(user in found and right in found[user].items for user, (_, right) in wanted.items())

@@ -20,7 +20,7 @@ LINES = [
     "1600000002000,ann,s1,mat,purchase,9.5",
     "1600000003000,bob,,tent,rating,4",
     "1600000004000,,s9,tent,cart,",
-    "1600000005000,bob,,mat,return,-9.5",
+    "1600000005000,bob,,mat,return,9.5",
     "1600000006000,ann,s2,tent,fav,",
     "1600000007000,ann,s2,tent,wave,",
 ]
@@ -51,7 +51,7 @@ EVENTS = [
         "event_name": "refund",
         "event_timestamp": 1_600_000_005_000_000,
         "user_id": "bob",
-        "items": [{"item_id": "mat", "price": -9.5}],
+        "items": [{"item_id": "mat", "price": 9.5}],
     },
     {
         "event_name": "add_to_wishlist",
@@ -86,6 +86,11 @@ def test_csv_becomes_events_of_the_schema(tmp_path: Path, name: str) -> None:
         msgspec.convert(event, Event)
 
 
+def test_an_amount_below_0_is_no_price(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", f"{HEADER}\n1600000005000,bob,,debt,purchase,-11062.06\n")
+    assert [event["items"] for event in open_recording(path)] == [[{"item_id": "debt"}]]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_json_lines_are_passed_on(tmp_path: Path, name: str) -> None:
     lines = [json.dumps(event | {"own_field": [1]}) for event in EVENTS]
@@ -106,7 +111,7 @@ def test_a_csv_table_has_columns_by_first_appearance(tmp_path: Path) -> None:
     assert [table.item_ids[i] for i in table.item] == ["tent", "mat", "tent", "tent", "mat", "tent", "tent"]
     assert table.ts_ms.tolist() == [1_600_000_000_000 + 1000 * n for n in range(1, 8)]
     assert [table.kinds[k] for k in table.kind] == [event["event_name"] for event in EVENTS]
-    assert table.value[[1, 2, 4]].tolist() == [9.5, 4.0, -9.5]
+    assert table.value[[1, 2, 4]].tolist() == [9.5, 4.0, 9.5]
     assert math.isnan(table.value[0])
 
 
