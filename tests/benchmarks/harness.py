@@ -26,6 +26,7 @@ from stream.recordings import open_recording
 from stream.settings import Settings
 from stream.topics import create, layout
 from tests.brokers import KafkaBroker, RedisServer
+from tests.worker_process import environment
 
 ROOT = Path(__file__).parents[2]
 READY_S = 120.0
@@ -40,9 +41,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """Settings for a child process."""
-        secret = {"kafka_password", "kafka_ca", "snapshot_key", "gateway_keys"}
-        dumped = self.settings.model_dump(mode="json", exclude=secret)
-        return os.environ | {f"RIVULET_{name.upper()}": str(value) for name, value in dumped.items()}
+        return os.environ | environment(self.settings)
 
 
 @contextmanager
