@@ -130,9 +130,10 @@ async def measure(bench_: Bench, rates: list[int], seconds: float, samples: int)
         await first_progress(progress, worker)
         await progress.drained()
         results: list[dict[str, object]] = []
+        turns: dict[str, int] = {}  # of all rates: who viewed an item last must not view it again, or nothing changes
         for rate in rates:
             await _send(bench_, rate, WARM_S, Probes())
-            probes, stop = Probes(), asyncio.Event()
+            probes, stop = Probes(turn=turns), asyncio.Event()
             watching = asyncio.create_task(_watch(progress, probes, Keys(bench_.settings.prefix), stop))
             await _send(bench_, rate, seconds, probes, max(1, min(PROBE_EVERY, int(rate * seconds / samples))))
             stop.set()
