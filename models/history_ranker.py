@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable
 from typing import Any
 
@@ -87,6 +88,6 @@ class HistoryRanker(reco.base.Ranker):
         """Append a touch to the history; what it teaches about pairs of items."""
         return emit(self._histories.arrays, touch, self._weighting)
 
+    @abstractmethod
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
         """Rank one known user."""
-        raise NotImplementedError
