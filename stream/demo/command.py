@@ -33,7 +33,7 @@ def demo(
     console = Console(stderr=True, quiet=json)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("preparing kernels (about half a minute the first time)", total=len(STEPS))
+        task = progress.add_task("preparing kernels (about a minute the first time)", total=len(STEPS))
         compile_kernels(lambda step: progress.update(task, advance=1, description=f"kernels: {step}"))
     summary = asyncio.run(_show(DemoStage(seed=seed, rate=rate), duration, console))
     if json:
