@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, OffsetAndMetadata  # type: ignore[import-untyped]  # no py.typed
-from aiokafka.consumer.fetcher import PartitionRecords  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.consumer.fetcher import FetchError, PartitionRecords  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import ConsumerStoppedError, KafkaError  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from stream.fetches import TP, ConsumerRecord, Fetch, Log
+from stream.inbox import Inbox
 
 T = TypeVar("T")
 NEVER_SOUGHT: Final = 0
@@ -25,6 +26,13 @@ REBALANCE_IN_PROGRESS: Final = 27
 FULL_WAIT_MS: Final = 50  # the demo's broker answers only at its end: with 250 its lists were 120 ms old
 PARTIAL_WAIT_MS: Final = 20  # with 4, twice the requests took the worker's and the broker's time: p50 57 ms, not 33
 PREFETCH_BACKOFF_S: Final = 0.005
+FETCH_EVERY_S: Final = 0.002  # events that come one by one would else be a fetch each
+
+
+class Owner(Protocol):
+    """What the thread sees of its consumer beside what Faust's thread sees."""
+
+    inbox: Inbox
 
 
 class BatchThread(AIOKafkaConsumerThread):
@@ -34,12 +42,13 @@ class BatchThread(AIOKafkaConsumerThread):
         super().__post_init__()
         self._tags: dict[TP, tuple[int, int]] = {}
         self.answered_at = -float("inf")
+        self.inbox = cast(Owner, self.consumer).inbox
 
     async def on_start(self) -> None:
         """Look over aiokafka's shoulder: how long it lets a fetch wait, and when the group last answered."""
         await super().on_start()
         consumer = self._ensure_consumer()
-        _fetch_patiently(consumer._fetcher)
+        self._fetch_eagerly(consumer._fetcher)
         send = consumer._coordinator._send_req
 
         async def send_and_note(request: Any) -> Any:
@@ -54,21 +63,61 @@ class BatchThread(AIOKafkaConsumerThread):
 
         consumer._coordinator._send_req = send_and_note
 
-    async def _fetch_records(
-        self,
-        consumer: AIOKafkaConsumer,
-        active_partitions: set[TP],
-        timeout: float | None = None,  # noqa: ASYNC109  # Faust's signature
-        max_records: int | None = None,
-    ) -> Mapping[TP, Any]:
+    def _fetch_eagerly(self, fetcher: Any) -> None:
+        """Have everything that was fetched delivered before the next fetch is planned, so that it leaves nothing out.
+
+        There is one fetch per broker at a time. Left out is only what has no room, and that fetch waits but briefly.
+        """
+        fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        plan = fetcher._get_actions_per_node
+        fetched_at = 0.0
+
+        def deliver_and_plan(assignment: Any) -> Any:
+            nonlocal fetched_at
+            self.deliver(fetcher)
+            fetcher._fetch_max_wait_ms = PARTIAL_WAIT_MS if fetcher._records else FULL_WAIT_MS
+            fetches, resets, pause_s, *others = plan(assignment)
+            if fetches:
+                too_early_s = fetched_at + FETCH_EVERY_S - time.monotonic()
+                if too_early_s > 0:
+                    return [], resets, too_early_s, *others
+                fetched_at = time.monotonic()
+            return fetches, resets, pause_s, *others
+
+        fetcher._get_actions_per_node = deliver_and_plan
+
+    def deliver(self, fetcher: Any) -> None:
+        """Put what aiokafka has fetched into the inbox, as far as there is room, with the epoch it was read in.
+
+        Seeks run in this thread, too, and nothing is awaited between taking and tagging: the tag is exact.
+        """
+        consumer, inbox = self._ensure_consumer(), self.inbox
+        with fetcher._subscriptions.fetch_context():  # aiokafka would leave a group for whom nobody takes records
+            for tp, result in list(fetcher._records.items()):
+                if isinstance(result, FetchError):
+                    del fetcher._records[tp]
+                    self._fail(result._error)
+                    continue
+                while result.has_more() and inbox.has_room(tp):
+                    records = result.getall(consumer._max_poll_records)
+                    if records:
+                        inbox.put(self._tag(consumer, TP(*tp), records))
+                if not result.has_more():
+                    del fetcher._records[tp]
+
+    def wake_up(self) -> None:
+        """Have what had no room delivered; called from another thread."""
+        self.thread_loop.call_soon_threadsafe(self._plan_again)
+
+    def _plan_again(self) -> None:
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._notify(fetcher._wait_consume_future)
+
+    def _fail(self, error: KafkaError) -> None:
         try:
-            consumer._coordinator.check_errors()
-            drained = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        except KafkaError as error:
             self._rejoin_after(error)
-            return {}
-        # No await between draining and tagging, and seeks run in this thread too: the tag is exact.
-        return {tp: self._tag(consumer, TP(*tp), records) for tp, records in drained.items()}
+        except KafkaError as fatal:
+            self.inbox.fail(fatal)
 
     def _tag(self, consumer: AIOKafkaConsumer, tp: TP, records: list[ConsumerRecord]) -> Fetch:
         epoch, number = self._tags.get(tp, (NEVER_SOUGHT, 0))
@@ -118,6 +167,7 @@ class BatchThread(AIOKafkaConsumerThread):
             if tp in consumer.assignment():
                 consumer.seek(TopicPartition(*tp), offset)
                 self._tags[tp] = (epoch, 0)
+        self.inbox.drop(positions)
 
     async def commit_exactly(self, offsets: Mapping[TP, int], within_s: float) -> bool:
         """Commit; False if the group refused, the broker did not answer or nothing of it is ours."""
@@ -151,18 +201,3 @@ def _light_record(_: PartitionRecords, tp: TopicPartition, record: Any) -> Consu
 
 # For every consumer of this process: aiokafka names its own class inside the loop over a fetch.
 PartitionRecords._consumer_record = _light_record
-
-
-def _fetch_patiently(fetcher: Any) -> None:
-    """Let a fetch that leaves no partition out wait long at the broker, and one that does only briefly.
-
-    Left out is what was fetched and not taken yet.
-    """
-    fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
-    plan = fetcher._get_actions_per_node
-
-    def plan_with_wait(assignment: Any) -> Any:
-        fetcher._fetch_max_wait_ms = PARTIAL_WAIT_MS if fetcher._records else FULL_WAIT_MS
-        return plan(assignment)
-
-    fetcher._get_actions_per_node = plan_with_wait

@@ -95,7 +95,8 @@ class Feeder:
         try:
             while shard.waiting:
                 await stage.ready()
-                await asyncio.sleep(max(0.0, shard.fed_at + stage.pace_s - self._clock()))
+                if (early_s := shard.fed_at + stage.pace_s - self._clock()) > 0:
+                    await asyncio.sleep(early_s)
                 async with shard.lock:
                     await self._feed(stage, shard, self._next_batch(shard))
                 shard.fed_at = self._clock()

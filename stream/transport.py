@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import faust
@@ -20,12 +20,11 @@ from faust.types import AppT, ConsumerMessage
 
 from stream.consumer_thread import BatchThread
 from stream.fetches import TP, ConsumerRecord, Fetch, Log
+from stream.inbox import Inbox
 
 __all__ = ["TP", "BatchConsumer", "BatchTransport", "ConsumerRecord", "Fetch", "Log", "batch_topic", "faust_settings"]
 
-# All partitions are paused by back-pressure, or none is assigned. Faust sleeps 1 s then.
-PAUSED_S: Final = 0.02
-UNASSIGNED_S: Final = 0.2
+ARRIVAL_S: Final = 0.5  # so often, at most, the group is looked after
 # A changed partition count or a deleted topic is noticed after so long; aiokafka's default is 5 minutes.
 METADATA_MS: Final = 15_000
 
@@ -48,24 +47,51 @@ class BatchConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._read_offset = _Unfiltered()
+        self._looked_at = 0.0
 
     def _new_consumer_thread(self) -> BatchThread:
-        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+        loop = self.loop
+        most = self.app.conf.broker_max_poll_records
+        self.inbox = Inbox(
+            most,
+            arrived=lambda: loop.call_soon_threadsafe(self.inbox.wake_up),
+            made_room=lambda: self._thread.wake_up(),
+        )
+        return BatchThread(self, loop=loop, beacon=self.beacon)
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109  # Faust's
-        """Fetch once and hold what came until flow resumes: it may have been read after the seek that precedes it."""
-        await self._wait_for_flow()
-        active = self._get_active_partitions()
-        if not active:
-            await asyncio.sleep(PAUSED_S if self.assignment() else UNASSIGNED_S)
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Take what waits of a partition that an agent has room for again."""
+        super().on_buffer_drop(tp)
+        self.inbox.wake_up()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Take what waits of partitions that were paused."""
+        super().resume_partitions(tps)
+        self.inbox.wake_up()
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Hand on what the thread delivers, as it comes, while records flow.
+
+        Faust's own starts four tasks and asks the thread for every message. What came while flow was suspended is kept
+        until it resumes: it may have been read after the seek that precedes that.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await self._wait_for_flow()
+                fetches = self.inbox.take(self._get_active_partitions())
+                for fetch in fetches:  # one of each partition: its agent's queue has room for one
+                    await self.callback(self._to_message(fetch.tp, fetch))
+                await (asyncio.sleep(0) if fetches else self.inbox.arrival(ARRIVAL_S))
+                await self._look_after_group()
+        except (ConsumerStoppedError, asyncio.CancelledError):
+            if not self.transport.app.should_stop:  # Faust takes a cancelled fetcher for a crash
+                raise
+
+    async def _look_after_group(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at > ARRIVAL_S:
+            self._looked_at = now
             await self._thread.run(self._thread.check_group())
-            return
-        fetches = await self._thread.getmany(active, timeout)
-        await self._wait_for_flow()
-        for fetch in cast(Mapping[TP, Fetch], fetches).values():
-            if self.should_stop:
-                return
-            yield fetch.tp, self._to_message(fetch.tp, fetch)
 
     async def _wait_for_flow(self) -> None:
         while not self.flow_active and not self.should_stop:
@@ -169,7 +195,7 @@ def faust_settings(
     partitions
         Most partitions of a topic that this worker may own.
     fetch_records
-        Most records in one fetch; memory is bounded to about ``6 * partitions * fetch_records`` records per topic.
+        Most records in one fetch; memory is bounded to about ``8 * partitions * fetch_records`` records per topic.
     """
     # Faust pauses a partition whose fetch comes when an agent's queue is 80 % full, and blocks delivery to every agent
     # when it is full. An agent that waits for another one would then wait for ever: so each partition's last fetch must

@@ -345,7 +345,7 @@ async def test_hung_stage_delays_neither_the_group_nor_the_shutdown(group: Group
     started = time.monotonic()
     group.start("b")
     await group.until(lambda: len(group.status("b").next) == 2, "b waits for the hung stage")
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 15, "two heartbeats and a's release; the group itself would wait 20 s"
     started = time.monotonic()
     await group.end("a")
     assert time.monotonic() - started < 6

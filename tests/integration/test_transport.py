@@ -117,7 +117,7 @@ async def test_log_start_is_told(reader: Reader) -> None:
 
 
 async def test_only_a_fetch_that_leaves_no_partition_out_may_wait_long(reader: Reader) -> None:
-    """There is one fetch at a time: what is left out of it, as its records were not taken yet, waits for its end."""
+    """There is one fetch at a time: what is left out of it, as there is no room for more, waits for its end."""
     sent: list[tuple[int, set[int]]] = []
     both = {TP(reader.topic, 0), TP(reader.topic, 1)}
 
@@ -141,13 +141,18 @@ async def test_only_a_fetch_that_leaves_no_partition_out_may_wait_long(reader: R
         reader.consumer.pause_partitions({TP(reader.topic, 1)})  # as Faust does while an agent's queue is full
         async with AIOKafkaProducer(bootstrap_servers=reader.kafka) as producer:
             await producer.send_and_wait(reader.topic, b"more", partition=1)
+            await until(FULL_WAIT_MS, {0, 1})
+            assert all(asked == {0, 1} for _, asked in sent), "what waits for the agent leaves nothing out"
+            for answer in [await producer.send(reader.topic, b"more", partition=1) for _ in range(250)]:
+                await answer
             await until(PARTIAL_WAIT_MS, {0})
             await producer.send_and_wait(reader.topic, b"more", partition=0)
             await reader.until(2001)
         reader.consumer.resume_partitions(both)
-        await reader.until(2002)
+        await reader.until(2252)
         await until(FULL_WAIT_MS, {0, 1})
         assert not any(len(asked) < 2 and ms > PARTIAL_WAIT_MS for ms, asked in sent)
+    assert [r.offset for fetch in reader.fetches if fetch.tp.partition == 1 for r in fetch.records] == list(range(1251))
 
 
 @pytest.mark.parametrize(
