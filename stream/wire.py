@@ -7,6 +7,7 @@ position. The layout is versioned by its first four bytes; columns follow each o
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -132,6 +133,41 @@ def since(record: CovisitRecord, mark: int) -> CovisitRecord:
         index=record.index[first:],
         category=record.category[first:],
     )
+
+
+def joined(records: Sequence[CovisitRecord]) -> CovisitRecord:
+    """Records, one at least, as one that teaches the same; its source and offsets are the last one's."""
+    if len(records) == 1:
+        return records[0]
+    deltas = [record.deltas for record in records]
+    item_at = _starts([len(record.items) for record in records])
+    pair_at = _starts([len(d.other) for d in deltas])
+    label_at = _starts([len(record.categories) for record in records])
+    category = [np.where(r.category < 0, -1, r.category + at) for r, at in zip(records, label_at, strict=False)]
+    starts = [d.start[:-1] + at for d, at in zip(deltas, pair_at, strict=False)]
+    item = np.concatenate([d.item + at for d, at in zip(deltas, item_at, strict=False)])
+    return records[-1]._replace(
+        items=[item for record in records for item in record.items],
+        categories=[label for record in records for label in record.categories],
+        deltas=Deltas(
+            item,
+            np.concatenate([d.weight for d in deltas]),
+            np.concatenate([d.ts for d in deltas]),
+            np.arange(len(item), dtype=np.int32),
+            np.concatenate([*starts, pair_at[-1:]]),
+            np.concatenate([d.other + at for d, at in zip(deltas, item_at, strict=False)]),
+            np.concatenate([d.pull for d in deltas]),
+            np.concatenate([d.step for d in deltas]),
+        ),
+        offset=np.concatenate([record.offset for record in records]),
+        index=np.concatenate([record.index for record in records]),
+        category=np.concatenate(category),
+    )
+
+
+def _starts(lengths: list[int]) -> NDArray[np.int32]:
+    """Where each part begins when they follow each other, and where the last one ends."""
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
 
 
 def _visits(d: Deltas, first: int, end: int) -> Deltas:

@@ -30,12 +30,13 @@ from stream.resp import WriteBatch
 from stream.row_wire import pack_rows
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
-from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, since, unpack_covisits
+from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, joined, since, unpack_covisits
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
 EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
 TINY: Final = float(np.finfo(np.float64).tiny)
+TOGETHER: Final = 10_000  # visits applied at a time, of however many records; more cost no less each
 STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
 
 
@@ -134,32 +135,39 @@ class ItemStage:
             If a record is of another version.
         """
         self.space.reclaimer.step()
-        flush = False
         shard = self.shards[partition]
-        for record in records:
-            value = record.value or b""
-            if value[:4] == FLUSH:
-                self.touch_all(partition)
-                flush = True
-                continue
-            self._apply(partition, shard, unpack_covisits(value))
+        values = [record.value or b"" for record in records]
+        flush = any(value[:4] == FLUSH for value in values)
+        news = (self._unseen(partition, shard, unpack_covisits(v)) for v in values if v[:4] != FLUSH)
+        waiting = [record for record in news if len(record.deltas.item)]
+        while waiting:
+            fit = self._fit(shard, waiting)
+            self._apply(partition, shard, joined(waiting[:fit]))
+            waiting = waiting[fit:]
+        if flush:
+            self.touch_all(partition)
         shard.applied = records[-1].offset
         return flush
 
-    def _apply(self, partition: int, shard: ItemShard, record: CovisitRecord) -> None:
+    def _unseen(self, partition: int, shard: ItemShard, record: CovisitRecord) -> CovisitRecord:
+        """What of a record was not applied before, possibly nothing; from here on it counts as applied."""
         mark = int(shard.marks[record.source])
         if record.low > mark:
             raise HoleError(
                 f"covisits-{partition}: deltas of events-{record.source} between offsets {mark} and {record.low} are"
                 " missing; restore the topic or start again from an empty snapshot folder"
             )
-        if record.high <= mark:
-            shard.counts["repeated"] += 1
-            return
-        shard.marks[record.source] = record.high
-        record = since(record, mark)
-        if len(record.deltas.item) == 0:
-            return
+        shard.counts["repeated"] += record.high <= mark
+        shard.marks[record.source] = max(record.high, mark)
+        return since(record, mark)
+
+    def _fit(self, shard: ItemShard, records: list[CovisitRecord]) -> int:
+        """How many records, one at least, may be applied as one: what is dropped must not depend on fetches."""
+        visits = np.cumsum([len(record.deltas.item) for record in records])
+        items = shard.rows + np.cumsum([len(record.items) for record in records])
+        return max(1, int(np.count_nonzero((visits <= TOGETHER) & (items <= self.items))))
+
+    def _apply(self, partition: int, shard: ItemShard, record: CovisitRecord) -> None:
         space = self.space
         codes = space.encode(record.items)
         deltas = record.deltas._replace(item=codes[record.deltas.item], other=codes[record.deltas.other])
@@ -169,21 +177,16 @@ class ItemStage:
         if record.categories:
             names = np.append(space.encode_categories(record.categories), NO_CATEGORY)
             space.file(deltas.item, names[record.category])
-        shard.changes.add(codes[space.partition[codes] == partition])
+        touched = codes[space.partition[codes] == partition]
+        shard.changes.add(touched)
         mine = space.partition[deltas.item] == partition
-        decay_add_many(
-            space.trend,
-            space.trend_epoch,
-            deltas.item[mine],
-            deltas.weight[mine],
-            deltas.ts[mine],
-            HALF_LIFE_S,
-        )
-        np.maximum.at(space.visited, deltas.item[mine], deltas.ts[mine])
-        space.unpublished[codes[space.partition[codes] == partition]] = True
-        space.untold[deltas.item[mine]] = True
+        item, weight, ts = deltas.item[mine], deltas.weight[mine], deltas.ts[mine]
+        decay_add_many(space.trend, space.trend_epoch, item, weight, ts, HALF_LIFE_S)
+        np.maximum.at(space.visited, item, ts)
+        space.unpublished[touched] = True
+        space.untold[item] = True
         shard.newest = max(shard.newest, int(deltas.ts.max()))
-        shard.counts["visits"] += int(np.sign(deltas.weight[mine]).sum())  # what is forgotten counts back
+        shard.counts["visits"] += int(np.sign(weight).sum())  # what is forgotten counts back
         if shard.rows > self.items:
             self._evict(partition, shard)
 

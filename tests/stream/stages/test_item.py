@@ -111,6 +111,27 @@ def test_rows_do_not_depend_on_batches(cuts: set[int]) -> None:
     assert trends(stage) == trends(feed(items_of(), deltas()))
 
 
+@given(cuts=st.sets(st.integers(1, 599), max_size=12), together=st.integers(1, 400))
+@settings(max_examples=15, deadline=None)
+def test_records_of_a_fetch_teach_what_they_teach_one_by_one(cuts: set[int], together: int) -> None:
+    values = deltas(cuts=cuts)
+    alone, whole = items_of(), items_of()
+    for partition, some in enumerate(values):
+        for value in some:
+            feed(alone, [[value] if p == partition else [] for p in range(TARGETS)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.stages.item.TOGETHER", together)
+        feed(whole, values)
+    assert rows(whole) == rows(alone)
+    assert trends(whole) == trends(alone)
+    for partition in range(TARGETS):
+        assert whole.shards[partition].counts == alone.shards[partition].counts
+        assert whole.shards[partition].newest == alone.shards[partition].newest
+        assert whole.shards[partition].marks.tolist() == alone.shards[partition].marks.tolist()
+    items = len(alone.space.ids)
+    assert whole.space.category[:items].tolist() == alone.space.category[:items].tolist()
+
+
 def test_a_repeated_record_changes_nothing() -> None:
     values = deltas()
     stage = feed(items_of(), values)
