@@ -80,10 +80,11 @@ class UserAgent(Agent[UserStage]):
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
-        for start in range(0, len(learned.users), SLICE):
+        slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
+        for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return
-            users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
+            users, ts_ms = learned.users[start : start + slice_], learned.ts_ms[start : start + slice_]
             with self.stats.timed("user", "neighbours"):
                 await self.neighbours.fetch(self.stage.shards[shard.partition].histories.arrays, users)
             if shard.lost:
@@ -96,6 +97,8 @@ class UserAgent(Agent[UserStage]):
             self.stats.lists(pushes.lists)
             with self.stats.timed("user", "write"):
                 await self.write(pushes.writes)
+            if pushes.sends:
+                await self._send(pushes.sends)
             if len(pushes.writes) and self.fence.is_overtaken(shard):
                 await self._ask_again(shard, names.texts(users))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -81,7 +81,7 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
         shard.blend.forget_users(users, shard.histories.arrays)
         shard.drop(users)
         shard.tombstones.put(person, max(asked_s, shard.watermark // 1_000_000 - YEAR_2000_S), asked_s)
-    erased = erasure(keys, [] if repeated else [request.user])
+    erased = erasure(keys, [] if repeated else [request.user], shard.named)
     report = Forgotten(
         request=request.request,
         known=len(users) > 0,
@@ -95,11 +95,11 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
     return Removed(deltas, users, _answered(keys, request, report, erased))
 
 
-def erasure(keys: Keys, users: Sequence[str]) -> WriteBatch:
+def erasure(keys: Keys, users: Sequence[str], placements: Collection[str]) -> WriteBatch:
     """Delete all that is kept of some users in Redis, answers excepted: these end by themselves."""
     writes = WriteBatch()
     for user in users:
-        writes.delete(*(key for key in keys.user_keys(user) if key != keys.privacy(user)))
+        writes.delete(*(key for key in keys.user_keys(user, sorted(placements)) if key != keys.privacy(user)))
     return writes
 
 
@@ -124,6 +124,7 @@ def export(shard: UserShard, space: ItemSpace, keys: Keys, request: Export) -> A
     """Tell what is kept of a user outside of Redis."""
     users = known(shard, [request.user])
     told = _told(shard, space, request, users) if len(users) else Exported(request=request.request, known=False)
+    told = msgspec.structs.replace(told, placements=sorted(shard.named))
     return _answered(keys, request, told, WriteBatch())
 
 

@@ -53,9 +53,12 @@ def test_selection_equals_plain_marginal_relevance(
     category = np.array([c for _, c, _ in cells], dtype=np.int32)
     excluded = np.array([out for *_, out in cells], dtype=np.bool_)
     drawn = np.random.default_rng(seed).integers(0, 5, (len(cells), len(cells))) / 4
-    for similarity in (same_category(category), np.maximum(drawn, drawn.T).astype(np.float32)):
+    alike = same_category(category)
+    none = np.zeros((0, 0), dtype=np.float32)
+    for similarity, given_ in ((alike, alike), (alike, none), (drawn_ := np.maximum(drawn, drawn.T), drawn_)):
         room = np.full(k, -1, dtype=np.int32)
-        filled = select_diverse(scores, category, similarity, excluded, diversity, per_category, room)
+        given_ = given_.astype(np.float32)
+        filled = select_diverse(scores, category, given_, excluded, diversity, per_category, room)
         plain = plain_select(
             scores.tolist(), category.tolist(), similarity.tolist(), excluded.tolist(), diversity, per_category, k
         )
