@@ -204,7 +204,7 @@ def chances(hashes: NDArray[np.uint64], events: NDArray[np.uint32], salt: np.uin
     """A number per user from the user's id, how many events there were, and a placement's salt."""
     out = np.empty(len(hashes), dtype=np.uint64)
     for u in range(len(hashes)):
-        out[u] = mix64(hashes[u] ^ mix64(np.uint64(events[u]) ^ salt))
+        out[u] = mix64(hashes[u] ^ mix64(salt ^ mix64(np.uint64(events[u]))))
     return out
 
 

@@ -10,31 +10,9 @@ from hypothesis import strategies as st
 from models.list_quality import NO_CATEGORY, arrange, explore, same_category, select_diverse
 from models.placement import PLACEMENTS, Placement
 from tests.plain import bounded
+from tests.plain_lists import plain_select
 
 candidates = st.lists(st.tuples(st.integers(1, 9), st.integers(-1, 3), st.booleans()), max_size=15)
-
-
-def plain_select(
-    scores: list[float], category: list[int], similar: list[list[float]], excluded: list[bool], d: float, n: int, k: int
-) -> list[int]:
-    """Maximal marginal relevance as it is defined, all over again for every place."""
-    chosen: list[int] = []
-    best = max((s for s, out in zip(scores, excluded, strict=True) if not out), default=1.0)
-    while len(chosen) < k:
-        counts = Counter(category[c] for c in chosen)
-        free = [
-            c
-            for c in range(len(scores))
-            if c not in chosen and not excluded[c] and (category[c] == NO_CATEGORY or counts[category[c]] < n)
-        ]
-        if not free:
-            break
-
-        def value(c: int) -> float:
-            return (1 - d) * scores[c] / best - d * max((similar[c][other] for other in chosen), default=0.0)
-
-        chosen.append(max(free, key=lambda c: (value(c), -c)))
-    return chosen
 
 
 @given(
