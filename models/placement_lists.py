@@ -53,11 +53,16 @@ class Rules(NamedTuple):
 
 
 class Stock(NamedTuple):
-    """Items by index: category (-1 = none), whether hidden, and working memory that is 0 between lists."""
+    """Items by index: category (-1 = none), whether hidden, appearances, and working memory that is 0 between lists.
+
+    `below`: an item that has appeared so often is not new any more; `appeared` may be shorter than the others.
+    """
 
     category: NDArray[np.int32]
     hidden: NDArray[np.bool_]
     place: NDArray[np.int32]
+    appeared: NDArray[np.uint32]
+    below: int
 
 
 class Placed(NamedTuple):
@@ -173,11 +178,15 @@ def is_barred(barred: NDArray[np.bool_], category: int) -> bool:
 
 @lean_kernel
 def choose_fresh(rules: Rules, pool: NDArray[np.int32], stock: Stock, fresh: NDArray[np.int32]) -> int:
-    """Write the new items that may be in a list beside those that are; returns how many."""
+    """Write the new items that may be in a list beside those that are; returns how many.
+
+    The pool is from a while ago: what has become common or hidden since is left out.
+    """
     most = 0
     for item in pool:
         fresh[most] = item
-        shown = stock.place[item] == 0 and not stock.hidden[item]
+        new = item >= len(stock.appeared) or stock.appeared[item] < stock.below
+        shown = new and stock.place[item] == 0 and not stock.hidden[item]
         most += shown and not is_barred(rules.barred, stock.category[item])
     return most
 

@@ -14,6 +14,7 @@ from llvmlite.binding import get_host_cpu_name  # type: ignore[import-untyped]  
 
 from models.neighbour_rows import NO_ROW
 from models.offers import load_offers
+from models.placement import PLACEMENTS
 from stream.keys import Keys
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -66,7 +67,8 @@ def _mark() -> Path:
 
 
 async def _run(progress: Callable[[str], None]) -> None:
-    simple, pipeline = (_filled(UserRules(ranking=ranking)) for ranking in ("covisit", "blend"))
+    placements = tuple(PLACEMENTS.values())
+    simple, pipeline = (_filled(UserRules(ranking=name, placements=placements)) for name in ("covisit", "blend"))
     await simple.step_user(0)
     for partition in pipeline.users.shards:
         await pipeline.step_user(partition)

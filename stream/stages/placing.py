@@ -15,7 +15,7 @@ from stream.events import KINDS
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
 
-TURN_US: Final = 60_000_000  # event time after which a shard looks for new items again
+TURN_US: Final = 10_000_000  # event time after which a shard looks for new items again
 
 
 class Placing:
@@ -41,7 +41,8 @@ class Placing:
         if not self.placements:
             return []
         space = self._space
-        stock = Stock(space.category, space.hidden, space.scratch.place)
+        newcomers = shard.newcomers
+        stock = Stock(space.category, space.hidden, space.scratch.place, newcomers.count, newcomers.below)
         pool = self._pool(shard)
         events = shard.profiles.arrays.events[users]
         found = []
@@ -53,7 +54,7 @@ class Placing:
         return found
 
     def _pool(self, shard: UserShard) -> NDArray[np.int32]:
-        """New items as the shard's visitors know them; looked for once a minute of event time.
+        """New items as the shard's visitors know them; looked for every ten seconds of event time.
 
         They are items of the catalogue or, where there is none, such as have appeared at all.
         """

@@ -170,6 +170,7 @@ class UserStage:
         answers = [Answer(user, erasure(self.keys, [user], shard.named)) for user in gone]
         if any(isinstance(control, RankAll) for _, control in batch.controls):
             shard.profiled_ms[:] = 0
+            shard.pool = None
             everyone = np.flatnonzero(profiles.events[: shard.users.size]).astype(np.int32)
             ts_ms, as_of_ms = _last_ms(profiles, everyone), shard.watermark // 1000
             return Learned(sends, everyone, ts_ms, event_ms, as_of_ms, force=True, answers=answers)

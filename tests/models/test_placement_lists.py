@@ -95,6 +95,7 @@ def plain_place(
     rows=visitors(),
     category=st.lists(st.integers(-1, CATEGORIES - 1), min_size=ITEMS, max_size=ITEMS),
     hidden=st.sets(st.integers(0, ITEMS - 1), max_size=3),
+    common=st.sets(st.integers(0, ITEMS - 2), max_size=3),
     barred=st.sets(st.integers(0, CATEGORIES - 1), max_size=2),
     pool=st.lists(st.integers(0, ITEMS - 1), unique=True, max_size=8),
     depth=st.integers(1, 14),
@@ -106,6 +107,7 @@ def test_lists_equal_the_plain_rules(
     rows: list[tuple[list[int], list[int], list[tuple[int, int]]]],
     category: list[int],
     hidden: set[int],
+    common: set[int],
     barred: set[int],
     pool: list[int],
     depth: int,
@@ -121,7 +123,10 @@ def test_lists_equal_the_plain_rules(
     flags = [item in hidden for item in range(ITEMS)]
     bars = np.array([c in barred for c in range(CATEGORIES)], dtype=np.bool_)[: max(barred, default=-1) + 1]
     place = np.zeros(ITEMS, dtype=np.int32)
-    stock = Stock(np.array(category, dtype=np.int32), np.array(flags), place)
+    # what has appeared too often since the pool was made, is left out as what is hidden
+    appeared = np.array([2 if item in common else 1 for item in range(ITEMS - 1)], dtype=np.uint32)
+    stock = Stock(np.array(category, dtype=np.int32), np.array(flags), place, appeared, 2)
+    flags = [hide or item in common for item, hide in enumerate(flags)]
     users = np.arange(len(rows), dtype=np.int32)
     draw = np.array([chance + user for user in users.tolist()], dtype=np.uint64)
     out = Placed.empty(len(rows), placement.k)
@@ -152,7 +157,13 @@ def test_a_placement_without_rules_is_the_ranked_list() -> None:
     rows = [(list(range(1, 9)), list(range(9, 1, -1)), [(0, 0)])]
     histories = Histories(SIZE)
     histories.append(0, 0, 0, 1)
-    stock = Stock(np.zeros(ITEMS, dtype=np.int32), np.zeros(ITEMS, dtype=np.bool_), np.zeros(ITEMS, dtype=np.int32))
+    stock = Stock(
+        np.zeros(ITEMS, dtype=np.int32),
+        np.zeros(ITEMS, dtype=np.bool_),
+        np.zeros(ITEMS, dtype=np.int32),
+        np.zeros(0, dtype=np.uint32),
+        1,
+    )
     out, wide = Placed.empty(1, 5), ranked(rows, 8)
     nobody, draw = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.uint64)
     rules = Rules.of(Placement("x", k=5), 5, np.zeros(0, dtype=np.bool_), PURCHASE)
