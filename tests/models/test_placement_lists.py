@@ -85,8 +85,8 @@ def plain_place(
     fresh = [i for i in pool if i not in shown and i not in gone and not hidden[i] and category[i] not in barred]
     room, propensity = np.empty(placement.k, dtype=np.int32), np.empty(placement.k)
     share = placement.exploration
-    arrays = (np.array(part, dtype=np.int32) for part in (shown, fresh))
-    length = explore(*arrays, share, np.uint64(chance), room, propensity)
+    ranked_, pool_ = (np.array(part, dtype=np.int32) for part in (shown, fresh))
+    length = explore(ranked_, pool_, share, np.uint64(chance), room, propensity)
     return room[:length].tolist(), propensity[:length].tolist()
 
 
@@ -168,8 +168,9 @@ def test_a_placement_without_rules_is_the_ranked_list() -> None:
     nobody, draw = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.uint64)
     rules = Rules.of(Placement("x", k=5), 5, np.zeros(0, dtype=np.bool_), PURCHASE)
     place_lists(rules, wide, histories.arrays, nobody, draw, np.zeros(0, dtype=np.int32), stock, out)
-    for column, expected in zip(out.lists, wide.first(5), strict=True):
-        assert column.tolist() == expected.tolist()
+    first = wide.first(5)
+    for name in Lists._fields:
+        assert getattr(out.lists, name).tolist() == getattr(first, name).tolist()
     assert out.propensity.tolist() == [[1.0] * 5]
 
 

@@ -291,7 +291,7 @@ def test_a_restarted_process_goes_on_as_if_nothing_had_been() -> None:
     counts = []
     for pipeline in (one, two):
         count = pipeline.users.shards[0].newcomers.count
-        met = np.flatnonzero(count)
+        met = np.flatnonzero(count).astype(np.int32)
         counts.append(dict(zip(pipeline.space.ids.texts(met), count[met].tolist(), strict=True)))
     assert counts[0] == counts[1]
     assert len(counts[0]) > 100
