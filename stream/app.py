@@ -67,6 +67,7 @@ def rules_of(settings: Settings) -> UserRules:
         blend_frozen=settings.blend_frozen,
         placements=read_placements(settings.placements),
         served=settings.served,
+        link=settings.link,
     )
 
 

@@ -15,7 +15,7 @@ from models.hashing import hash_ids
 from models.profiles import ADS, ANALYTICS, GRANTED, PERSONALISATION
 from stream.answers import Exported, Forgotten, Touch
 from stream.decoding import Batch
-from stream.events import KINDS, Control, Export, Forget, RankAgain, Request
+from stream.events import KINDS, Control, Export, Forget, Move, RankAgain, Request
 from stream.keys import PRIVACY_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.stages.learned import Answer
@@ -43,7 +43,7 @@ def request_at(batch: Batch, first: int) -> int | None:
     are learned, events behind it are not.
     """
     for offset, control in batch.controls:
-        if isinstance(control, Request):
+        if isinstance(control, Request | Move):
             return offset if offset == first else offset - 1
     return None
 

@@ -24,12 +24,13 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS, Export, RankAll, Request
+from stream.events import KIND_WEIGHTS, KINDS, Export, Joined, Link, Move, RankAll, Request
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
+from stream.stages.linking import hand_over, links, take_over
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.placing import Placing
 from stream.stages.privacy import erasure, export, forget, named_again, request_at
@@ -150,7 +151,7 @@ class UserStage:
     def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
         """Learn from records up to the offset `last`, for whose users there is room; a request comes alone."""
         for offset, control in batch.controls:
-            if isinstance(control, Request):
+            if isinstance(control, Request | Move):
                 return self._obey(partition, shard, offset, control)
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
@@ -163,6 +164,8 @@ class UserStage:
             sends += deltas_of(lesson, self.space, shard, batch, partition, last)
             sends += samples_of(lesson, self.space, batch, admitted, partition)
             sends += self.ranking.tell(shard, partition, last)
+            if batch.cookies and self.rules.link:
+                sends += links(shard, batch, admitted, self.partitions)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
@@ -185,12 +188,16 @@ class UserStage:
         ts_ms = np.maximum(ts_ms, _last_ms(profiles, users))
         return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0, answers=answers)
 
-    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request) -> Learned:
-        """Forget a user or tell what is kept, as the record at an offset asks."""
+    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move) -> Learned:
+        """Forget a user, tell what is kept, or move a history, as the record at an offset asks."""
         shard.counts["controls"] += 1
         home = partition_of(request.user.encode(), self.partitions)
         if home != partition:
             return Learned.of_request([request_for(request, home)], [])
+        if isinstance(request, Link):
+            return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
+        if isinstance(request, Joined):
+            return take_over(shard, self.space, self.weights, request, (partition, offset))
         if isinstance(request, Export):
             return Learned.of_request([], [export(shard, self.space, self.keys, request)])
         removed = forget(shard, self.keys, self.weights, request)

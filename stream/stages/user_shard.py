@@ -50,6 +50,7 @@ class UserRules:
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
     placements: tuple[Placement, ...] = ()
+    link: bool = True  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
 
     @property
@@ -101,6 +102,7 @@ class UserShard:
         self.segment = np.zeros(0, dtype=np.int16)
         self.profiled_ms = np.zeros(0, dtype=np.int64)
         self.offers = np.zeros(0, dtype=np.uint64)
+        self.linked = np.zeros(0, dtype=np.uint32)  # which cookie of the customer was linked last, and in which hour
         self.placed = np.zeros((0, len(rules.placements)), dtype=np.uint64)  # signature of each list, 0 for no key
         self.named = {placement.name for placement in rules.placements}  # placements that may have keys in Redis
         self.newcomers = Newcomers()  # counts only if some placement explores
@@ -138,6 +140,7 @@ class UserShard:
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
             self.placed = grown(self.placed, len(self.last))
+            self.linked = grown(self.linked, len(self.last))
 
     def make_room(self) -> NDArray[np.int32]:
         """Drop the users that came last longest ago if the shard is full; to be called between two records.
@@ -167,7 +170,7 @@ class UserShard:
         self.touched[users] = NEVER
         self.last[users] = -1
         self.segment[users] = -1
-        for column in (self.pushed_ms, self.profiled_ms, self.offers, self.placed):
+        for column in (self.pushed_ms, self.profiled_ms, self.offers, self.placed, self.linked):
             column[users] = 0
 
     def doubt(self, users: slice | NDArray[np.int32] = EVERYONE) -> None:
@@ -225,6 +228,7 @@ class UserShard:
             "segment": self.segment,
             "profiled_ms": self.profiled_ms,
             "offers": self.offers,
+            "linked": self.linked,
             **({"placed": self.placed} if self.rules.placements else {}),
         }
 
@@ -304,6 +308,7 @@ class UserShard:
         shard.profiles = Profiles.restore(part(columns, "profiles"))
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
+        shard.linked = columns.get("linked", np.zeros(shard.users.size, dtype=np.uint32))
         shard.seen = SeenWindow.from_arrays(part(arrays, "seen"), rules.dedup)
         shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
         shard._unread = part(arrays, "blend")
