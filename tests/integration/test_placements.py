@@ -31,6 +31,14 @@ async def test_lists_of_placements_are_those_of_a_local_replay(
     file = tmp_path / "placements.toml"
     file.write_text(FILE)
     events = list(Shop(seed=6, users=200).events(EVENTS))
+    seen = [next(item for event in events[n:] for item in event.get("items", ()))["item_id"] for n in (0, 40, 80)]
+    at = events[-1]["event_timestamp"]
+    phone = [
+        {"event_name": "view_item", "event_timestamp": at + n, "user_pseudo_id": "phone", "item_id": item}
+        for n, item in enumerate(seen, 1)
+    ]
+    login = {"event_name": "login", "event_timestamp": at + 10, "user_id": "anna", "user_pseudo_id": "phone"}
+    events += [*phone, login]
     users = canonical_users(events)
     names = {"neighbours": ROOM, "transitions": ROOM, "events_partitions": 2, "placements": file}
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, **names) as shop:
@@ -42,6 +50,9 @@ async def test_lists_of_placements_are_those_of_a_local_replay(
             assert len(theirs) > 100
             assert different(mine, theirs) == [], (placement, k)
 
+        assert (await shop.counts())["joined"] == 1
+        assert (await shop.lists(["anna", "phone"])).keys() == {"anna"}  # what was seen before is hers now
+
         home = await shop.lists(users, "home")
         newest = {}
         for record in await shop.read("served"):
@@ -49,6 +60,7 @@ async def test_lists_of_placements_are_those_of_a_local_replay(
             for one in served.lists:
                 assert one.placement == "home"  # the other one shows nothing for trial
                 newest[one.user] = one.ts, [served.ids[item] for item in one.items], one.propensity
+        newest.pop("phone", None)  # whose list may have been written before it was taken away
         assert newest.keys() == home.keys()
         for user, (ts, items, propensity) in newest.items():
             assert (ts, items) == (home[user].ts, home[user].items)

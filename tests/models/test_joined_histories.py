@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def touches(rows: list[tuple[int, int, int]], *, user: int = 0) -> Touches:
 
 def sums(*parts: Deltas) -> dict[tuple[object, ...], float]:
     """What deltas add up to: per visit, pair and step, each with its time."""
-    found: Counter[tuple[object, ...]] = Counter()
+    found: defaultdict[tuple[object, ...], float] = defaultdict(float)
     for deltas in parts:
         for v in range(len(deltas.item)):
             at = (int(deltas.item[v]), int(deltas.ts[v]))

@@ -32,7 +32,8 @@ def login(at: float = 300, cookie: str = "cookie", user: str = "ada", **fields: 
 
 
 def shop(events: Iterable[dict[str, Any]], **rules: Any) -> LocalPipeline:
-    made = UserRules(**({"ranking": "covisit", "lateness_s": 10**9} | rules))
+    given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9} | rules
+    made = UserRules(**given)
     pipeline = LocalPipeline(MemoryStore(), made, partitions=P, item_partitions=2)
     publish(pipeline, events)
     return pipeline
