@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -13,7 +12,6 @@ from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 from faust.types.auth import AuthProtocol
 
 from models.offers import decode_offer
-from models.placement import Placement, PlacementError, load_placements
 from stream.agents.door import DoorAgent
 from stream.agents.global_ import GlobalAgent
 from stream.agents.item import ItemAgent
@@ -21,7 +19,7 @@ from stream.agents.user import UserAgent
 from stream.background import Background
 from stream.broadcast import Broadcast
 from stream.catalogue import decode_item
-from stream.errors import ConfigurationError, UnavailableError
+from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
 from stream.inlet import Inlet
@@ -30,6 +28,7 @@ from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
 from stream.neighbours import Neighbours
+from stream.placements_file import read_placements
 from stream.publisher import Publisher
 from stream.pulse import Pulse
 from stream.redis_address import redis_address
@@ -69,24 +68,6 @@ def rules_of(settings: Settings) -> UserRules:
         served=settings.served,
         link=settings.link,
     )
-
-
-def read_placements(file: Path | None) -> tuple[Placement, ...]:
-    """Placements of a TOML file; none without one.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file cannot be read, or a placement is not valid; names file, placement and field.
-    """
-    try:
-        return () if file is None else load_placements(file.read_text(encoding="utf-8"), str(file))
-    except OSError as error:
-        raise ConfigurationError(f"RIVULET_PLACEMENTS={file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"RIVULET_PLACEMENTS={file}: not UTF-8") from error
-    except PlacementError as error:
-        raise ConfigurationError(str(error)) from error
 
 
 def faust_app(settings: Settings) -> RivuletApp:
