@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 from stream.demo.shop import Shop
@@ -25,7 +26,7 @@ without = ["kitchen"]
 """
 
 
-async def test_lists_of_placements_are_those_of_a_local_replay(
+async def test_lists_of_placements_are_those_of_a_local_replay_also_after_a_kill(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "placements.toml"
@@ -40,10 +41,24 @@ async def test_lists_of_placements_are_those_of_a_local_replay(
     login = {"event_name": "login", "event_timestamp": at + 10, "user_id": "anna", "user_pseudo_id": "phone"}
     events += [*phone, login]
     users = canonical_users(events)
-    names = {"neighbours": ROOM, "transitions": ROOM, "events_partitions": 2, "placements": file}
+    names = {
+        "snapshot_every_s": 0.3,
+        "neighbours": ROOM,
+        "transitions": ROOM,
+        "events_partitions": 2,
+        "placements": file,
+    }
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, **names) as shop:
+        worker = shop.start()
+        await shop.publish(events[: EVENTS // 2])
+
+        async def saved() -> bool:
+            return sum(shop.saved("events").values()) > 0
+
+        await shop.until(saved, "some of it is in a snapshot")
+        worker.end(signal.SIGKILL)
         shop.start()
-        await shop.publish(events)
+        await shop.publish(events[EVENTS // 2 :])
         await shop.republish()
         for placement, k in ((None, 20), ("home", 10), ("cart:{x}", 6)):
             mine, theirs = await shop.lists(users, placement), await local_lists(events, shop.settings, placement)
