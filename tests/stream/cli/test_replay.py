@@ -65,12 +65,10 @@ def test_two_runs_leave_the_same_bytes(recording: Path, tmp_path: Path) -> None:
 def test_a_placements_file_adds_its_lists_and_changes_no_other(recording: Path, tmp_path: Path) -> None:
     file = tmp_path / "placements.toml"
     file.write_text('[[placements]]\nname = "home"\nk = 4\nexploration = 0.25\n')
-    plain, one, two = (tmp_path / name for name in ("plain", "one", "two"))
+    plain, more = tmp_path / "plain", tmp_path / "more"
     replayed(recording, plain, "1")
-    for out, seed in ((one, "1"), (two, "2")):
-        replayed(recording, out, seed, RIVULET_PLACEMENTS=str(file))
-    assert one.read_bytes() == two.read_bytes()
-    lines = one.read_bytes().splitlines()
+    replayed(recording, more, "2", RIVULET_PLACEMENTS=str(file))
+    lines = more.read_bytes().splitlines()
     homes = [line for line in lines if msgspec.json.decode(line)["key"].endswith("}:recs:home")]
     assert [line for line in lines if line not in homes] == plain.read_bytes().splitlines()
     assert len(homes) > 10
