@@ -83,6 +83,13 @@ class Deltas(NamedTuple):
         ends = (visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
         return Deltas._make(column[:end] for column, end in zip(self, ends, strict=True))
 
+    def then(self, after: Deltas) -> Deltas:
+        """These and others behind them, whose `source` goes on counting."""
+        moved = after._replace(source=after.source + len(self.source), start=after.start[1:] + self.start[-1])
+        return Deltas._make(
+            np.concatenate(columns).astype(columns[0].dtype) for columns in zip(self, moved, strict=True)
+        )
+
 
 def emit(histories: HistoryArrays, touches: Touches, weighting: Weighting) -> Deltas:
     """Append touches to the histories and return what they teach about pairs of items.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import mix64
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.placement import Placement
 
 NO_CATEGORY = -1
@@ -83,7 +83,7 @@ def arrange(
     category
         Category of each candidate, `NO_CATEGORY` for none.
     similarity
-        Of each candidate with each other, 0 to 1; `same_category`, or cosines of contents.
+        Of each candidate with each other, 0 to 1: cosines of contents; with no rows `same_category` without making it.
     excluded
         True for candidates that must not be shown: seen, bought, out of stock, hidden, asked not to be.
     fresh
@@ -134,7 +134,8 @@ def select_diverse(
 ) -> int:
     """Write positions of candidates, place by place, the better marginal relevance first; returns how many.
 
-    Of equal ones the one that stands first among the candidates; none beyond `per_category` of one category.
+    Of equal ones the one that stands first among the candidates, which are in order of their scores; none beyond
+    `per_category` of one category. A `similarity` without rows stands for `same_category`.
     """
     n = len(scores)
     best = 0.0
@@ -154,15 +155,31 @@ def select_diverse(
             if value > highest:
                 chosen = c
                 highest = value
+                if diversity == 0.0:
+                    break
         if chosen < 0:
             break
         taken[chosen] = True
         out[filled] = chosen
         filled += 1
-        for c in range(n):
-            alike[c] = max(alike[c], similarity[chosen, c])
+        if diversity > 0.0:
+            _compare(category, similarity, chosen, alike)
         _close_full(category, out[:filled], per_category, taken)
     return filled
+
+
+@lean_kernel
+def _compare(
+    category: NDArray[np.int32], similarity: NDArray[np.float32], chosen: int, alike: NDArray[np.float64]
+) -> None:
+    """Raise each candidate's likeness to those above it to that with the last chosen one."""
+    if len(similarity) > 0:
+        for c in range(len(alike)):
+            alike[c] = max(alike[c], similarity[chosen, c])
+    elif category[chosen] != NO_CATEGORY:
+        for c in range(len(alike)):
+            if category[c] == category[chosen]:
+                alike[c] = 1.0
 
 
 @kernel
@@ -192,9 +209,12 @@ def explore(
 
     With k places, ``share * k`` of them on average are given away: its whole part always, one more with the probability
     of the rest. The last of the ranked items make room; new ones are drawn evenly from the pool, without repeats, and
-    stand in places drawn evenly from all but the first. A list short of ranked items is not filled up with new ones.
+    stand in places drawn evenly from all but the first. A list short of ranked items is not filled up with new ones,
+    and one without any stays empty.
     """
     k = len(out)
+    if len(ranked) == 0:
+        return 0
     wanted = share * k
     least = math.floor(wanted + 1e-9)
     more = max(wanted - least, 0.0)

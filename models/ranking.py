@@ -24,7 +24,7 @@ HIGHEST = 2.0**62  # of a rounded score: a neighbour met ages after the row's la
 UNLISTED = 0
 STEP_SHARE = 0.5  # extra vote of the newest item's transitions
 EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
-REASONS: Final = ("covisit", "transition", "sessions", "walk", "repeat", "popular")
+REASONS: Final = ("covisit", "transition", "sessions", "walk", "repeat", "popular", "new")
 COVISIT: Final = 0
 
 
@@ -88,6 +88,10 @@ class Lists(NamedTuple):
     def of(self, rows: NDArray[np.integer[Any]]) -> Lists:
         """Some of the lists, as copies."""
         return Lists._make(column[rows] for column in self)
+
+    def first(self, k: int) -> Lists:
+        """The first `k` items of each list; the lists themselves where they are no longer."""
+        return self if self.item.shape[1] == k else Lists._make(column[:, :k] for column in self)
 
 
 def scratch(items: int) -> Scratch:

@@ -66,6 +66,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", ta
         Number of the segment, -1 for none.
     consent
         ``granted`` or ``denied`` by the name of each grant that was said.
+    placements
+        Whose lists a user may have in Redis.
     """
 
     request: str
@@ -75,6 +77,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", ta
     affinity: dict[str, float] = {}
     segment: int = -1
     consent: dict[str, str] = {}
+    placements: list[str] = []
 
 
 _decode: Final[Callable[[bytes], Forgotten | Exported]] = msgspec.json.Decoder(Forgotten | Exported).decode

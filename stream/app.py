@@ -28,6 +28,7 @@ from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
 from stream.neighbours import Neighbours
+from stream.placements_file import read_placements
 from stream.publisher import Publisher
 from stream.pulse import Pulse
 from stream.redis_address import redis_address
@@ -63,6 +64,9 @@ def rules_of(settings: Settings) -> UserRules:
         tombstones=settings.tombstones,
         ranking=settings.ranking,
         blend_frozen=settings.blend_frozen,
+        placements=read_placements(settings.placements),
+        served=settings.served,
+        link=settings.link,
     )
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numba
@@ -17,6 +18,7 @@ from llvmlite.binding import get_host_cpu_name  # type: ignore[import-untyped]  
 
 from models.neighbour_rows import NO_ROW
 from models.offers import load_offers
+from models.placement import PLACEMENTS
 from stream.keys import Keys
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -84,7 +86,7 @@ def _mark() -> Path:
 
 
 async def _run(progress: Callable[[str], None]) -> None:
-    simple, pipeline = (_filled(UserRules(ranking=ranking)) for ranking in ("covisit", "blend"))
+    simple, pipeline = _filled("covisit"), _filled("blend")
     pipeline.users.rank(0, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
     await simple.step_user(0)
     for partition in pipeline.users.shards:
@@ -95,7 +97,7 @@ async def _run(progress: Callable[[str], None]) -> None:
 
 async def _help() -> None:
     """What the helper does: what its parent does last comes first."""
-    simple = _filled(UserRules(ranking="covisit"))
+    simple = _filled("covisit")
     await simple.step_user(0)
     await _go_on(simple, lambda _: None)
 
@@ -129,7 +131,8 @@ async def _exchange(pipeline: LocalPipeline, space: ItemSpace, shard: UserShard)
     insert_rows(space, space.encode(pipeline.space.ids.texts(theirs)), packed)
 
 
-def _filled(rules: UserRules) -> LocalPipeline:
+def _filled(ranking: Literal["covisit", "blend"]) -> LocalPipeline:
+    rules = UserRules(ranking=ranking, placements=tuple(PLACEMENTS.values()))
     pipeline = LocalPipeline(MemoryStore(), rules, offers=load_offers(_OFFERS, "warm-up"))
     topic = pipeline.topics["events"]
     for number, value in enumerate(_events()):

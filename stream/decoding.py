@@ -30,6 +30,9 @@ from stream.events import (
     Event,
     Id,
     Item,
+    Joined,
+    Link,
+    Move,
     RankAgain,
     Request,
     timestamp_us,
@@ -82,7 +85,8 @@ class Batch:
     `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
     (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
-    re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name.
+    re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name; `cookies`: by position the
+    cookie of an event that names it beside its customer.
     """
 
     offset: list[int] = field(default_factory=list)
@@ -107,6 +111,7 @@ class Batch:
     controls: list[tuple[int, Control]] = field(default_factory=list)
     without_id: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
+    cookies: dict[int, str] = field(default_factory=dict)
 
 
 Take = Callable[[Event, Record, int, bytes], None]
@@ -246,9 +251,15 @@ def _take_control(record: Record, value: bytes, control: Control, batch: Batch) 
     try:
         for user in control.users if isinstance(control, RankAgain) else ():
             _check_id("users[]", user)
-        if isinstance(control, Request):
+        if isinstance(control, Request | Move):
             _check_id("user", control.user)
+        if isinstance(control, Request):
             _date(control, record)
+        elif isinstance(control, Link):
+            _check_id("to", control.to)
+        elif isinstance(control, Joined):
+            for touch in control.past:
+                _check_id("past[].item_id", touch.item_id)
     except Refused as verdict:
         batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
     else:
@@ -352,7 +363,7 @@ def _taker(batch: Batch) -> Take:
     )
     touch_event, touch_item = batch.touch_event.append, batch.touch_item.append
     touch_category, touch_price = batch.touch_category.append, batch.touch_price.append
-    positions = batch.offset
+    positions, cookies = batch.offset, batch.cookies
 
     def take(event: Event, record: Record, index: int, raw: bytes) -> None:
         """Append one event, or raise `Refused` before anything was appended."""
@@ -379,6 +390,8 @@ def _taker(batch: Batch) -> Take:
         session = event.session_id
         session_("" if session is None else str(session))
         raw_(raw)
+        if event.user_id and event.user_pseudo_id and event.user_pseudo_id != user:
+            cookies[position] = event.user_pseudo_id
         if not event_id:
             batch.without_id += 1
         for item in event.items or _short_form(event):

@@ -154,8 +154,36 @@ class Export(msgspec.Struct, kw_only=True, tag_field="control", tag="export"):
     asked_ms: int | None = None
 
 
+class Past(msgspec.Struct, array_like=True, gc=False):
+    """One touch of a history that moves; the time in seconds since 1970, and whether it opened a session."""
+
+    item_id: Id
+    event_name: str
+    second: Annotated[int, msgspec.Meta(ge=946_684_800, lt=4_102_444_800)]
+    starts: bool
+
+
+class Link(msgspec.Struct, kw_only=True, tag_field="control", tag="link"):
+    """Control record of topic ``events``: what `user`, a cookie, has touched belongs to the customer `to`."""
+
+    user: Id
+    to: Id
+
+
+class Joined(msgspec.Struct, kw_only=True, tag_field="control", tag="joined"):
+    """Control record of topic ``events``, the answer to a `Link`: touches of a cookie that are the customer `user`'s.
+
+    `id` is the same whenever the link is carried out again; `past` has the oldest touch first.
+    """
+
+    user: Id
+    id: Id
+    past: Annotated[list[Past], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
 Request = Forget | Export
-Control = RankAll | RankAgain | Request
+Move = Link | Joined
+Control = RankAll | RankAgain | Request | Move
 
 
 def timestamp_us(value: float | str) -> int:

@@ -28,6 +28,7 @@ ENGLISH: Final[Templates] = {
     "repeat": ("You have looked at this before", "You have looked at this before"),
     "trending": ("Popular now", "Popular now"),
     "popular": ("Popular now", "Popular now"),
+    "new": ("New here", "New here"),
 }
 
 

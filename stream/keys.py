@@ -100,6 +100,10 @@ class Keys:
         key = self._of(user) + b"recs"
         return key if placement is None else key + b":" + quote(placement)
 
+    def placement_form(self, placement: str) -> KeyForm:
+        """Form of the keys of one placement's lists."""
+        return KeyForm(self._user, b"}:recs:" + quote(placement))
+
     def offers(self, user: str) -> bytes:
         """Offers of a user."""
         return self._of(user) + b"offers"

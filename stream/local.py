@@ -83,6 +83,8 @@ class LocalPipeline:
     ----------
     dead
         Dead letters, in order.
+    served
+        Records of topic ``served``, in order.
     counts
         ``lists`` ranked, ``keys`` written.
     """
@@ -118,6 +120,7 @@ class LocalPipeline:
         self.globe.open(0, None)
         self.users.set_offers(offers)
         self.dead: list[Send] = []
+        self.served: list[Send] = []
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
 
@@ -177,6 +180,8 @@ class LocalPipeline:
         )
         self.counts["lists"] += pushes.lists
         await self._flush(pushes.writes)
+        for send in pushes.sends:
+            self._send(send)
 
     async def step_item(self, partition: int) -> None:
         """One batch through one shard of the item stage."""
@@ -189,8 +194,8 @@ class LocalPipeline:
         await self._flush(published.writes)
 
     def _send(self, send: Send) -> None:
-        if send.role == "dlq":
-            self.dead.append(send)
+        if send.role in ("dlq", "served"):
+            (self.dead if send.role == "dlq" else self.served).append(send)
             return
         topic = self.topics[send.role]
         partition = partition_of(send.key or b"", topic.partitions) if send.partition is None else send.partition

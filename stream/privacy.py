@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -71,10 +72,13 @@ async def _answer(store: RedisStore, key: bytes, request: str) -> Forgotten | Ex
         await asyncio.sleep(POLL_S)
 
 
-async def kept_in_redis(settings: Settings, user: str) -> dict[str, msgspec.Raw | dict[str, str]]:
+async def kept_in_redis(
+    settings: Settings, user: str, placements: Iterable[str] = ()
+) -> dict[str, msgspec.Raw | dict[str, str]]:
     """A user's keys in Redis, by their last part, as they stand there."""
     keys = Keys(settings.prefix)
     names = {"recs": keys.recs(user), "offers": keys.offers(user)}
+    names |= {f"recs:{placement}": keys.recs(user, placement) for placement in placements}
     store = await RedisStore.connect(redis_address(settings))
     try:
         values = await store.get(list(names.values()))

@@ -135,9 +135,10 @@ class _Shelf:
 
 
 def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendations]:
-    """Plan a user's list: ``recs:<placement>``, ``recs``, ``trending:segment:<n>``, ``trending:all``, until k items.
+    """Plan a user's list: ``recs:<placement>``, else ``recs``; then trending of the segment and of all, until k items.
 
-    With a category, ``trending:category:<c>`` takes the segment's place.
+    A placement's list is not topped up with ``recs``, which does not keep its rules. With a category,
+    ``trending:category:<c>`` takes the segment's place.
     """
     own = {"recs": keys.recs(user)}
     if wish.placement is not None:
@@ -145,7 +146,7 @@ def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendati
     profile, everybody = keys.profile(user), Shared((keys.trending(),))
     # the list of everybody is asked for each time: it is kept, so that there is something to show without Redis
     values, segment, common = yield [("MGET", *own.values()), ("HGET", profile, "segment"), everybody]
-    found, last = _parsed(own, values), _parsed(["trending:all"], common)
+    found, last = _parsed(own, values)[:1], _parsed(["trending:all"], common)
     between = _between(keys, wish, segment)
     shelf = _Shelf(keys, wish)
     likely = len({item for _, part in found for item in part.items}.difference(wish.exclude)) >= wish.k

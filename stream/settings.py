@@ -67,6 +67,15 @@ class Settings(BaseSettings):
         "blend", description="What ranks lists and offers: the blend, or co-visitation alone (cheaper)"
     )
     blend_frozen: bool = Field(False, description="Keep the blend's weights as they are instead of learning them")
+    placements: Path | None = Field(
+        None, description="TOML file of placements with lists of their own (see Placements); none = `recs` alone"
+    )
+    served: bool = Field(
+        False, description="Log every list that is written on topic served, not only those that explore"
+    )
+    link: bool = Field(
+        True, description="What a visitor touched before logging in counts as the customer's (see Anonymous visitors)"
+    )
     lateness_hours: Positive = Field(24.0, description="Events older than the watermark by more are not learned")
     dedup: int = Field(1_000_000, ge=1, description="Event ids remembered per partition")
     tombstones: int = Field(1_000_000, ge=1, description="Forgotten users remembered per partition of topic events")

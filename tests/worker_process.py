@@ -280,10 +280,10 @@ class Installation:
         (value,) = await self.progress.store.get([self.keys.recs(user)])
         return None if value is None else parse_list(value)
 
-    async def lists(self, users: Iterable[str]) -> dict[str, Recommendations]:
-        """The lists of those users who have one."""
+    async def lists(self, users: Iterable[str], placement: str | None = None) -> dict[str, Recommendations]:
+        """The lists of those users who have one, the plain ones or a placement's."""
         names = list(users)
-        values = await self.progress.store.get([self.keys.recs(user) for user in names])
+        values = await self.progress.store.get([self.keys.recs(user, placement) for user in names])
         return {user: parse_list(value) for user, value in zip(names, values, strict=True) if value is not None}
 
     async def offers_of(self, user: str) -> Offers | None:
@@ -292,7 +292,9 @@ class Installation:
         return None if value is None else parse_offers(value)
 
 
-async def local_lists(events: Iterable[Mapping[str, Any]], settings: Settings) -> dict[str, Recommendations]:
+async def local_lists(
+    events: Iterable[Mapping[str, Any]], settings: Settings, placement: str | None = None
+) -> dict[str, Recommendations]:
     """What the pipeline in this process leaves of the same events, each recorded at its own time, and a republish."""
     store = MemoryStore()
     partitions, targets = settings.events_partitions, settings.covisits_partitions
@@ -307,7 +309,7 @@ async def local_lists(events: Iterable[Mapping[str, Any]], settings: Settings) -
     # with more, lists would depend on the order in which deltas of different users arrived
     assert max(rows.size.max(), rows.steps.max()) < min(settings.neighbours, settings.transitions)
     users = canonical_users(known)
-    values = await store.get([Keys().recs(user) for user in users])
+    values = await store.get([Keys().recs(user, placement) for user in users])
     return {user: parse_list(value) for user, value in zip(users, values, strict=True) if value is not None}
 
 

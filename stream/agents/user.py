@@ -20,6 +20,7 @@ from stream.fetches import ConsumerRecord
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.learned import Learned
+from stream.stages.pushing import Pushes
 from stream.stages.sends import Send
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserShard
@@ -80,10 +81,11 @@ class UserAgent(Agent[UserStage]):
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
-        for start in range(0, len(learned.users), SLICE):
+        slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
+        for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return
-            users, ts_ms = learned.users[start : start + SLICE], learned.ts_ms[start : start + SLICE]
+            users, ts_ms = learned.users[start : start + slice_], learned.ts_ms[start : start + slice_]
             with self.stats.timed("user", "neighbours"):
                 await self.neighbours.fetch(self.stage.shards[shard.partition].histories.arrays, users)
             if shard.lost:
@@ -94,10 +96,16 @@ class UserAgent(Agent[UserStage]):
             if not await self.fence.may_write(shard):
                 return
             self.stats.lists(pushes.lists)
-            with self.stats.timed("user", "write"):
-                await self.write(pushes.writes)
+            await self._put(pushes)
             if len(pushes.writes) and self.fence.is_overtaken(shard):
                 await self._ask_again(shard, names.texts(users))
+
+    async def _put(self, pushes: Pushes) -> None:
+        """Write, then tell what was written."""
+        with self.stats.timed("user", "write"):
+            await self.write(pushes.writes)
+        if pushes.sends:
+            await self._send(pushes.sends)
 
     async def review(self, shard: Shard) -> None:
         """Take offers that were withdrawn or changed out of what some of the shard's users find in Redis."""

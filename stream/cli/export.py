@@ -44,4 +44,5 @@ def export(
 
 async def _export(settings: Settings, user: str, timeout_s: float) -> Kept:
     learned = await ask(settings, Export(user=user, request=uuid.uuid4().hex), timeout_s)
-    return Kept(user, learned, await kept_in_redis(settings, user))
+    placements = learned.placements if isinstance(learned, Exported) else ()
+    return Kept(user, learned, await kept_in_redis(settings, user, placements))

@@ -274,6 +274,7 @@ async def _local(
     encoded = ((raw.key or b"", raw.timestamp, raw.value or b"") for raw in as_records(items, on_bad))
     while chunk := list(islice(encoded, 100_000)):
         await pipeline.feed(chunk)
+        pipeline.served.clear()  # nobody reads the log of what would have been served
     if republish:
         await pipeline.republish()
     counts = sum((shard.counts for shard in pipeline.users.shards.values()), start=Counter())

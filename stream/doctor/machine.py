@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from stream.compilation import are_kernels_compiled, kernel_cache
 from stream.doctor.finding import Finding
 from stream.errors import ConfigurationError
+from stream.placements_file import read_placements
 from stream.settings import Settings
 from stream.settings_file import VARIABLE
 from stream.snapshots import SnapshotStore
@@ -25,7 +26,7 @@ OTHERS: Final = {VARIABLE, "RIVULET_KERNEL_CACHE", "RIVULET_DATA"}  # known, and
 
 def check_machine(settings: Settings) -> list[Finding]:
     """All findings about this machine."""
-    return [*_snapshots(settings), _kernels(), *_libraries(), *_strangers()]
+    return [*_snapshots(settings), *_placements(settings), _kernels(), *_libraries(), *_strangers()]
 
 
 def _snapshots(settings: Settings) -> list[Finding]:
@@ -40,6 +41,17 @@ def _snapshots(settings: Settings) -> list[Finding]:
     if "://" in folder:
         return [*findings, Finding("machine", "disk", "unknown", f"{folder} does not tell how much room it has")]
     return [*findings, judge_room(shutil.disk_usage(Path(folder).absolute()).free, newest)]
+
+
+def _placements(settings: Settings) -> list[Finding]:
+    """The file of placements, if there is one."""
+    if settings.placements is None:
+        return []
+    try:
+        names = [placement.name for placement in read_placements(settings.placements)]
+    except ConfigurationError as error:
+        return [Finding("machine", "placements", "problem", str(error), "Correct the file: see README, Placements.")]
+    return [Finding("machine", "placements", "ok", f"{settings.placements} names {', '.join(names) or 'none'}")]
 
 
 def judge_room(free: int, snapshots: int) -> Finding:

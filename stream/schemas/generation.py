@@ -17,6 +17,7 @@ from stream import keys
 from stream.answers import Exported, Forgotten
 from stream.catalogue import CatalogueItem
 from stream.events import Control, Event, Request
+from stream.stages.serving import Served
 from stream.topics import Topic, layout
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +32,7 @@ _TYPES: Final[dict[str, tuple[Any, str]]] = {
     "request": (Request, "A record of topic privacy"),
     "item": (CatalogueItem, "A record of topic items"),
     "offer": (offer_files.Offer, "A record of topic offers"),
+    "served": (Served, "A record of topic served: lists that were written"),
     "redis-list": (keys.Recommendations, "Value of the keys recs, similar and trending"),
     "redis-item": (keys.ItemDetails, "Value of the key item"),
     "redis-offers": (keys.Offers, "Value of the key offers"),
@@ -80,6 +82,7 @@ _PAYLOADS: Final[Mapping[str, tuple[str, ...]]] = {
     "items": ("item",),
     "offers": ("offer",),
     "privacy": ("request",),
+    "served": ("served",),
 }
 _KEYS: Final[Mapping[str, str]] = {
     "events": "Canonical user: user_id, else user_pseudo_id; partitioned by murmur2",
@@ -165,11 +168,8 @@ def _channel(topic: Topic) -> Schema:
 
 def _message(name: str) -> Schema:
     topic = next(topic for topic, names in _PAYLOADS.items() if name in names)
-    return {
-        "name": name,
-        "payload": {"schemaFormat": FORMAT, "schema": {"$ref": f"{name}.schema.json"}},
-        "bindings": _key(topic),
-    }
+    payload = {"schemaFormat": FORMAT, "schema": {"$ref": f"{name}.schema.json"}}
+    return {"name": name, "payload": payload, **({"bindings": _key(topic)} if topic in _KEYS else {})}
 
 
 def _opaque(topic: Topic) -> Schema:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from models.hashing import hash_ids
 from models.profiles import ADS, ANALYTICS, GRANTED, PERSONALISATION
 from stream.answers import Exported, Forgotten, Touch
 from stream.decoding import Batch
-from stream.events import KINDS, Control, Export, Forget, RankAgain, Request
+from stream.events import KINDS, Control, Export, Forget, Move, RankAgain, Request
 from stream.keys import PRIVACY_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.stages.learned import Answer
@@ -43,7 +43,7 @@ def request_at(batch: Batch, first: int) -> int | None:
     are learned, events behind it are not.
     """
     for offset, control in batch.controls:
-        if isinstance(control, Request):
+        if isinstance(control, Request | Move):
             return offset if offset == first else offset - 1
     return None
 
@@ -81,7 +81,7 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
         shard.blend.forget_users(users, shard.histories.arrays)
         shard.drop(users)
         shard.tombstones.put(person, max(asked_s, shard.watermark // 1_000_000 - YEAR_2000_S), asked_s)
-    erased = erasure(keys, [] if repeated else [request.user])
+    erased = erasure(keys, [] if repeated else [request.user], shard.named)
     report = Forgotten(
         request=request.request,
         known=len(users) > 0,
@@ -95,11 +95,11 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
     return Removed(deltas, users, _answered(keys, request, report, erased))
 
 
-def erasure(keys: Keys, users: Sequence[str]) -> WriteBatch:
+def erasure(keys: Keys, users: Sequence[str], placements: Collection[str]) -> WriteBatch:
     """Delete all that is kept of some users in Redis, answers excepted: these end by themselves."""
     writes = WriteBatch()
     for user in users:
-        writes.delete(*(key for key in keys.user_keys(user) if key != keys.privacy(user)))
+        writes.delete(*(key for key in keys.user_keys(user, sorted(placements)) if key != keys.privacy(user)))
     return writes
 
 
@@ -124,6 +124,7 @@ def export(shard: UserShard, space: ItemSpace, keys: Keys, request: Export) -> A
     """Tell what is kept of a user outside of Redis."""
     users = known(shard, [request.user])
     told = _told(shard, space, request, users) if len(users) else Exported(request=request.request, known=False)
+    told = msgspec.structs.replace(told, placements=sorted(shard.named))
     return _answered(keys, request, told, WriteBatch())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -12,12 +13,15 @@ from models.decay import YEAR_2000_S
 from models.hashing import hash_ids
 from models.offer_ranking import Picked
 from models.offer_table import OfferTable
+from models.placement_lists import Placed, signatures
 from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
 from stream.framing import Names, set_lists, set_offers
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import Fragments
 from stream.resp import WriteBatch
+from stream.stages.sends import Send
+from stream.stages.serving import Chosen
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 
@@ -53,23 +57,32 @@ class Ranked(NamedTuple):
     lists: Lists
     picked: Picked
     moved: NDArray[np.bool_]
+    placed: Sequence[Placed] = ()
 
 
 @dataclass(slots=True)
 class Pushes:
-    """One flush: its writes and how many lists were ranked for it."""
+    """One flush: its writes, for how many users lists were ranked, and what is to be sent once it is written.
+
+    `written` holds the lists whose like may be logged.
+    """
 
     writes: WriteBatch
     lists: int
+    written: list[Chosen] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
 
 
 def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, shelf: Shelf, *, force: bool) -> Pushes:
-    """Write what changed for the ranked users and remember what was written; with `force` also what did not change."""
+    """Write what changed for the ranked users and remember what was written; with `force` also what did not change.
+
+    Users' lists come with a list per placement; `Ranked.placed` has these.
+    """
     writes = WriteBatch()
-    _push_lists(shard, space, keys, ranked, writes, force=force)
+    written = _push_lists(shard, space, keys, ranked, writes, force=force)
     _push_offers(shard, space, keys, ranked, shelf, writes, force=force)
     _push_profiles(shard, keys, ranked, writes, force=force)
-    return Pushes(writes, len(ranked.users))
+    return Pushes(writes, len(ranked.users), written)
 
 
 def denied(shard: UserShard, users: NDArray[np.int32], grant: int) -> NDArray[np.bool_]:
@@ -81,7 +94,7 @@ def denied(shard: UserShard, users: NDArray[np.int32], grant: int) -> NDArray[np
 
 def _push_lists(
     shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool
-) -> None:
+) -> list[Chosen]:
     users, lists, ts_ms = ranked.users, ranked.lists, ranked.ts_ms
     refused = denied(shard, users, PERSONALISATION)
     before = shard.last[users]
@@ -96,6 +109,43 @@ def _push_lists(
     writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, shard.rules.ranking.encode(), space.fragments))
     shard.last[users[chosen]] = some.item
     shard.pushed_ms[users[chosen]] = ts_ms[chosen]
+    written = _push_placed(shard, space, keys, ranked, refused | empty, writes, force=force)
+    if shard.rules.served:
+        certain = Placed(some, (some.item >= 0).astype(np.float64))
+        written.append(Chosen(None, users[chosen], ts_ms[chosen], certain))
+    return written
+
+
+def _push_placed(
+    shard: UserShard,
+    space: ItemSpace,
+    keys: Keys,
+    ranked: Ranked,
+    gone: NDArray[np.bool_],
+    writes: WriteBatch,
+    *,
+    force: bool,
+) -> list[Chosen]:
+    """Write the lists of placements, but for users who are to have none: who refused, or for whom nothing is known.
+
+    A list that the rules have left empty is written as such: without it readers would fall back on the plain one.
+    """
+    users, ts_ms = ranked.users, ranked.ts_ms
+    written = []
+    for column, (placement, placed) in enumerate(zip(shard.rules.placements, ranked.placed, strict=True)):
+        before = shard.placed[users, column]
+        now = signatures(placed.lists.item, space.ids.hashes, ts_ms // REFRESH_MS)
+        now[gone] = 0
+        shard.placed[users, column] = now
+        for user in users[gone & ((before != 0) | force)]:
+            writes.delete(keys.recs(shard.users.text(user), placement.name))
+        chosen = np.flatnonzero(~gone & ((now != before) | force))
+        some = placed.of(chosen)
+        names = Names.of(keys.placement_form(placement.name), shard.users, users[chosen])
+        model = shard.rules.ranking.encode()
+        writes.set_all(set_lists(names, some.lists, ts_ms[chosen], RECS_TTL_S, model, space.fragments))
+        written.append(Chosen(placement.name, users[chosen], ts_ms[chosen], some))
+    return written
 
 
 def _push_offers(

@@ -81,7 +81,7 @@ class CovisitRanking:
     ) -> tuple[Lists, Picked]:
         """See `Ranking`; 2-6 us per user."""
         space = self._space
-        lists, picked = Lists.empty(len(users), shard.rules.k), Picked.empty(len(users))
+        lists, picked = Lists.empty(len(users), shard.rules.depth), Picked.empty(len(users))
         rank_users(
             shard.histories.arrays,
             users,
@@ -145,7 +145,7 @@ class BlendRanking:
     ) -> tuple[Lists, Picked]:
         """See `Ranking`; 10-18 us per user."""
         space = self._space
-        lists, picked = Lists.empty(len(users), shard.rules.k), Picked.empty(len(users))
+        lists, picked = Lists.empty(len(users), shard.rules.depth), Picked.empty(len(users))
         rank_users_blended(
             shard.blend.arrays,
             shard.histories.arrays,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Send(NamedTuple):
     """A record to be published.
 
-    `role` names the topic (``events covisits global models dlq``); `partition` None = by key; `timestamp_ms` None =
-    now.
+    `role` names the topic (``events covisits global models served dlq``); `partition` None = by key; `timestamp_ms`
+    None = now.
     """
 
     role: str

@@ -24,18 +24,21 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS, Export, RankAll, Request
+from stream.events import KIND_WEIGHTS, KINDS, Export, Joined, Link, Move, RankAll, Request
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
+from stream.stages.linking import hand_over, links, take_over
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
+from stream.stages.placing import Placing
 from stream.stages.privacy import erasure, export, forget, named_again, request_at
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
 from stream.stages.ranking import Ranking, ranking_of
 from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
+from stream.stages.serving import served
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
 from stream.stages.weights import BLEND_KEY
@@ -77,6 +80,7 @@ class UserStage:
         kinds = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)
         self.weights: Weighting = weighting(kinds)
         self.ranking: Ranking = ranking_of(rules.ranking, space, self.weights)
+        self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
         self.segmenting = Segmenting(space)
         self._terms = np.zeros(0, dtype=np.uint64)
@@ -147,7 +151,7 @@ class UserStage:
     def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
         """Learn from records up to the offset `last`, for whose users there is room; a request comes alone."""
         for offset, control in batch.controls:
-            if isinstance(control, Request):
+            if isinstance(control, Request | Move):
                 return self._obey(partition, shard, offset, control)
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
@@ -160,13 +164,16 @@ class UserStage:
             sends += deltas_of(lesson, self.space, shard, batch, partition, last)
             sends += samples_of(lesson, self.space, batch, admitted, partition)
             sends += self.ranking.tell(shard, partition, last)
+            if batch.cookies and self.rules.link:
+                sends += links(shard, batch, admitted, self.partitions)
         profiles = shard.profiles.arrays
         event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
         again, gone = named_again(shard, batch.controls)
-        answers = [Answer(user, erasure(self.keys, [user])) for user in gone]
+        answers = [Answer(user, erasure(self.keys, [user], shard.named)) for user in gone]
         if any(isinstance(control, RankAll) for _, control in batch.controls):
             shard.profiled_ms[:] = 0
+            shard.pool = None
             everyone = np.flatnonzero(profiles.events[: shard.users.size]).astype(np.int32)
             ts_ms, as_of_ms = _last_ms(profiles, everyone), shard.watermark // 1000
             return Learned(sends, everyone, ts_ms, event_ms, as_of_ms, force=True, answers=answers)
@@ -181,12 +188,16 @@ class UserStage:
         ts_ms = np.maximum(ts_ms, _last_ms(profiles, users))
         return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0, answers=answers)
 
-    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request) -> Learned:
-        """Forget a user or tell what is kept, as the record at an offset asks."""
+    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move) -> Learned:
+        """Forget a user, tell what is kept, or move a history, as the record at an offset asks."""
         shard.counts["controls"] += 1
         home = partition_of(request.user.encode(), self.partitions)
         if home != partition:
             return Learned.of_request([request_for(request, home)], [])
+        if isinstance(request, Link):
+            return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
+        if isinstance(request, Joined):
+            return take_over(shard, self.space, self.weights, request, (partition, offset))
         if isinstance(request, Export):
             return Learned.of_request([], [export(shard, self.space, self.keys, request)])
         removed = forget(shard, self.keys, self.weights, request)
@@ -276,7 +287,7 @@ class UserStage:
         Returns
         -------
         Pushes
-            The Redis writes of this flush, and how many lists were ranked.
+            The Redis writes of this flush, how many lists were ranked, and what to send once it is written.
 
         Notes
         -----
@@ -289,8 +300,11 @@ class UserStage:
         shard.segment[users] = segments
         now_ms = ts_ms if as_of_ms is None else np.maximum(ts_ms, as_of_ms)
         lists, picked = self.ranking.rank(shard, users, self._columns, self._sums, now_ms // 1000)
-        ranked = Ranked(users, ts_ms, lists, picked, moved)
-        return push(shard, self.space, self.keys, ranked, self._shelf, force=force)
+        placed = self.placing.place(shard, users, lists)
+        ranked = Ranked(users, ts_ms, lists.first(self.rules.k), picked, moved, placed)
+        pushes = push(shard, self.space, self.keys, ranked, self._shelf, force=force)
+        pushes.sends += served(partition, shard, self.space, pushes.written)
+        return pushes
 
     def last_ms(self, partition: int, users: NDArray[np.int32]) -> NDArray[np.int64]:
         """Time of some users' newest events, ms."""
@@ -318,6 +332,7 @@ class UserStage:
     def _forget_items(self, items: NDArray[np.int32]) -> None:
         for shard in self.shards.values():
             shard.blend.drop_items(items)
+            shard.newcomers.drop_items(items)
 
     def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
         """Profiles first (they find the sessions), then histories and deltas."""
@@ -350,6 +365,8 @@ class UserStage:
         )
         starts, sample = shard.profiles.learn(events, shard.hashes, self.rules.sample_rate)
         touches = Touches(admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts)
+        if self.placing.explores:
+            shard.newcomers.learn_many(items)
         shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
         deltas = self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -18,6 +18,8 @@ from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
 from models.nesting import part, prefixed
+from models.newcomers import Newcomers
+from models.placement import Placement
 from models.profiles import Profiles
 from models.references import translate
 from models.tombstones import Tombstones
@@ -47,6 +49,19 @@ class UserRules:
     tombstones: int = 1_000_000
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
+    placements: tuple[Placement, ...] = ()
+    link: bool = True  # a cookie's history follows to the customer
+    served: bool = False  # log all lists, not only those of placements that explore
+
+    @property
+    def explores(self) -> bool:
+        """Whether any placement shows new items."""
+        return any(placement.exploration > 0 for placement in self.placements)
+
+    @property
+    def depth(self) -> int:
+        """How many ranked items per user all lists are made from."""
+        return max([self.k, *(placement.candidates(self.history) for placement in self.placements)])
 
 
 class UserShard:
@@ -87,12 +102,18 @@ class UserShard:
         self.segment = np.zeros(0, dtype=np.int16)
         self.profiled_ms = np.zeros(0, dtype=np.int64)
         self.offers = np.zeros(0, dtype=np.uint64)
+        self.linked = np.zeros(0, dtype=np.uint32)  # which cookie of the customer was linked last, and in which hour
+        self.placed = np.zeros((0, len(rules.placements)), dtype=np.uint64)  # signature of each list, 0 for no key
+        self.named = {placement.name for placement in rules.placements}  # placements that may have keys in Redis
+        self.newcomers = Newcomers()  # counts only if some placement explores
+        self.pool: tuple[int, NDArray[np.int32]] | None = None  # the new items found last, and when
         self.hits = np.zeros(3, dtype=np.float64)
         self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
         self.blend = Blend(frozen=rules.blend_frozen)  # empty for ever with another ranking: pages nobody touches
         self._unread: dict[str, NDArray[Any]] = {}  # the blend of a snapshot, until its items are translated
+        self._appeared: dict[str, NDArray[Any]] = {}  # the newcomers of a snapshot, likewise
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)
@@ -118,6 +139,8 @@ class UserShard:
             self.pushed_ms = grown(self.pushed_ms, len(self.last))
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
+            self.placed = grown(self.placed, len(self.last))
+            self.linked = grown(self.linked, len(self.last))
 
     def make_room(self) -> NDArray[np.int32]:
         """Drop the users that came last longest ago if the shard is full; to be called between two records.
@@ -147,7 +170,7 @@ class UserShard:
         self.touched[users] = NEVER
         self.last[users] = -1
         self.segment[users] = -1
-        for column in (self.pushed_ms, self.profiled_ms, self.offers):
+        for column in (self.pushed_ms, self.profiled_ms, self.offers, self.placed, self.linked):
             column[users] = 0
 
     def doubt(self, users: slice | NDArray[np.int32] = EVERYONE) -> None:
@@ -155,6 +178,7 @@ class UserShard:
         self.pushed_ms[users] = 0
         self.profiled_ms[users] = np.minimum(self.profiled_ms[users], 1)
         self.offers[users] = np.minimum(self.offers[users], 1)
+        self.placed[users] = np.minimum(self.placed[users], 1)
 
     def shelve(self, terms: NDArray[np.uint64]) -> None:
         """Offers (hashes, rising) may be pushed from now on."""
@@ -204,6 +228,8 @@ class UserShard:
             "segment": self.segment,
             "profiled_ms": self.profiled_ms,
             "offers": self.offers,
+            "linked": self.linked,
+            **({"placed": self.placed} if self.rules.placements else {}),
         }
 
     def copy(self, space: ItemSpace) -> Copying:
@@ -216,7 +242,7 @@ class UserShard:
         ending.callback(self.changes.take)
 
         def see(name: str, piece: NDArray[Any]) -> None:
-            if name == "blend.items" or name.removeprefix(AGAIN) in ITEM_COLUMNS:
+            if name in ("blend.items", "newcomers.item") or name.removeprefix(AGAIN) in ITEM_COLUMNS:
                 used.add(piece)
 
         def still() -> dict[str, Source]:
@@ -229,6 +255,7 @@ class UserShard:
                 "blend.items": Known(self.blend),
                 **prefixed("blend", {name: Known(self.blend, array) for name, array in self.blend.by_item().items()}),
                 **prefixed("blend", _rows(self.blend.state())),
+                **prefixed("newcomers", _rows(self.newcomers.snapshot())),
                 **prefixed("items", used.sources()),
                 **prefixed("categories", _rows(space.categories.arrays())),
                 "sent": Rows(self.sent),
@@ -243,7 +270,15 @@ class UserShard:
 
     def _told(self) -> dict[str, Any]:
         counts = dict(self.counts)
-        return {"watermark": self.watermark, "counts": counts, "hand": self.hand, "shortest": self.shortest}
+        names = [placement.name for placement in self.rules.placements]
+        return {
+            "watermark": self.watermark,
+            "counts": counts,
+            "hand": self.hand,
+            "shortest": self.shortest,
+            "placements": names,
+            "named": sorted(self.named),
+        }
 
     @classmethod
     def restore(cls, rules: UserRules, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
@@ -267,12 +302,13 @@ class UserShard:
         """The same with the indices of the process that copied it. Touches nothing else: may run in a thread."""
         shard = cls(rules, len(arrays["sent"]))
         shard.users = Vocabulary.from_arrays(part(arrays, "users"))
-        columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns()}
+        columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns() if name in arrays}
         columns["last"] = resized_lists(columns["last"], rules.k)
         shard.histories = Histories.restore(resized_rings(part(columns, "histories"), rules.history))
         shard.profiles = Profiles.restore(part(columns, "profiles"))
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
+        shard.linked = columns.get("linked", np.zeros(shard.users.size, dtype=np.uint32))
         shard.seen = SeenWindow.from_arrays(part(arrays, "seen"), rules.dedup)
         shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
         shard._unread = part(arrays, "blend")
@@ -282,6 +318,9 @@ class UserShard:
         shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
         shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))
+        shard.named.update(told.get("named", ()))
+        shard.placed = _replaced(columns.get("placed"), told.get("placements", ()), rules, shard.users.size)
+        shard._appeared = part(arrays, "newcomers") if rules.explores else {}
         return shard
 
     def translate_items(self, theirs: NDArray[np.int32], ours: NDArray[np.int32]) -> None:
@@ -294,6 +333,10 @@ class UserShard:
                 translate(self._unread[name], theirs, ours)
             self.blend = Blend.restore(self._unread, frozen=self.rules.blend_frozen)
             self._unread = {}
+        if self._appeared:
+            translate(self._appeared["item"], theirs, ours)
+            self.newcomers = Newcomers.restore(self._appeared)
+            self._appeared = {}
 
     def translate_categories(self, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
         """The same for the categories of a snapshot."""
@@ -322,6 +365,17 @@ class Known(NamedTuple):
         for span in spans(len(self.blend.arrays.tallies.slow), 8):
             items = self.blend.items(span)
             yield items if self.column is None else self.column[items]
+
+
+def _replaced(
+    before: NDArray[np.uint64] | None, names: Sequence[str], rules: UserRules, users: int
+) -> NDArray[np.uint64]:
+    """Signatures of the present placements' lists from those of other placements."""
+    placed = np.zeros((users, len(rules.placements)), dtype=np.uint64)
+    for column, placement in enumerate(rules.placements):
+        if before is not None and placement.name in names:
+            placed[:, column] = before[:, names.index(placement.name)]
+    return placed
 
 
 def _rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Source]:

@@ -25,13 +25,20 @@ async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
     assert (recs.source, recs.ts, recs.model) == ("recs", 5, "recs")
 
 
-async def test_the_placements_list_comes_first(shop: Shop) -> None:
-    await shop.put(cart=["c1", "c2"], recs=["a", "c1", "b"])
+async def test_the_placements_list_stands_for_the_plain_one(shop: Shop) -> None:
+    """What is not in it was left out by the placement's rules: it must not come back from `recs`."""
+    await shop.put(cart=["c1", "c2"], recs=["a", "c1", "b"], all=["c2", "x"])
     assert (await shop.client.recommendations("u1", "cart", k=2)).items == ["c1", "c2"]
     recs = await shop.client.recommendations("u1", "cart", k=4)
-    assert (recs.items, recs.source) == (["c1", "c2", "a", "b"], "recs:cart")
-    assert [model for _, model in recs.why] == ["cart", "cart", "recs", "recs"]
+    assert (recs.items, recs.source) == (["c1", "c2", "x"], "recs:cart")
+    assert [model for _, model in recs.why] == ["cart", "cart", "all"]
+    assert (await shop.client.recommendations("u1", "cart", k=2, exclude=["c1"])).items == ["c2", "x"]
     assert (await shop.client.recommendations("u1", "no-such-place", k=3)).items == ["a", "c1", "b"]
+
+
+async def test_a_placements_list_that_its_rules_left_empty_is_no_reason_to_show_the_plain_one(shop: Shop) -> None:
+    await shop.put(cart=[], recs=["a"], all=["x"])
+    assert (await shop.client.recommendations("u1", "cart")).items == ["x"]
 
 
 async def test_a_short_list_is_topped_up_by_segment_then_by_all(shop: Shop) -> None:
@@ -158,7 +165,7 @@ def test_an_excluded_head_list_is_not_the_source() -> None:
 
 
 async def test_what_the_catalogue_hides_is_left_out_of_every_list(shop: Shop) -> None:
-    await shop.put(cart=["c", "gone"], recs=["gone", "a"], all=["gone", "sold", "x", "y"])
+    await shop.put(cart=["c", "gone", "a"], recs=["gone", "b"], all=["gone", "sold", "x", "y"])
     await shop.catalogue(gone={"hidden": True}, sold={"hidden": True, "title": "Sold"}, a={"title": "A", "price": 2.5})
     recs = await shop.client.recommendations("u1", "cart", k=4)
     assert recs.items == ["c", "a", "x", "y"]

@@ -91,6 +91,7 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         keys.recs("u1", "cart"): ["c", "a", "é:{}%"],
         keys.recs("a:b{c}%7B"): ["a"],
         keys.recs("7"): [],
+        keys.recs("7", "cart"): ["c"],
         keys.trending(): ["gone", "x", "shoe", "y", "é:{}%"],
         keys.trending(segment=3): ["s", "x"],
         keys.trending(category="shoes"): ["boot", "shoe", "hat"],

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 from stream.demo.shop import Shop
+from tests.commands import answer, command
 from tests.learned import Learned, differences, learned
 from tests.records import user_of
-from tests.worker_process import ROOM, Installation, balance, environment
+from tests.worker_process import ROOM, Installation, balance
 
 EVENTS = 3_000
 HISTORY = 127
-
-
-async def command(shop: Installation, *arguments: str) -> tuple[int, str, str]:
-    """Run ``rivulet`` as somebody would type it: exit code, output, errors."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "stream.cli",
-        *arguments,
-        env=environment(shop.settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-async def answer(shop: Installation, *arguments: str) -> Any:
-    """What a command prints as JSON."""
-    code, out, err = await command(shop, *arguments)
-    assert code == 0, err + await shop._state() + str(await shop.progress.facts())
-    return json.loads(out)
 
 
 async def keys_of(shop: Installation, user: str) -> list[bytes | None]:

@@ -8,33 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.list_quality import NO_CATEGORY, arrange, explore, same_category, select_diverse
-from models.placement import PLACEMENTS, Placement
+from models.placement import PLACEMENTS, Placement, PlacementError, load_placements
 from tests.plain import bounded
+from tests.plain_lists import plain_select
 
 candidates = st.lists(st.tuples(st.integers(1, 9), st.integers(-1, 3), st.booleans()), max_size=15)
-
-
-def plain_select(
-    scores: list[float], category: list[int], similar: list[list[float]], excluded: list[bool], d: float, n: int, k: int
-) -> list[int]:
-    """Maximal marginal relevance as it is defined, all over again for every place."""
-    chosen: list[int] = []
-    best = max((s for s, out in zip(scores, excluded, strict=True) if not out), default=1.0)
-    while len(chosen) < k:
-        counts = Counter(category[c] for c in chosen)
-        free = [
-            c
-            for c in range(len(scores))
-            if c not in chosen and not excluded[c] and (category[c] == NO_CATEGORY or counts[category[c]] < n)
-        ]
-        if not free:
-            break
-
-        def value(c: int) -> float:
-            return (1 - d) * scores[c] / best - d * max((similar[c][other] for other in chosen), default=0.0)
-
-        chosen.append(max(free, key=lambda c: (value(c), -c)))
-    return chosen
 
 
 @given(
@@ -53,9 +31,12 @@ def test_selection_equals_plain_marginal_relevance(
     category = np.array([c for _, c, _ in cells], dtype=np.int32)
     excluded = np.array([out for *_, out in cells], dtype=np.bool_)
     drawn = np.random.default_rng(seed).integers(0, 5, (len(cells), len(cells))) / 4
-    for similarity in (same_category(category), np.maximum(drawn, drawn.T).astype(np.float32)):
+    alike = same_category(category)
+    none = np.zeros((0, 0), dtype=np.float32)
+    for similarity, given_ in ((alike, alike), (alike, none), (drawn_ := np.maximum(drawn, drawn.T), drawn_)):
         room = np.full(k, -1, dtype=np.int32)
-        filled = select_diverse(scores, category, similarity, excluded, diversity, per_category, room)
+        given_ = given_.astype(np.float32)
+        filled = select_diverse(scores, category, given_, excluded, diversity, per_category, room)
         plain = plain_select(
             scores.tolist(), category.tolist(), similarity.tolist(), excluded.tolist(), diversity, per_category, k
         )
@@ -137,3 +118,40 @@ def test_every_placement_keeps_its_rules(cells: list[tuple[int, int, bool]], cha
 def test_rules_out_of_range_are_refused(wrong: dict[str, object], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Placement(**{"name": "home", **wrong})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[[placements]]\nk = 1", "placement number 1: Object missing required field `name`"),
+        ("[[placements]]\nname = 'a'\ncolour = 1", "placement 'a': colour: unknown field; known are name, k, exclude,"),
+        ("[[placements]]\nname = 'a'\nk = 'x'", "placement 'a': k: Expected `int`, got `str`"),
+        ("[[placements]]\nname = 'a'\nexclude = 'x'", "placement 'a': exclude: Invalid enum value 'x'"),
+        ("[[placements]]\nname = 'a'\ndiversity = 2", "placement 'a': diversity must be 0 to 1, not 2"),
+        ("[[placements]]\nname = 'a'\nwithout = ['b', 3]", "placement 'a': without[1]: Expected `str`, got `int`"),
+        ("[[placements]]\nname = 'a'\n" * 2, "placement 'a': name: used twice"),
+        ("placements = [1]", "placement number 1: Expected `object`, got `int`"),
+        ("[placements]\nname = 'a'", "placements: write [[placements]] with double brackets"),
+        ("placement = 1", "unknown key 'placement', only [[placements]] is known"),
+        ("x", "not TOML: Expected '='"),
+        ("".join(f"[[placements]]\nname = 'p{n}'\n" for n in range(17)), "17 placements, at most 16 are possible"),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_in_one_line(text: str, why: str) -> None:
+    with pytest.raises(PlacementError) as error:
+        load_placements(text, "shop.toml")
+    assert str(error.value).startswith(f"shop.toml: {why}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_says_what_its_placements_are() -> None:
+    text = "[[placements]]\nname = 'cart'\nk = 8\nexclude = 'seen'\nper_category = 3\ndiversity = 0.1"
+    assert load_placements(text, "f") == (PLACEMENTS["cart"],)
+    assert load_placements("", "f") == ()
+
+
+def test_candidates_are_as_many_as_the_rules_may_leave_out() -> None:
+    assert Placement("a", k=5).candidates(20) == 5
+    assert Placement("a", k=5, exclude="bought").candidates(20) == 25
+    for rules in (Placement("a", k=5, per_category=1), Placement("a", k=5, without=("b",))):
+        assert rules.candidates(20) == 15

@@ -26,6 +26,7 @@ DUMP = """
 import asyncio, hashlib, sys
 import msgspec
 from models.offers import Offer
+from models.placement import PLACEMENTS
 from stream.demo.shop import Shop
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -36,7 +37,9 @@ async def main() -> None:
     offers = [Offer(id="tents", categories=("camping",), value=3.0), Offer(id="rich", categories=("home",), value=5.0,
               segments=("high spend",)), Offer(id="kitchen", categories=("kitchen",), value=1.0)]
     users, items = int(sys.argv[2]), int(sys.argv[3])
-    pipeline = LocalPipeline(store, UserRules(users=users), items=items, offers=offers)
+    placements = tuple(PLACEMENTS.values()) if sys.argv[4] == "placements" else ()
+    rules = UserRules(users=users, placements=placements, served=bool(placements))
+    pipeline = LocalPipeline(store, rules, items=items, offers=offers)
     events = Shop(seed=1, users=2_000).events(int(sys.argv[1]))
     await pipeline.feed(
         ((e.get("user_id") or e["user_pseudo_id"]).encode(), e["event_timestamp"] // 1000, msgspec.json.encode(e))
@@ -46,17 +49,23 @@ async def main() -> None:
     for key in sorted(store):
         value = (await store.get([key]))[0] or sorted((await store.hgetall(key)).items())
         print(key, value)
+    for send in pipeline.served:
+        print("served", send.value)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("events", "users", "items"), [(EVENTS, 10**6, 10**6), (5_000, 50, 40)])
-def test_two_runs_leave_the_same_bytes_whatever_the_hash_seed(events: int, users: int, items: int) -> None:
-    """Both at once: thousands of events through every stage, offers, segments and a republish; also in full shards."""
+@pytest.mark.parametrize(
+    ("events", "users", "items", "placements"), [(EVENTS, 10**6, 10**6, "placements"), (5_000, 50, 40, "none")]
+)
+def test_two_runs_leave_the_same_bytes_whatever_the_hash_seed(
+    events: int, users: int, items: int, placements: str
+) -> None:
+    """Thousands of events through every stage, offers, segments, placements, a republish; also in full shards."""
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", DUMP, str(events), str(users), str(items)],
+            [sys.executable, "-c", DUMP, str(events), str(users), str(items), placements],
             env=os.environ | {"PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
         )
@@ -69,6 +78,8 @@ def test_two_runs_leave_the_same_bytes_whatever_the_hash_seed(events: int, users
     assert one == two
     for kind in (b":recs'", b":offers'", b":profile'", b"similar:", b"trending:segment:", b"rv:segment:"):
         assert one.count(kind) > 3, kind
+    for kind in (b":recs:home'", b":recs:item'", b":recs:cart'", b"served", b'"new"'):
+        assert (one.count(kind) > 3) == (placements == "placements"), kind
 
 
 def small_shop() -> Iterator[dict[str, Any]]:

@@ -78,8 +78,8 @@ def server(found: dict[str, list[str]], shelf: dict[str, tuple[bool, str | None]
 def expected(
     found: dict[str, list[str]], shelf: dict[str, tuple[bool, str | None]], segment: bytes | None, wish: Wish
 ) -> list[str]:
-    """Every list one after the other, everything that may be shown, the first k."""
-    order = ["recs:cart"] * (wish.placement is not None) + ["recs"]
+    """The visitor's own list and every shared one after it, everything that may be shown, the first k."""
+    order = ["recs:cart" if wish.placement is not None and "recs:cart" in found else "recs"]
     order += ["trending:category:c1"] if wish.category else ["trending:segment:2"] * (segment is not None)
     shown: list[str] = []
     for place in [*order, "trending:all"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 from models.offers import load_offers
+from models.placement import Placement, load_placements
 from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
 from stream.catalogue import CatalogueItem
@@ -20,6 +22,7 @@ from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
 from stream.keys import Keys
 from stream.settings import Settings
+from stream.stages.serving import decode_served
 from stream.topics import layout
 from stream.web.metrics import DOOR_FAMILIES, FAMILIES, Family, SeenCollector
 
@@ -167,6 +170,21 @@ def test_offers_example() -> None:
     example = section("Offers").split("```toml\n")[1].split("```")[0]
     (offer,) = load_offers(example, "README.md")
     assert offer.id == "night-out"
+
+
+def test_placements() -> None:
+    documented = {row[0].strip("`"): row[1].strip("`") for row in rows("Placements")}
+    defaults = {field.name: field.default for field in dataclasses.fields(Placement)}
+    shown = {name: {None: "-", dataclasses.MISSING: "-", (): "none"}.get(value) for name, value in defaults.items()}
+    assert documented == {name: shown[name] or str(value).removesuffix(".0") for name, value in defaults.items()}
+
+
+def test_placements_examples() -> None:
+    text = section("Placements")
+    placements = load_placements(text.split("```toml\n")[1].split("```")[0], "README.md")
+    assert [placement.name for placement in placements] == ["home", "cart"]
+    served = decode_served(text.split("```json\n")[1].split("```")[0].encode())
+    assert [served.ids[item] for item in served.lists[0].items] == ["tent", "mug", "bag"]
 
 
 @pytest.mark.parametrize("path", re.findall(r"in `(stream/[\w/]+\.py)`", README))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stream.cli import build
 from stream.demo.shop import Shop
-from stream.errors import BadInputError
+from stream.errors import BadInputError, ConfigurationError
 from stream.recordings.frames import Mark
 from stream.recordings.records import Raw, encode_line
 from stream.recordings.segments import Segments
@@ -31,7 +31,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def replayed(recording: Path, out: Path, seed: str) -> dict[str, int]:
+def replayed(recording: Path, out: Path, seed: str, **settings: str) -> dict[str, int]:
     command = [
         sys.executable,
         "-m",
@@ -43,9 +43,8 @@ def replayed(recording: Path, out: Path, seed: str) -> dict[str, int]:
         "--out",
         str(out),
     ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=False
-    )
+    env = os.environ | {"PYTHONHASHSEED": seed} | settings
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     counts: dict[str, int] = msgspec.json.decode(done.stdout)
     return counts
@@ -61,6 +60,40 @@ def test_two_runs_leave_the_same_bytes(recording: Path, tmp_path: Path) -> None:
     assert keys == sorted(keys)
     assert len(keys) == counts["keys"]
     assert {"rv:trending:all", "rv:trending:category:camping"} <= set(keys)
+
+
+def test_a_placements_file_adds_its_lists_and_changes_no_other(recording: Path, tmp_path: Path) -> None:
+    file = tmp_path / "placements.toml"
+    file.write_text('[[placements]]\nname = "home"\nk = 4\nexploration = 0.25\n')
+    plain, more = tmp_path / "plain", tmp_path / "more"
+    replayed(recording, plain, "1")
+    replayed(recording, more, "2", RIVULET_PLACEMENTS=str(file))
+    lines = more.read_bytes().splitlines()
+    homes = [line for line in lines if msgspec.json.decode(line)["key"].endswith("}:recs:home")]
+    assert [line for line in lines if line not in homes] == plain.read_bytes().splitlines()
+    assert len(homes) > 10
+    assert any(b'\\"new\\"' in line for line in homes)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "RIVULET_PLACEMENTS={file}: No such file or directory"),
+        ("\xff".encode("latin-1"), "RIVULET_PLACEMENTS={file}: not UTF-8"),
+        (b"[[placements]]\nk = 3", "{file}: placement number 1: Object missing required field `name`"),
+        (b"[[placements]]\nname = 'a'\nk = 0", "{file}: placement 'a': k must be 1 to 100, not 0"),
+    ],
+)
+def test_a_bad_placements_file_is_one_line(
+    recording: Path, tmp_path: Path, text: bytes | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "placements.toml"
+    if text is not None:
+        file.write_bytes(text)
+    monkeypatch.setenv("RIVULET_PLACEMENTS", str(file))
+    result = CliRunner().invoke(build(), ["replay", str(recording), "--local"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == why.format(file=file)
 
 
 @pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan"])

@@ -113,3 +113,20 @@ def test_a_folder_that_cannot_be_used_and_one_that_tells_no_room(tmp_path: Path)
     assert (bad.check, bad.state) == ("snapshots", "problem")
     remote = {finding.check: finding.state for finding in check_machine(Settings(snapshot_folder="memory://doctor"))}
     assert (remote["snapshots"], remote["disk"]) == ("ok", "unknown")
+
+
+def test_a_file_of_placements_is_looked_at(tmp_path: Path) -> None:
+    def found(text: str | None) -> list[tuple[str, str]]:
+        file = tmp_path / "shop.toml"
+        if text is not None:
+            file.write_text(text)
+        settings = Settings(snapshot_folder=str(tmp_path), placements=None if text is None else file)
+        return [(each.state, each.detail) for each in check_machine(settings) if each.check == "placements"]
+
+    assert found(None) == []
+    assert found("[[placements]]\nname = 'home'") == [("ok", f"{tmp_path / 'shop.toml'} names home")]
+    ((state, detail),) = found("[[placements]]\nname = 'home'\nk = -1")
+    assert (state, detail) == (
+        "problem",
+        f"{tmp_path / 'shop.toml'}: placement 'home': k must be 1 to 100, not -1",
+    )

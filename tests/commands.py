@@ -1,0 +1,33 @@
+"""``rivulet`` as somebody would type it: processes of their own, with an installation's settings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from tests.worker_process import Installation, environment
+
+
+async def command(shop: Installation, *arguments: str) -> tuple[int, str, str]:
+    """Run ``rivulet`` as somebody would type it: exit code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "stream.cli",
+        *arguments,
+        env=environment(shop.settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def answer(shop: Installation, *arguments: str) -> Any:
+    """What a command prints as JSON."""
+    code, out, err = await command(shop, *arguments)
+    assert code == 0, err + await shop._state() + str(await shop.progress.facts())
+    return json.loads(out)
