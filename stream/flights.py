@@ -53,13 +53,19 @@ class Room:
         self.held -= size
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Hold so many bytes for a while; raises as `take`."""
-        self.take(size)
+    def growing(self) -> Iterator[Callable[[int], None]]:
+        """Hold what the function it gives is told, until the end; that function raises as `take`."""
+        held = 0
+
+        def more(size: int) -> None:
+            nonlocal held
+            self.take(size)
+            held += size
+
         try:
-            yield
+            yield more
         finally:
-            self.give(size)
+            self.give(held)
 
 
 class Flight:

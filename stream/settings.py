@@ -108,6 +108,7 @@ class Settings(BaseSettings):
         0, ge=0, le=10, description="Own proxies in front, whose X-Forwarded-For is believed for the client address"
     )
     gateway_queue_mb: int = Field(64, ge=4, description="MiB of requests read or waiting for Kafka; above it 503")
+    gateway_body_s: Positive = Field(10.0, description="How long a request's body may take to arrive")
     gateway_ack_s: Positive = Field(10.0, description="How long a request waits for Kafka's acknowledgement")
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(

@@ -1,7 +1,8 @@
 """The HTTP door: ``POST /v1/events`` and the browser's snippet, on the worker's port or the gateway's.
 
-A request is let in (origin, key, rate, room), read, judged, sent, answered. Nothing of it is dropped in silence: each
-element is acknowledged by Kafka, or its refusal is in the answer, or the answer says that nothing was taken.
+A request is let in (origin, key, rate), read, judged, charged for what it carries, sent, answered. Nothing of it is
+dropped in silence: each element is acknowledged by Kafka, or its refusal is in the answer, or the answer says that
+nothing was taken.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,11 +24,10 @@ from stream.settings import Settings
 from stream.stats import Histogram
 from stream.web.access import Access
 from stream.web.inflating import inflate
-from stream.web.limits import Buckets, address_of, retry_after
+from stream.web.limits import Account, Bill, Buckets, address_of, retry_after
 from stream.web.refusing import TurnedAway
 from stream.web.snippet import SNIPPET
 
-READ_S: Final = 10.0  # for a body; whoever is slower holds room for nothing
 RETRY_S: Final = 2.0  # how soon a request that met a full queue or an absent Kafka may come again
 PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "POST",
@@ -119,8 +119,9 @@ class Door:
 
     async def _take(self, request: web.Request) -> Answer:
         source = self.access.source(request.headers.get("Authorization", ""), request.query.get("key", ""))
-        charge = self._admit(request, source)
-        body = await self._body(request)
+        bill = self._bill(request, source)
+        bill.charge(1, time.monotonic())  # whatever it turns out to carry
+        body = inflate(await self._body(request), request.headers.get("Content-Encoding", ""), self.most_bytes)
         judged = judge(
             body,
             time.time_ns(),
@@ -128,7 +129,7 @@ class Door:
             self._settings.gateway_events,
             _attributes(request.headers),
         )
-        charge(len(judged.entries) + len(judged.refused) - 1)
+        bill.charge(len(judged.entries) + len(judged.refused), time.monotonic())
         try:
             if judged.entries:
                 await self.inlet.send(judged.entries)
@@ -137,40 +138,31 @@ class Door:
             raise
         return self._count(source, judged)
 
-    def _admit(self, request: web.Request, source: str) -> Callable[[int], None]:
-        """Turn away who has sent too much; gives what takes the request's own size off its account."""
+    def _bill(self, request: web.Request, source: str) -> Bill:
+        """What a request is charged, on the accounts of its address and of its write key."""
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))  # some proxies add a line of their own
         address = address_of(request.remote, forwarded, self._settings.gateway_proxies)
-        accounts = ((self._by_address, address, "address"), (self._by_key, source, "write key"))
-        now = time.monotonic()
-        for buckets, name, what in accounts:
-            if wait_s := buckets.wait_s(name, now):
-                raise TurnedAway(429, f"too many events of this {what}", wait_s)
-
-        def charge(events: int) -> None:
-            for buckets, name, _ in accounts:
-                buckets.charge(name, events, now)
-
-        charge(1)  # whatever it turns out to be
-        return charge
+        return Bill((Account(self._by_address, address, "address"), Account(self._by_key, source, "write key")))
 
     async def _body(self, request: web.Request) -> bytes:
-        most = self.most_bytes
-        packed = request.headers.get("Content-Encoding", "")
-        size = request.content_length
-        if size is not None and size > most:
+        """The body as it was sent. It holds room for what has arrived, not for what may come: slow ones hold little."""
+        most, patience_s = self.most_bytes, self._settings.gateway_body_s
+        if (request.content_length or 0) > most:
             raise TurnedAway(413, f"the body is longer than {most} bytes")
-        with self.inlet.room.taken(most if packed or size is None else size):
+        body = bytearray()
+        with self.inlet.room.growing() as hold:
             try:
-                async with asyncio.timeout(READ_S):
-                    body = await request.read()
+                async with asyncio.timeout(patience_s):
+                    async for chunk in request.content.iter_any():
+                        hold(len(chunk))
+                        body += chunk
+                        if len(body) > most:
+                            raise TurnedAway(413, f"the body is longer than {most} bytes")
             except TimeoutError:
-                raise TurnedAway(408, f"the body did not arrive within {READ_S:g} s") from None
+                raise TurnedAway(408, f"the body did not arrive within {patience_s:g} s") from None
             except ConnectionError:
                 raise TurnedAway(400, "the connection ended before the body") from None
-            except web.HTTPRequestEntityTooLarge:
-                raise TurnedAway(413, f"the body is longer than {most} bytes") from None
-            return inflate(body, packed, most)
+        return bytes(body)
 
     def _count(self, source: str, judged: Judged) -> Answer:
         self.events[source, "accepted", ""] += len(judged.entries)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from stream.web.refusing import TurnedAway
 
 BURST_S: Final = 5.0
 MOST_NAMES: Final = 50_000
@@ -43,11 +46,11 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._found)
 
-    def wait_s(self, name: str, now: float) -> float:
-        """Seconds until a request of this name is let in again; 0 if it is at once."""
+    def wait_s(self, name: str, now: float, besides: int = 0) -> float:
+        """Seconds until a request of this name is let in again; 0 if it is at once. `besides`: tokens it has taken."""
         if not self._rate:
             return 0.0
-        return max(0.0, (1.0 - self._tokens(name, now)) / self._rate) if self._tokens(name, now) < 1.0 else 0.0
+        return max(0.0, (1.0 - self._tokens(name, now) - besides) / self._rate)
 
     def charge(self, name: str, tokens: int, now: float) -> None:
         """Take so many tokens."""
@@ -60,6 +63,56 @@ class Buckets:
     def _tokens(self, name: str, now: float) -> float:
         left, since = self._found.get(name, (self._burst, now))
         return min(self._burst, left + (now - since) * self._rate)
+
+
+class Account(NamedTuple):
+    """Whose tokens a request takes; `what` the name is, for people."""
+
+    buckets: Buckets
+    name: str
+    what: str
+
+
+class Bill:
+    """What one request is charged: at the door as little as it can carry, and once it was read what it carries.
+
+    The second charge looks at the accounts again: many requests may have come in before the first of them was read.
+
+    Parameters
+    ----------
+    accounts
+        Each is charged the same.
+
+    Examples
+    --------
+    >>> bucket = Buckets(rate=10, burst_s=1)
+    >>> bills = [Bill([Account(bucket, "a", "address")]) for _ in range(2)]
+    >>> [bill.charge(1, now=0.0) for bill in bills], bills[0].charge(500, now=0.0)
+    ([None, None], None)
+    >>> bills[1].charge(500, now=0.0)
+    Traceback (most recent call last):
+    ...
+    stream.web.refusing.TurnedAway: too many events of this address
+    """
+
+    def __init__(self, accounts: Sequence[Account]) -> None:
+        self._accounts = accounts
+        self._charged = 0
+
+    def charge(self, events: int, now: float) -> None:
+        """Charge so many events in all, those of before included.
+
+        Raises
+        ------
+        TurnedAway
+            429 if an account is overdrawn; then nothing more is charged.
+        """
+        for buckets, name, what in self._accounts:
+            if wait_s := buckets.wait_s(name, now, self._charged):
+                raise TurnedAway(429, f"too many events of this {what}", wait_s)
+        for buckets, name, _ in self._accounts:
+            buckets.charge(name, events - self._charged, now)
+        self._charged = events
 
 
 def retry_after(seconds: float) -> str:

@@ -137,7 +137,8 @@ async def test_what_the_door_cannot_take_now_is_sent_again(shop: Shop) -> None:
     page = await shop.chrome.page()
     await page.open(shop.url(consent="granted"))
     room = shop.made.inlet.room
-    with room.taken(room.most):
+    with room.growing() as hold:
+        hold(room.most)
         before = shop.made.door.requests[503]
         await page.run("rivulet.flush()")
         assert shop.made.door.requests[503] == before + 1

@@ -252,7 +252,8 @@ async def test_rates(broker: str) -> None:
 async def test_a_full_queue_is_503_and_memory_is_given_back(broker: str) -> None:
     async with gateway(broker, gateway_queue_mb=4) as (made, client):
         room = made.inlet.room
-        with room.taken(room.most - 1_000):
+        with room.growing() as hold:
+            hold(room.most - 1_000)
             assert (await client.ask("GET", "/readyz")).status == 503
             reply = await client.post([view("full")] * 100)
             assert (reply.status, reply.said["error"]) == (503, "the queue towards Kafka is full")
@@ -263,18 +264,49 @@ async def test_a_full_queue_is_503_and_memory_is_given_back(broker: str) -> None
     assert len(await records_of(broker, "full")) == 100
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    client: Client, door: tuple[Gateway, Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stream.web.door.READ_S", 0.05)
+async def until_held(made: Gateway, client: Client, size: int) -> None:
+    """Wait until the door has so many bytes in hand, and no more."""
+    async with asyncio.timeout(20):
+        while made.inlet.room.held < size:
+            await client.ask("GET", "/healthz")
+    assert made.inlet.room.held == size
+
+
+async def test_slow_bodies_leave_the_door_open_and_are_not_waited_for(broker: str) -> None:
+    """As many as would fill the queue if each held the room of the longest body."""
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"["
         await asyncio.Event().wait()
 
-    async with aiohttp.ClientSession() as session, session.post(client.base + "/v1/events", data=slow()) as answer:
-        assert answer.status == 408
-    assert door[0].inlet.room.held == 0
+    async with gateway(broker, gateway_queue_mb=4, gateway_body_s=2) as (made, client):
+        url = client.base + "/v1/events"
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            posts = [asyncio.create_task(session.post(url, data=slow())) for _ in range(8)]
+            await until_held(made, client, len(posts))  # what has arrived
+            assert (await client.post(view("quick"))).status == 202
+            assert not any(post.done() for post in posts)
+            assert {answer.status for answer in await asyncio.gather(*posts)} == {408}
+        assert made.inlet.room.held == 0
+
+
+async def test_requests_that_came_in_together_count_for_what_they_carry(broker: str) -> None:
+    """All are let in before the first is read; the rate is that of their events nevertheless."""
+    async with gateway(broker, gateway_rate=20, gateway_keys=KEYS, gateway_key_rate=0.5) as (made, client):
+        gate = asyncio.Event()
+
+        async def held() -> AsyncIterator[bytes]:
+            yield b"["
+            await gate.wait()
+            yield json.dumps([view("crowd")] * 40).encode()[1:]
+
+        headers = {"Authorization": "Bearer server-key-00002"}
+        posts = [asyncio.create_task(client.ask("POST", "/v1/events", data=held(), headers=headers)) for _ in range(2)]
+        await until_held(made, client, len(posts))
+        gate.set()
+        assert sorted(reply.status for reply in await asyncio.gather(*posts)) == [202, 429]
+        assert made.door.events == {("shop", "accepted", ""): 40}
+    assert len(await records_of(broker, "crowd")) == 40
 
 
 async def test_pages_and_metrics(broker: str) -> None:
