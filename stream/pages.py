@@ -27,7 +27,6 @@ TEXT_LENGTH: Final = 5_000
 DEPTH: Final = 8  # of JSON-LD that is looked into
 _IDS: Final = ("sku", "productID", "gtin13", "gtin14", "gtin12", "gtin8", "gtin", "mpn", "productGroupID")
 _SPACE: Final = re.compile(r"\s+")
-_TAG: Final = re.compile(r"<[^>]*>")
 
 
 class NoProductError(ValueError):
@@ -169,7 +168,22 @@ def _text(value: Any) -> str | None:
         value = str(value)
     if not isinstance(value, str):
         return None
-    return _SPACE.sub(" ", html.unescape(_TAG.sub(" ", value))).strip()[:TEXT_LENGTH] or None
+    return _SPACE.sub(" ", html.unescape(_without_tags(value))).strip()[:TEXT_LENGTH] or None
+
+
+def _without_tags(text: str) -> str:
+    """A text with a space for each ``<...>``. A pattern would look for the end of each ``<`` anew: quadratic.
+
+    Examples
+    --------
+    >>> _without_tags("a<br/>b < c")
+    'a b < c'
+    """
+    kept, at = [], 0
+    while (start := text.find("<", at)) >= 0 and (end := text.find(">", start)) >= 0:
+        kept.append(text[at:start])
+        at = end + 1
+    return " ".join((*kept, text[at:]))
 
 
 def _category(value: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.catalogue import CatalogueItem
-from stream.pages import NoProductError, product_of
+from stream.pages import NoProductError, _without_tags, product_of
 
 URL = "https://shop.example/p/tent-1.html?x=1"
 PRODUCT = {
@@ -176,6 +177,31 @@ def test_charsets(charset: str | None) -> None:
 def test_what_is_no_product_says_why(data: bytes, words: str) -> None:
     with pytest.raises(NoProductError, match=words):
         product_of(data, URL)
+
+
+class Measured(str):
+    """A text that counts the characters which its `find` looks at."""
+
+    __slots__ = ("looked_at",)
+    looked_at: int
+
+    def find(self, sub: str, start: Any = 0, end: Any = None) -> int:
+        at = super().find(sub, start)
+        self.looked_at = getattr(self, "looked_at", 0) + (at + 1 if at >= 0 else len(self)) - start
+        return at
+
+
+@pytest.mark.parametrize("text", ["<" * 50_000, "<a" * 50_000 + ">", "<>" * 50_000, "a>" * 50_000, "<b>x" * 50_000])
+def test_tags_are_taken_out_in_one_pass(text: str) -> None:
+    """Whatever a page says of itself: a pattern looked at the rest once for each ``<``, a minute for 100 kB."""
+    measured = Measured(text)
+    _without_tags(measured)
+    assert measured.looked_at <= 2 * len(text) + 2
+
+
+@given(st.text(st.sampled_from("<>a b/")))
+def test_tags_are_what_the_pattern_says(text: str) -> None:
+    assert _without_tags(text) == re.sub(r"<[^>]*>", " ", text)
 
 
 values = st.recursive(
