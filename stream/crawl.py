@@ -7,9 +7,6 @@ robots.txt allows; redirects to other hosts, and pages of them in sitemaps, are 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import io
-import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -18,20 +15,19 @@ from typing import Final, NamedTuple, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
-from lxml import etree
 from protego import Protego
 
 from stream.catalogue import CatalogueItem
 from stream.errors import BadInputError
-from stream.feeds import refuse_doctype
 from stream.pages import IdFrom, NoProductError, product_of
+from stream.sitemaps import ADDRESSES, SITEMAP_BYTES, SitemapError, read_sitemap
 
 AGENT: Final = "rivulet-catalogue"
 PAGE_BYTES: Final = 5 * 1_048_576
-SITEMAP_BYTES: Final = 50 * 1_048_576  # unpacked, as sitemaps.org bounds it
 ROBOTS_BYTES: Final = 512 * 1024
 REDIRECTS: Final = 5
 SITEMAPS: Final = 1_000
+KNOWN: Final = 1_000_000  # addresses of one crawl, whether they were asked for or not
 LONGEST_WAIT_S: Final = 60.0  # that a server may ask for
 LONGEST_DELAY_S: Final = 30.0  # of a robots.txt
 _AGAIN: Final = frozenset((429, 503))
@@ -52,7 +48,7 @@ class Manners:
     timeout_s
         Most seconds for one answer, its body included.
     pages
-        Most pages that are fetched, sitemaps aside.
+        Most pages that are asked for, whether they answer or not, sitemaps aside.
     id_from
         See `stream.pages.product_of`.
     """
@@ -82,6 +78,35 @@ class _Answer:
 
 
 @dataclass
+class Asked:
+    """How many addresses were asked for; each counts as what it looks like until its answer says what it is."""
+
+    pages: int = 0
+    sitemaps: int = 0
+
+    def count(self, url: str) -> None:
+        """One more is about to be asked for."""
+        if not _looks_like_sitemap(url):
+            self.pages += 1
+        elif self.sitemaps >= SITEMAPS:
+            raise _FetchError(f"not fetched: {SITEMAPS} sitemaps are the limit")
+        else:
+            self.sitemaps += 1
+
+    def was_page(self, url: str) -> None:
+        """It answered with a page."""
+        if _looks_like_sitemap(url):
+            self.pages, self.sitemaps = self.pages + 1, self.sitemaps - 1
+
+    def was_sitemap(self, url: str) -> None:
+        """It answered with a sitemap."""
+        if not _looks_like_sitemap(url):
+            if self.sitemaps >= SITEMAPS:
+                raise _FetchError(f"not read: {SITEMAPS} sitemaps are the limit")
+            self.pages, self.sitemaps = self.pages - 1, self.sitemaps + 1
+
+
+@dataclass
 class Crawler:
     """Fetches pages and sitemaps, and gives the items they describe.
 
@@ -94,7 +119,7 @@ class Crawler:
 
     Notes
     -----
-    Memory: one page and one sitemap at a time, and the addresses still to be fetched (about 150 bytes each).
+    Memory: one page and one sitemap at a time, and the addresses met (about 150 bytes each, at most a million).
 
     Raises
     ------
@@ -111,8 +136,7 @@ class Crawler:
         self._hosts = {_host_given(url) for url in self.urls}
         self._robots: dict[str, Protego | None] = {}
         self._next_at = 0.0
-        self._fetched = 0
-        self._sitemaps = 0
+        self._asked = Asked()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -133,33 +157,44 @@ class Crawler:
         waiting = deque(dict.fromkeys(self.urls))
         seen = set(waiting)
         while waiting:
-            url = waiting.popleft()
-            if self._fetched >= self.manners.pages:
-                yield Refused(url, f"not fetched, nor {len(waiting)} more: {self.manners.pages} pages are the limit")
+            if self._asked.pages >= self.manners.pages:
+                pages = self.manners.pages
+                yield Refused(waiting[0], f"not fetched, nor {len(waiting) - 1} more: {pages} pages are the limit")
                 return
+            url = waiting.popleft()
             try:
                 answer = await self._get(url)
-                found = _sitemap(answer.body)
-                if found is None:
-                    self._fetched += 1
+                sitemap = read_sitemap(answer.body)
+                if sitemap is None:
+                    self._asked.was_page(url)
                     yield product_of(answer.body, answer.url, answer.charset, self.manners.id_from)
                     continue
-                self._sitemaps += 1
-                if self._sitemaps > SITEMAPS:
-                    raise _FetchError(f"more than {SITEMAPS} sitemaps")
+                self._asked.was_sitemap(url)
             except (_FetchError, NoProductError) as error:
                 yield Refused(url, str(error))
                 continue
-            new = [each for each in dict.fromkeys(_joined(answer.url, each) for each in found) if each not in seen]
-            seen.update(new)
-            waiting.extend(new)
+            except SitemapError as error:
+                yield Refused(url, f"a broken sitemap: {error}")
+                continue
+            joined = dict.fromkeys(_joined(answer.url, each) for each in sitemap.addresses)
+            new = [each for each in joined if each not in seen]
+            room = KNOWN - len(seen)
+            seen.update(new[:room])
+            waiting.extend(new[:room])
+            if sitemap.cut:
+                yield Refused(url, f"only its first {ADDRESSES} addresses are read")
+            if len(new) > room:
+                yield Refused(url, f"{len(new) - room} of its addresses are left out: {KNOWN} are the limit")
 
     async def _get(self, url: str) -> _Answer:
         """One address' answer, redirects followed on the hosts given."""
-        for _ in range(REDIRECTS + 1):
+        first = url
+        for hop in range(REDIRECTS + 1):
             self._check_host(url)
             if not await self._allowed(url):
                 raise _FetchError("robots.txt forbids it")
+            if hop == 0:
+                self._asked.count(first)
             found = await self._ask(url, SITEMAP_BYTES if _looks_like_sitemap(url) else PAGE_BYTES)
             if isinstance(found, _Answer):
                 return found
@@ -278,41 +313,3 @@ async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
         if len(body) > most:
             raise _FetchError(f"larger than {most} bytes")
     return bytes(body)
-
-
-def _sitemap(body: bytes) -> list[str] | None:
-    """Addresses in a sitemap or an index of sitemaps; None if it is neither."""
-    if body[:2] == b"\x1f\x8b":
-        body = _unpacked(body)
-    start = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not start.startswith((b"<?xml", b"<urlset", b"<sitemapindex")):
-        return None
-    found: list[str] = []
-    try:
-        for _, element in etree.iterparse(
-            io.BytesIO(body), events=("end",), resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False
-        ):
-            name = etree.QName(element).localname
-            if name in ("url", "sitemap"):
-                found += [text.strip() for text in (element.findtext("{*}loc"),) if text and text.strip()]
-                element.clear()
-            elif element.getparent() is None:
-                if name not in ("urlset", "sitemapindex"):
-                    return None
-                refuse_doctype(element)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        if b"<html" in start.lower():  # XHTML, which need not be well-formed to be read
-            return None
-        raise _FetchError(f"a broken sitemap: {error}") from error
-    return found
-
-
-def _unpacked(body: bytes) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(body)) as packed:
-            found = packed.read(SITEMAP_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _FetchError(f"damaged gzip: {error}") from error
-    if len(found) > SITEMAP_BYTES:
-        raise _FetchError(f"larger than {SITEMAP_BYTES} bytes when unpacked")
-    return found

@@ -227,6 +227,42 @@ async def test_no_more_pages_than_wanted(site: Site) -> None:
     assert reasons == {"2": "not fetched, nor 2 more: 2 pages are the limit"}
 
 
+async def test_what_does_not_answer_counts_too(site: Site) -> None:
+    site.answers["/s.xml"] = sitemap(*(site.url(f"/gone{n}") for n in range(30)))
+    ids, reasons = await crawl([site.url("/s.xml")], Manners(rate=1_000, pages=3))
+    assert site.paths() == ["/s.xml", "/gone0", "/gone1", "/gone2"]
+    assert ids == []
+    assert reasons["gone3"] == "not fetched, nor 26 more: 3 pages are the limit"
+
+
+async def test_no_more_sitemaps_than_wanted_are_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.crawl.SITEMAPS", 3)
+    site.answers["/index.xml"] = sitemap(*(site.url(f"/{n}.xml") for n in range(6)), site.url("/odd"), index=True)
+    site.answers |= {"/1.xml": sitemap(site.url("/p")), "/p": product("p"), "/odd": sitemap(site.url("/q"))}
+    ids, reasons = await crawl([site.url("/index.xml")])
+    assert ids == ["p"]
+    assert site.paths() == ["/index.xml", "/0.xml", "/1.xml", "/odd", "/p"]
+    limit = "3 sitemaps are the limit"
+    refused = {f"{n}.xml": f"not fetched: {limit}" for n in range(2, 6)}
+    assert reasons == refused | {"0.xml": "HTTP 404", "odd": f"not read: {limit}"}
+
+
+async def test_a_page_that_looks_like_a_sitemap_counts_as_a_page(site: Site) -> None:
+    site.answers |= {f"/{n}.xml": product(str(n)) for n in range(4)}
+    ids, reasons = await crawl([site.url(f"/{n}.xml") for n in range(4)], Manners(rate=1_000, pages=2))
+    assert ids == ["0", "1"]
+    assert reasons == {"2.xml": "not fetched, nor 1 more: 2 pages are the limit"}
+
+
+async def test_a_crawl_knows_so_many_addresses_and_no_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.crawl.KNOWN", 4)
+    site.answers |= {f"/{n}": product(str(n)) for n in range(9)}
+    site.answers["/s.xml"] = sitemap(*(site.url(f"/{n}") for n in range(9)))
+    ids, reasons = await crawl([site.url("/s.xml")])
+    assert ids == ["0", "1", "2"]
+    assert reasons == {"s.xml": "6 of its addresses are left out: 4 are the limit"}
+
+
 async def test_nobody_there_is_a_reason() -> None:
     found, reasons = await crawl(["http://127.0.0.1:1/x"])
     assert (found, reasons) == ([], {"x": "robots.txt forbids it"})
