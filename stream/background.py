@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.
 
 from stream.errors import ConfigurationError, RivuletError
 from stream.topics import faults, layout
+from stream.troubles import Troubles
 
 if TYPE_CHECKING:
     from stream.app import Worker
@@ -42,6 +43,7 @@ class Background:
         self._worker = worker
         settings = worker.settings
         self._layout = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
+        self._troubles = Troubles()
         self.topic_faults: list[str] = []
         work = (
             worker.broadcast.run,
@@ -62,8 +64,8 @@ class Background:
             if not worker.host.may_write():
                 continue
             for partition in sorted(worker.items.shards):
-                await self._carefully("publish", worker.item_agent.publish(partition))
-            await self._carefully("publish", worker.global_agent.publish())
+                await self._carefully(f"publish_items_{partition}", worker.item_agent.publish(partition))
+            await self._carefully("publish_trends", worker.global_agent.publish())
 
     async def _review(self) -> None:
         """Offers that are no longer what they were leave Redis, for some users of each shard at a time."""
@@ -73,7 +75,7 @@ class Background:
             await asyncio.sleep(REVIEW_S)
             for shard in list(worker.host.shards.values()):
                 if shard.topic == worker.user_agent.topic and worker.host.may_write():
-                    await self._carefully("review_offers", worker.user_agent.review(shard))
+                    await self._carefully(f"review_offers_{shard.partition}", worker.user_agent.review(shard))
 
     async def _tell(self) -> None:
         for turn in count():
@@ -105,4 +107,6 @@ class Background:
             log.critical("worker_stops", what=what, reason=str(error))
             await self._worker.app.crash(error)
         except (RivuletError, KafkaError, OSError) as error:
-            log.warning("background_work_failed", what=what, reason=str(error) or repr(error))
+            self._troubles.failed(what, error)
+        else:
+            self._troubles.done(what)

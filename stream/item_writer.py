@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import structlog
 from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
@@ -19,6 +18,7 @@ from stream.errors import RivuletError
 from stream.kafka import groupless_consumer
 from stream.keys import WITHDRAWN_TTL_S
 from stream.resp import WriteBatch
+from stream.troubles import Troubles
 
 if TYPE_CHECKING:
     from stream.app import Worker
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.25
 IDLE_MS: Final = 1_000  # a record is taken at once; idle rounds cost
 RECORDS: Final = 2_000  # per flush
-
-log = structlog.get_logger(__name__)
+WORK: Final = "write_items"
 
 
 class ItemWriter:
@@ -50,6 +49,7 @@ class ItemWriter:
         self._worker = worker
         self._topic = worker.settings.topic("items")
         self._again = False
+        self._troubles = Troubles()
 
     def start_over(self) -> None:
         """Redis may have lost anything: write the whole catalogue again."""
@@ -64,7 +64,7 @@ class ItemWriter:
             try:
                 await self._follow()
             except (RivuletError, KafkaError, OSError) as error:
-                log.warning("background_work_failed", what="write_items", reason=str(error) or repr(error))
+                self._troubles.failed(WORK, error)
 
     def _may_write(self) -> bool:
         return self._worker.globe.owned and self._worker.host.may_write()
@@ -74,6 +74,7 @@ class ItemWriter:
         consumer = await groupless_consumer(self._worker.settings, [self._topic])
         try:
             await self._resume(consumer)
+            self._troubles.done(WORK)
             while self._may_write():
                 if self._again:
                     self._again = False
@@ -105,6 +106,7 @@ class ItemWriter:
         }
         progress.hset(self._worker.keys.meta, fields, None)
         await self._worker.store.flush(progress)  # only now: a batch has no order
+        self._troubles.done(WORK)
         self._worker.stats.keys(len(writes))
 
 
