@@ -111,6 +111,12 @@ async def test_the_next_worker_goes_on_where_the_last_one_was(shop: Installation
         return value is not None and b'"hidden":true' in value
 
     await shop.until(written, "a withdrawal is written")
+    await shop.write("items", b'{"item_id":"next"}', b"next", partition_of(b"old", 4))
+
+    async def followed() -> bool:
+        return await store.get([shop.keys.item("next")]) != [None]
+
+    await shop.until(followed, "the next batch is written")  # the last one is written again by a successor
     await shop.workers[-1].terminate()
     await store.flush(_deletion(shop.keys.item("old")))
     await shop.write("items", b'{"item_id":"bag","price":99}', b"bag", partition_of(b"bag", 4))

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+from stream.keys import parse_item
 from tests.brokers import RedisServer
 from tests.proxy import Proxy
 from tests.records import event
@@ -70,6 +71,44 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
         assert all(at >= committed.get(p, 0) for p, at in (await shop.committed("events")).items())
         ends = await shop.progress.ends("events")
         assert shop.saved("events") == {partition: end for partition, end in ends.items() if end}
+
+
+async def test_an_old_price_that_a_frozen_worker_had_under_way_does_not_stay(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Installation(kafka, redis_server.url, tmp_path, topic_prefix, session_s=SESSION_S) as shop,
+    ):
+
+        async def price() -> float | None:
+            (value,) = await shop.progress.store.get([shop.keys.item("tent")])
+            return None if value is None else parse_item(value).price
+
+        async def set_price(price: int) -> None:
+            await shop.write("items", b'{"item_id":"tent","price":%d}' % price, b"tent", 0)
+
+        async def shows(expected: float) -> bool:
+            return await price() == expected
+
+        async def held() -> bool:
+            return b":item:tent" in proxy.held
+
+        frozen = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
+        await set_price(10)
+        await shop.until(lambda: shows(10), "the first price is not written")
+        proxy.hold()
+        await set_price(20)
+        await shop.until(held, "the second price is not under way")
+        frozen.send(signal.SIGSTOP)
+        shop.start()
+        await set_price(30)
+        await shop.until(lambda: shows(30), "the successor does not write")
+        proxy.release()
+        await shop.until(lambda: shows(20), "the older price does not arrive: nothing is tested")
+        frozen.send(signal.SIGCONT)
+        frozen.told = False
+        await shop.until(lambda: shows(30), "the older price stays", RIGHT_WITHIN_S)
 
 
 async def differs(shop: Installation, ts: int) -> bool:
