@@ -226,6 +226,7 @@ class Worker:
         """Close what `connect` opened."""
         await self.broadcast.stop()
         await self.publisher.stop()
+        await self.meta.roster.leave()
         await self.store.close()
         await self.web.stop()
         await self.inlet.stop()

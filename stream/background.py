@@ -83,6 +83,7 @@ class Background:
             if turn % NOTICE_EVERY == 0:  # never beside `tell`, which would take what it has just written for kept
                 await self._carefully("notice_loss", self._worker.meta.notice_loss())
             await self._carefully("tell", self._worker.meta.tell())
+            await self._carefully("drop_dead_workers", self._worker.meta.roster.sweep())
 
     async def _watch_topics(self) -> None:
         while True:

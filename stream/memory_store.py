@@ -58,6 +58,12 @@ class MemoryStore:
         if isinstance(fields, bytes):
             raise _wrong_type(key)
         before = len(fields)
+        if verb == b"HDEL":
+            for field in rest:
+                fields.pop(field, None)
+            if not fields:
+                self._drop(key)
+            return before - len(fields)
         fields.update(zip(rest[::2], rest[1::2], strict=True))
         return len(fields) - before
 

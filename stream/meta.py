@@ -11,6 +11,7 @@ import structlog
 from stream.fetches import TP
 from stream.keys import CONTRACT_VERSION
 from stream.resp import WriteBatch
+from stream.roster import Roster
 
 if TYPE_CHECKING:
     from stream.app import Worker
@@ -29,10 +30,16 @@ class Meta:
     ----------
     worker
         Whose progress is told.
+
+    Attributes
+    ----------
+    roster
+        The workers' own fields.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.roster = Roster(worker)
         self._told: dict[TP, tuple[int, float]] = {}
         self._run_id = ""
 
@@ -62,15 +69,17 @@ class Meta:
         worker = self._worker
         stands = {tp: (shard.next, shard.owned_since) for tp, shard in worker.host.shards.items()}
         moved = {tp: stand for tp, stand in stands.items() if self._told.get(tp) != stand}
-        if not moved or not worker.host.may_write():  # else an owner of before could spoil what its successor says
+        due = self.roster.due(moved=bool(moved))
+        if not due or not worker.host.may_write():  # else an owner of before could spoil what its successor says
             return
         fields = {_field(tp): self._shard_facts(tp, *stand) for tp, stand in moved.items()}
-        fields[f"worker-{os.getpid()}".encode()] = msgspec.json.encode(self._worker_facts())
+        fields[self.roster.field] = msgspec.json.encode(self._worker_facts())
         fields[b"contract"] = b"%d" % CONTRACT_VERSION
         batch = WriteBatch()
         batch.hset(worker.keys.meta, fields, None)
         await worker.store.flush(batch)
         self._told.update(moved)
+        self.roster.told()
 
     def _shard_facts(self, tp: TP, at: int, since: float) -> bytes:
         worker = self._worker
@@ -89,6 +98,7 @@ class Meta:
         stats = self._worker.stats
         return {
             **stats.counts,
+            "up_s": self.roster.up_s,
             "freshness_p50_ms": stats.freshness.quantile(0.5),
             "freshness_p99_ms": stats.freshness.quantile(0.99),
             "lost": self._worker.host.counts["lost"],

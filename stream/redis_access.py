@@ -25,6 +25,7 @@ async def refusals(nodes: Nodes, keys: Keys) -> list[str]:
         (b"EXPIRE", hashed, LIFETIME),
         (b"HGET", hashed, b"a"),
         (b"HGETALL", keys.meta),
+        (b"HDEL", hashed, b"b"),
         (b"SET", keys.similar(user), b"{}", b"EX", LIFETIME),
         (b"SET", keys.neighbours(user), b"{}", b"EX", LIFETIME),
         (b"DEL", string),

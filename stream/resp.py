@@ -146,6 +146,13 @@ class WriteBatch(Commands):
             self.expiries.add(len(self.frames))
             self.frames.append(_expire_form(ttl_s) % (len(key), key))
 
+    def hdel(self, key: bytes, fields: Sequence[bytes]) -> None:
+        """Delete fields of a hash; those that it does not have do not matter."""
+        if not fields:
+            raise ValueError("a hash needs at least one field")
+        self.counts.add(len(self.frames))
+        self.add(b"HDEL", key, *fields)
+
     def delete(self, *keys: bytes) -> None:
         """Delete keys; one command each, because in a cluster they may live on different nodes."""
         for key in keys:

@@ -141,6 +141,18 @@ async def test_hset_merges_fields_and_renews_the_ttl_if_told(bench: Bench) -> No
     assert await bench.store.get([key]) == [None]
 
 
+async def test_hdel_removes_fields_and_the_last_one_takes_the_hash_along(bench: Bench) -> None:
+    key = bench.key("h")
+    batch = WriteBatch()
+    batch.hset(key, {b"a": b"1", b"b": b"2", b"c": b"3"}, None)
+    await bench.store.flush(batch)
+    for fields, left in (((b"a", b"absent"), {b"b": b"2", b"c": b"3"}), ((b"b", b"c"), {}), ((b"c",), {})):
+        batch = WriteBatch()
+        batch.hdel(key, fields)
+        await bench.store.flush(batch)
+        assert await bench.store.hgetall(key) == left
+
+
 async def test_delete_removes_any_type_and_tolerates_absence(bench: Bench) -> None:
     string, hash_, absent = (bench.key(name) for name in ("s", "h", "absent"))
     batch = WriteBatch()
@@ -254,6 +266,8 @@ def test_a_lifetime_is_at_least_a_second(ttl: int) -> None:
 def test_a_hash_needs_a_field() -> None:
     with pytest.raises(ValueError, match="at least one field"):
         WriteBatch().hset(b"k", {}, None)
+    with pytest.raises(ValueError, match="at least one field"):
+        WriteBatch().hdel(b"k", ())
 
 
 @pytest.mark.parametrize("replies", [[b"OK", 1, 1, b"OK"], [None, 1, 1, 1], [b"OK", b"OK", 1, 0], [b"OK", 1, None, 1]])
