@@ -42,8 +42,12 @@ class ItemAgent(Agent[ItemStage]):
         while more:
             with self.stats.timed("item", "publish"):
                 published = self.stage.publish(partition, self.stats.now_ms())
-                await self.write(published.writes)
-                await self.publisher.send(published.sends)
+                try:
+                    await self.write(published.writes)
+                    await self.publisher.send(published.sends)
+                except BaseException:  # nobody may have heard it
+                    self.stage.publish_again(published)
+                    raise
             more = published.more and partition in self.stage.shards
 
     def open(self, partition: int, prepared: Any) -> None:

@@ -46,11 +46,13 @@ class HoleError(RivuletError):
 
 @dataclass(slots=True)
 class Published:
-    """What a publication writes and sends; `more` while items are left."""
+    """What a publication writes and sends, of which items; `more` while items are left."""
 
     writes: WriteBatch
     sends: list[Send]
     more: bool
+    items: NDArray[np.int32]
+    told: NDArray[np.int32]
 
 
 class ItemShard:
@@ -263,7 +265,14 @@ class ItemStage:
             with_row = items[space.rows.arrays.row[items] != NO_ROW]
             for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):
                 writes.set(self.keys.neighbours(text), row, NEIGHBOURS_TTL_S)
-        return Published(writes, self._popular(partition, shard), bool((space.unpublished[:size] & mine).any()))
+        told = np.flatnonzero(space.untold[:size] & mine).astype(np.int32)
+        sends = self._popular(told, partition, shard)
+        return Published(writes, sends, bool((space.unpublished[:size] & mine).any()), items, told)
+
+    def publish_again(self, published: Published) -> None:
+        """What was neither written nor sent, or nobody knows, belongs to the next publication."""
+        self.space.unpublished[published.items] = True
+        self.space.untold[published.told] = True
 
     def _emptied(self, items: NDArray[np.int32], lists: Lists) -> NDArray[np.int32]:
         """Items that have neighbours, none of which may be shown: an older list may stand in Redis."""
@@ -272,11 +281,9 @@ class ItemStage:
         filled: NDArray[np.bool_] = arrays.size[arrays.row[bare]] > 0
         return bare[filled]
 
-    def _popular(self, partition: int, shard: ItemShard) -> list[Send]:
+    def _popular(self, items: NDArray[np.int32], partition: int, shard: ItemShard) -> list[Send]:
         """Popularity of items touched since the last record: absolute values, so that a repeat does no harm."""
         space = self.space
-        size = space.ids.size
-        items = np.flatnonzero(space.untold[:size] & (space.partition[:size] == partition)).astype(np.int32)
         space.untold[items] = False
         items = items[space.visited[items] > 0]  # 0 is told, too: the last visitor may have been forgotten
         if len(items) == 0:
