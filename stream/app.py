@@ -46,7 +46,7 @@ from stream.store import RedisStore
 from stream.transport import Fetch, batch_topic, faust_settings
 from stream.watchdog import Watchdog
 from stream.web.door import Door as HttpDoor
-from stream.web.server import worker_pages
+from stream.web.server import worker_port
 
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
 
@@ -173,7 +173,7 @@ class Worker:
         self.background = Background(self)
         self.inlet = Inlet(settings, "door")
         self.door = HttpDoor(settings, self.inlet, settings.web_host)
-        self.web = worker_pages(self)
+        self.web = worker_port(self)
 
     def _wire(self) -> None:
         settings = self.settings

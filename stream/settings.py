@@ -93,6 +93,13 @@ class Settings(BaseSettings):
     web_port: int = Field(6066, ge=0, le=65_535, description="The worker's web port; 0 = none")
     gateway_host: str = Field("127.0.0.1", description="Address of `rivulet gateway`; elsewhere write keys are needed")
     gateway_port: int = Field(6080, ge=1, le=65_535, description="Port of `rivulet gateway`")
+    gateway_private_host: str = Field("127.0.0.1", description="Address of its private port, which has no login")
+    gateway_private_port: int = Field(
+        6081,
+        ge=0,
+        le=65_535,
+        description="Its port for /readyz and /metrics, which the other one does not show; 0 = none",
+    )
     gateway_keys: SecretStr = Field(
         SecretStr(""),
         description="Write keys as `source:key,...` (environment only); * = anybody may write",

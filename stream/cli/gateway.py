@@ -14,6 +14,7 @@ def gateway(
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     host: Annotated[str | None, typer.Option(help="Address; other than the loopback needs write keys.")] = None,
     port: Annotated[int | None, typer.Option(help="Port.")] = None,
+    private_port: Annotated[int | None, typer.Option(help="Port of /readyz and /metrics; 0 = none.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Take events over HTTP and publish them: POST /v1/events, and /v1/rivulet.js for browsers.
@@ -21,7 +22,9 @@ def gateway(
     A worker's web port does the same; apart, it goes on while workers restart, and needs neither Redis nor state. Every
     other setting comes from the environment, see `rivulet settings`. Example: rivulet gateway --kafka broker:9092
     """
-    settings = load_settings(kafka=kafka, gateway_host=host, gateway_port=port, log_level=log_level)
+    settings = load_settings(
+        kafka=kafka, gateway_host=host, gateway_port=port, gateway_private_port=private_port, log_level=log_level
+    )
     from stream import logs
     from stream.web.gateway import Gateway
 

@@ -17,7 +17,7 @@ from stream.topics import check, layout
 from stream.watchdog import Watchdog
 from stream.web.door import Door
 from stream.web.metrics import DOOR_FAMILIES, SeenCollector
-from stream.web.pages import Pages
+from stream.web.pages import Pages, Port
 
 STOP_S = 5.0
 
@@ -44,15 +44,14 @@ class Gateway:
         self.door = Door(settings, self.inlet, settings.gateway_host)
         if self.door.access.closed:
             raise ConfigurationError(self.door.access.closed)
-        self._pages = Pages(
-            settings.gateway_host,
-            settings.gateway_port,
-            dict,  # what else could hang is the event loop: then nobody answers, and the watchdog ends the process
-            self._ready,
-            (SeenCollector(DOOR_FAMILIES, self.door),),
-            self.door,
-            STOP_S,
-        )
+        # what else could hang is the event loop: then nobody answers, and the watchdog ends the process
+        pages = Pages(dict, self._ready, (SeenCollector(DOOR_FAMILIES, self.door),))
+        most = self.door.most_bytes
+        public, private = [*pages.health(), *self.door.routes()], pages.routes()
+        self._ports = {
+            "PORT": Port(settings.gateway_host, settings.gateway_port, public, most, STOP_S),
+            "PRIVATE_PORT": Port(settings.gateway_private_host, settings.gateway_private_port, private, most),
+        }
 
     async def serve(self) -> None:
         """Take events until SIGTERM or SIGINT; what was let in by then is answered.
@@ -62,7 +61,7 @@ class Gateway:
         UnavailableError
             If no broker answers at the start.
         ConfigurationError
-            If topic ``events`` is missing or has other partitions, or the port is taken.
+            If topic ``events`` is missing or has other partitions, or a port is taken.
         """
         settings = self.settings
         topics = layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
@@ -78,18 +77,19 @@ class Gateway:
                 raise UnavailableError(f"Kafka does not answer: {self.inlet.trouble}")
             await self._open()
             Watchdog(loop, lambda _: None, settings.stall_s, os._exit).start()
-            log.info("gateway_serves", host=settings.gateway_host, port=settings.gateway_port)
+            log.info("gateway_serves", **{name.lower(): str(port) for name, port in self._ports.items()})
             await stop.wait()
         finally:
-            await self._pages.stop()
+            for port in self._ports.values():
+                await port.stop()
             await self.inlet.stop()
 
     async def _open(self) -> None:
-        host, port = self.settings.gateway_host, self.settings.gateway_port
-        try:
-            await self._pages.start()
-        except OSError as error:
-            raise ConfigurationError(f"RIVULET_GATEWAY_PORT={port} on {host}: {error.strerror}") from error
+        for name, port in self._ports.items():
+            try:
+                await port.start()
+            except OSError as error:
+                raise ConfigurationError(f"RIVULET_GATEWAY_{name}={port}: {error.strerror}") from error
 
     def _ready(self) -> dict[str, str]:
         checks = {"kafka": self.inlet.trouble, "queue": self.inlet.room.trouble}

@@ -1,4 +1,4 @@
-"""A web port with health pages for supervisors, metrics for Prometheus, and the HTTP door."""
+"""Health pages for supervisors and metrics for Prometheus, and the ports that serve these and the HTTP door."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.registry import Collector
-
-from stream.web.door import Door
 
 STOP_S: Final = 1.0
 
@@ -33,59 +31,31 @@ _log.addFilter(Discreet())
 
 
 class Pages:
-    """Serves ``/healthz``, ``/readyz`` and ``/metrics``, without a login, and ``/v1/``.
+    """``/healthz``, ``/readyz`` and ``/metrics``, without a login.
 
     Parameters
     ----------
-    host, port
-        Where; port 0: nowhere.
     alive, ready
         What is wrong, by the name of the check; empty if nothing is.
     collectors
         What ``/metrics`` shows beside the process' own numbers.
-    door
-        Takes events.
-    stop_s
-        How long open requests may take while the port closes, seconds.
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        alive: Check,
-        ready: Check,
-        collectors: Iterable[Collector],
-        door: Door,
-        stop_s: float = STOP_S,
-    ) -> None:
-        self._host, self._port, self._alive, self._ready = host, port, alive, ready
+    def __init__(self, alive: Check, ready: Check, collectors: Iterable[Collector]) -> None:
+        self._alive, self._ready = alive, ready
         self._registry = CollectorRegistry()
         GCCollector(self._registry)
         ProcessCollector(registry=self._registry)
         for collector in collectors:
             self._registry.register(collector)
-        app = web.Application(client_max_size=door.most_bytes)
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
-                *door.routes(),
-            ]
-        )
-        # the door unpacks for itself, within bounds
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False, logger=_log)
 
-    async def start(self) -> None:
-        """Open the port, if there is to be one."""
-        if self._port:
-            await self._runner.setup()
-            await web.TCPSite(self._runner, self._host, self._port).start()
+    def health(self) -> list[web.RouteDef]:
+        """The page that tells nothing of what is inside: for balancers, which reach what everybody reaches."""
+        return [web.get("/healthz", self._healthz)]
 
-    async def stop(self) -> None:
-        """Close the port."""
-        await self._runner.cleanup()
+    def routes(self) -> list[web.RouteDef]:
+        """All three."""
+        return [*self.health(), web.get("/readyz", self._readyz), web.get("/metrics", self._metrics)]
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _answer(self._alive())
@@ -96,6 +66,44 @@ class Pages:
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class Port:
+    """A port that serves some routes.
+
+    Parameters
+    ----------
+    host, port
+        Where; port 0: nowhere.
+    routes
+        What.
+    most_bytes
+        Longest body.
+    stop_s
+        How long open requests may take while the port closes, seconds.
+    """
+
+    def __init__(
+        self, host: str, port: int, routes: Iterable[web.RouteDef], most_bytes: int, stop_s: float = STOP_S
+    ) -> None:
+        self._host, self._port = host, port
+        app = web.Application(client_max_size=most_bytes)
+        app.add_routes(list(routes))
+        # the door unpacks for itself, within bounds
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False, logger=_log)
+
+    def __str__(self) -> str:
+        return f"{self._host}:{self._port}" if self._port else "none"
+
+    async def start(self) -> None:
+        """Open the port, if there is to be one."""
+        if self._port:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
 
 
 def _answer(failing: dict[str, str]) -> web.Response:

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 
 from stream.web.health import alive, ready
 from stream.web.metrics import DOOR_FAMILIES, FAMILIES, SeenCollector
-from stream.web.pages import Pages
+from stream.web.pages import Pages, Port
 
 if TYPE_CHECKING:
     from stream.app import Worker
 
 
-def worker_pages(worker: Worker) -> Pages:
+def worker_port(worker: Worker) -> Port:
     """Health and metrics, which need no login, and the HTTP door, which does unless the port is on the loopback."""
     collectors = SeenCollector(FAMILIES, worker), SeenCollector(DOOR_FAMILIES, worker.door)
-    return Pages(
-        worker.settings.web_host,
-        worker.settings.web_port,
-        lambda: alive(worker),
-        lambda: ready(worker),
-        collectors,
-        worker.door,
-    )
+    pages = Pages(lambda: alive(worker), lambda: ready(worker), collectors)
+    settings, door = worker.settings, worker.door
+    return Port(settings.web_host, settings.web_port, [*pages.routes(), *door.routes()], door.most_bytes)

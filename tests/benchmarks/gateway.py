@@ -112,6 +112,7 @@ def gateway(bench_: Bench, port: int) -> Iterator[psutil.Process]:
     """A gateway in a process of its own, on one core."""
     log = bench_.folder / "gateway.log"
     env = bench_.environment() | {"RIVULET_GATEWAY_PORT": str(port), "RIVULET_GATEWAY_RATE": "0"}
+    env["RIVULET_GATEWAY_PRIVATE_PORT"] = "0"
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", "gateway"], cwd=ROOT, env=env, stdout=out, stderr=out

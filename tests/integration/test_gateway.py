@@ -33,12 +33,13 @@ def visits(user: str, *items: str) -> list[dict[str, Any]]:
 
 
 async def test_events_over_http_become_lists(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
-    web, port = free_ports(2)
+    web, port, private = free_ports(3)
+    ports = {"web_port": web, "gateway_port": port, "gateway_private_port": private}
     keys = {"gateway_keys": "shop:a-key-of-the-shop"}
-    async with Installation(kafka, redis_url, tmp_path, topic_prefix, web_port=web, gateway_port=port) as shop:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, **ports) as shop:
         shop.start(**keys)
         shop.workers.append(WorkerProcess(shop.settings, GATEWAY, **keys))
-        async with client_of(web) as worker, client_of(port) as apart:
+        async with client_of(web) as worker, client_of(port, private) as apart:
             await until_ready(shop, worker)
             await until_ready(shop, apart)
             replies = []
@@ -81,12 +82,12 @@ async def test_kafka_away_is_503_and_nothing_is_lost_or_kept(
     kafka_broker: KafkaBroker, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     """Every event is sent until it is acknowledged, as a client would; the books count each of them once."""
-    (port,) = free_ports(1)
-    settings = {"gateway_port": port, "gateway_ack_s": 2, "gateway_queue_mb": 4}
+    port, private = free_ports(2)
+    settings = {"gateway_port": port, "gateway_private_port": private, "gateway_ack_s": 2, "gateway_queue_mb": 4}
     async with Installation(kafka_broker.bootstrap, redis_url, tmp_path, topic_prefix, **settings) as shop:
         door = WorkerProcess(shop.settings, GATEWAY)
         shop.workers.append(door)
-        async with client_of(port) as client:
+        async with client_of(port, private) as client:
             await until_ready(shop, client)
             sent = [visits(f"u{n}", *("tent", "bag")[: n % 2 + 1]) for n in range(60)]
             assert (await client.post(sent[0])).status == 202
@@ -129,11 +130,12 @@ async def accepted(client: Client, batch: list[dict[str, Any]]) -> None:
 async def test_a_gateway_that_ends_answers_what_it_let_in(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    (port,) = free_ports(1)
-    async with Installation(kafka, redis_url, tmp_path, topic_prefix, gateway_port=port) as shop:
+    port, private = free_ports(2)
+    ports = {"gateway_port": port, "gateway_private_port": private}
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, **ports) as shop:
         door = WorkerProcess(shop.settings, GATEWAY)
         shop.workers.append(door)
-        async with client_of(port) as client:
+        async with client_of(port, private) as client:
             await until_ready(shop, client)
             posts = [asyncio.create_task(client.post(visits(f"u{n}", "tent"))) for n in range(50)]
             await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)

@@ -323,6 +323,25 @@ async def test_pages_and_metrics(broker: str) -> None:
         assert families["rivulet_door_queue_bytes"].samples[0].value == 0
 
 
+async def test_what_is_inside_is_told_on_the_private_port_only(broker: str) -> None:
+    async with gateway(broker) as (made, client), aiohttp.ClientSession() as session:
+
+        async def status(port: int, method: str, path: str) -> int:
+            async with session.request(method, f"http://127.0.0.1:{port}{path}", data=b"{}") as answer:
+                return answer.status
+
+        public, private = made.settings.gateway_port, made.settings.gateway_private_port
+        assert client.base.endswith(f":{public}")
+        asked = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("POST", "/v1/events")]
+        assert [await status(public, *each) for each in asked] == [200, 404, 404, 400]
+        assert [await status(private, *each) for each in asked] == [200, 200, 200, 404]
+        other = made.settings.model_copy(update={"gateway_port": free_ports(1)[0]})
+        with pytest.raises(ConfigurationError, match=f"RIVULET_GATEWAY_PRIVATE_PORT=127.0.0.1:{private}: .*in use"):
+            await Gateway(other).serve()
+        async with gateway(broker, gateway_private_port=0) as (_, alone):
+            assert (await alone.post(view("alone-with-one-port"))).status == 202
+
+
 async def test_a_producer_that_hangs_is_replaced_and_what_it_held_is_given_up(broker: str) -> None:
     async with gateway(broker, gateway_ack_s=0.3) as (made, client):
         assert (await client.post(view("hung"))).status == 202
