@@ -1,6 +1,7 @@
 """docker-compose.yml: valid by the Compose specification, with real setting names, open to this machine only."""
 
 import json
+import re
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.main import get_command
 
 from stream.cli import build
 from stream.settings import Settings
+from stream.web.access import Access
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +44,7 @@ def test_the_specification_would_notice_a_mistake(compose: dict[str, Any], speci
 
 
 def test_environment_names_are_settings(compose: dict[str, Any]) -> None:
-    for service in ("topics", "worker", "shop"):
+    for service in ("topics", "worker", "gateway", "shop"):
         names = compose["services"][service]["environment"]
         assert {name.removeprefix("RIVULET_").lower() for name in names} <= set(Settings.model_fields)
         assert all(name.startswith("RIVULET_") for name in names)
@@ -75,11 +77,30 @@ def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
     assert set(services["worker"]["depends_on"]) == {"topics", "valkey"}
 
 
-def test_the_demo_profile_adds_a_shop_and_nothing_else_does(compose: dict[str, Any]) -> None:
-    assert {
-        name: service.get("profiles") for name, service in compose["services"].items() if "profiles" in service
-    } == {"shop": ["demo"]}
-    verb, *arguments = compose["services"]["shop"]["command"]
+def parsed(service: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of the verb that a service calls."""
+    verb, *arguments = service["command"]
     command: Any = get_command(build())
-    context = command.commands[verb].make_context(verb, arguments)
-    assert context.params["rate"] == 200
+    found: dict[str, Any] = command.commands[verb].make_context(verb, arguments).params
+    return found
+
+
+def test_profiles_add_a_shop_and_a_gateway(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert {name: service.get("profiles") for name, service in services.items() if "profiles" in service} == {
+        "shop": ["demo"],
+        "gateway": ["gateway"],
+    }
+    assert parsed(services["shop"])["rate"] == 200
+    parsed(services["gateway"])
+
+
+def test_the_gateway_takes_events_from_this_machine_and_shows_the_rest_to_nobody(compose: dict[str, Any]) -> None:
+    service = compose["services"]["gateway"]
+    given = {name.removeprefix("RIVULET_").lower(): value for name, value in service["environment"].items()}
+    written: dict[str, Any] = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in given.items()}
+    settings = Settings(**written)
+    assert Access.of(settings, settings.gateway_host).closed == ""
+    assert service["ports"] == [f"127.0.0.1:{settings.gateway_port}:{settings.gateway_port}"]
+    assert settings.gateway_private_host == "127.0.0.1"
+    assert f"http://127.0.0.1:{settings.gateway_private_port}/readyz" in service["healthcheck"]["test"][-1]
