@@ -32,9 +32,9 @@ def check(
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} lines"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("check", total=None)
-        for line, value in lines_of(file):
+        for line, value, headers in lines_of(file):
             if isinstance(value, bytes):
-                report.add(line, value, now_ms)
+                report.add(line, value, now_ms, headers)
             else:
                 report.lines += 1
                 report.refuse(line, "schema", str(value))

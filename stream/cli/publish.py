@@ -85,10 +85,10 @@ def _mapped(file: str) -> Iterator[bytes]:
     BadInputError
         At the first line, or element of a line, that no worker would take; names line and reason.
     """
-    for line, value in lines_of(file):
+    for line, value, headers in lines_of(file):
         if isinstance(value, BadInputError):
             raise value
-        batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value),))
+        batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value, headers),))
         for dead in batch.dead:
             raise BadInputError(f"{file}, line {line}: {dead.reason}: {dead.detail}")
         yield from map(json_of, batch.raw)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,14 @@ from stream.recordings.parquet import parquet_rows
 from stream.recordings.records import LINE_FAULTS, Raw, decode_line, events_of, is_line, topic_of
 
 AS_THEY_ARE: Final = FieldMap.parse([])
+
+
+class Line(NamedTuple):
+    """A line as it would be sent, with a record's headers; the error of one that is no record or row of ours."""
+
+    number: int
+    value: bytes | BadInputError
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def open_recording(path: str | Path, on_bad: OnBad = stop) -> Iterator[dict[str, Any]]:
@@ -90,7 +98,7 @@ def read(
             yield from _json(name, file, fields, on_bad)
 
 
-def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
+def lines_of(path: str | Path) -> Iterator[Line]:
     """Lines of a file as they would be sent, not judged.
 
     Parameters
@@ -100,9 +108,9 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
 
     Yields
     ------
-    tuple
-        Line number and JSON; a row of a CSV with other columns as it stands, the value of a record, and the error of
-        a row of ours that is no event.
+    Line
+        JSON; a row of a CSV with other columns as it stands, a record's value with its headers, which may be part of
+        the event, and the error of a row of ours that is no event.
 
     Raises
     ------
@@ -113,7 +121,7 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
     kind = kind_of(name)
     if kind == "parquet":
         for line, row in parquet_rows(name):
-            yield line, msgspec.json.encode(row)
+            yield Line(line, msgspec.json.encode(row))
         return
     with opened(name) as file:
         lines = enumerate(file, 1)
@@ -121,14 +129,14 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, bytes | BadInputError]]:
             header = next(lines, (1, b""))[1]
             if header.strip().decode(errors="replace").split(",") == COLUMNS:
                 for line, raw in lines:
-                    yield line, _row_json(name, line, raw)
+                    yield Line(line, _row_json(name, line, raw))
                 return
-            yield 1, header.rstrip(b"\r\n")
+            yield Line(1, header.rstrip(b"\r\n"))
         records = None
         for line, raw in lines:
             if not raw.isspace():
                 records = is_line(raw) if records is None and kind == "jsonl" else bool(records)
-                yield line, _value(name, line, raw) if records else raw.rstrip(b"\r\n")
+                yield _record(name, line, raw) if records else Line(line, raw.rstrip(b"\r\n"))
 
 
 def json_events(name: str, file: Iterable[bytes]) -> Iterator[tuple[int, Event]]:
@@ -227,11 +235,12 @@ def _mapped(
             yield event
 
 
-def _value(name: str, line: int, raw: bytes) -> bytes | BadInputError:
+def _record(name: str, line: int, raw: bytes) -> Line:
     try:
-        return decode_line(raw)[1].value or b""
+        _, record = decode_line(raw)
     except LINE_FAULTS as error:
-        return bad(name, line, "record", str(error))
+        return Line(line, bad(name, line, "record", str(error)))
+    return Line(line, record.value or b"", record.headers)
 
 
 def _row_json(name: str, line: int, raw: bytes) -> bytes | BadInputError:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from stream.cli import build
 from stream.errors import BadInputError
+from stream.recordings.records import Raw, encode_line
 
 VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1", "event_timestamp": 1_700_000_000_000_000}
 CALL = {"type": "track", "event": "Product Added", "userId": "u", "messageId": "m", "properties": {"product_id": "p"}}
@@ -50,6 +51,19 @@ def test_a_file_without_faults_ends_with_0(tmp_path: Path) -> None:
     result = CliRunner().invoke(build(), ["check", str(file)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "1 lines: 1 events taken, 0 refused" in result.output
+
+
+def test_headers_of_recorded_records_are_part_of_the_event(tmp_path: Path) -> None:
+    """A CloudEvent in binary mode says in its headers what it is."""
+    said = {"specversion": "1.0", "type": "shop.view_item", "source": "/shop", "id": "1"}
+    headers = tuple((f"ce_{name}", value.encode()) for name, value in said.items())
+    value = b'{"user_id":"u","item_id":"tent"}'
+    file = tmp_path / "recorded.jsonl"
+    records = [Raw(0, 1_700_000_000_000, b"u", value, headers), Raw(1, 1_700_000_000_000, b"u", value)]
+    file.write_bytes(b"".join(encode_line("events", 0, record) for record in records))
+    report = check(file, code=4)
+    assert (report["taken"], report["shapes"], report["events"]) == (1, {"cloudevents": 1}, {"view_item": 1})
+    assert [line for line, _ in report["reasons"]["schema"]["first"]] == [2]
 
 
 def test_csv_in_our_columns_and_rows_of_retailrocket(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_constants_and_columns_that_bear_a_fields_name(tmp_path: Path) -> None:
     }
     complete = written(tmp_path, "parquet", [rows[0] | {"event_name": "addtocart"}])
     assert [each["event_name"] for each in open_recording(complete)] == ["add_to_cart"]
-    assert [line for line, _ in lines_of(complete)] == [1]
+    assert [line.number for line in lines_of(complete)] == [1]
 
 
 @pytest.mark.parametrize(
