@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from models.decay import YEAR_2000_S
 from models.features import channel_of
 from models.profiles import DENIED, GRANTED
-from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, recognise
+from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, exported, recognise
 from stream.adapters.cloudevents import Headers, binary
 from stream.events import (
     KINDS,
@@ -118,14 +119,17 @@ Take = Callable[[Event, Record, int, bytes], None]
 
 
 class _Event(Event, kw_only=True):
-    """Our event, unless it says what only a row of GA4's export or an enriched Snowplow event says.
+    """Our event as far as it is ours: what else it may be is seen without an exception, which would cost most of all.
 
-    That the name may be absent spares other shapes an exception, the dearest part of finding out what they are.
+    The name may be absent, as other shapes have none; what only a row of GA4's export or an enriched Snowplow event
+    says is kept as it is, as are the two objects that nobody looks into.
     """
 
     event_name: Id = ""
-    event_date: None = None
-    collector_tstamp: None = None
+    event_date: msgspec.Raw | msgspec.UnsetType = UNSET
+    collector_tstamp: msgspec.Raw | msgspec.UnsetType = UNSET
+    event_params: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # see `_is_whole`
+    user_properties: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # likewise
 
 
 class _Tagged(msgspec.Struct):
@@ -134,7 +138,7 @@ class _Tagged(msgspec.Struct):
 
 _NAME: Final = b'"event_name"'
 _NAMELESS: Final = _Event()
-_decode_event: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(_Event).decode
+_decode_event: Final[Callable[[bytes], _Event]] = msgspec.json.Decoder(_Event).decode
 _decode_anyway: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
 _encode_event: Final = msgspec.json.Encoder().encode
 _decode_control: Final[Callable[[bytes], Control]] = msgspec.json.Decoder(Control).decode
@@ -178,7 +182,13 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
         except UNREADABLE:
             _take_other(record, value, batch, take, most)
             continue
-        if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
+        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
+            _take_shape(record, 0, value, exported(event), batch, take, record.headers)
+            continue
+        odd = event.event_params is not UNSET or event.user_properties is not UNSET
+        if odd or not event.event_name or (event.event_id is None and record.headers):  # perhaps not ours after all
+            odd = not _is_whole(event) or (event.event_id is None and binary(record.headers))
+        if odd:
             _take_other(record, value, batch, take, most)
             continue
         try:
@@ -217,7 +227,7 @@ def _take_other(record: Record, value: bytes, batch: Batch, take: Take, most: in
             return
     elif marks is None or shape is not None:
         pass
-    elif marks.control is not msgspec.UNSET and (control := _control(value)) is not None:
+    elif marks.control is not UNSET and (control := _control(value)) is not None:
         _take_control(record, value, control, batch)
         return
     else:
@@ -302,7 +312,10 @@ def _control(value: bytes) -> Control | None:
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
         event = _decode_event(value) if _NAME in value else _NAMELESS
-        if event.event_name:
+        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
+            _take_shape(record, index, value, exported(event), batch, take)
+            return
+        if _is_whole(event):
             take(event, record, index, value)
             return
     except Refused as verdict:
@@ -311,6 +324,14 @@ def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: 
     except UNREADABLE:
         pass
     _take_shape(record, index, value, recognise(value)[0], batch, take)
+
+
+def _is_whole(event: _Event) -> bool:
+    """Whether an event has a name and its two objects are such, or null."""
+    for found in (event.event_params, event.user_properties):
+        if found is not UNSET and bytes(found)[:1] not in (b"{", b"n"):
+            return False
+    return bool(event.event_name)
 
 
 def _take_shape(

@@ -24,9 +24,9 @@ class Refused(Exception):
 
 def text(value: Word) -> str | None:
     """An id or word as text; empty is the same as absent."""
-    if value is None or value == "":
-        return None
-    return str(value)
+    if type(value) is str:  # as nearly always
+        return value or None
+    return None if value is None else str(value)
 
 
 def required(value: Word, field: str) -> str:

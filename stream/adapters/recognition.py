@@ -6,7 +6,7 @@ One decoding pass collects these marks, which costs less than building the value
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET
@@ -57,6 +57,17 @@ class Marks(msgspec.Struct, gc=False):
     timestamp: _Mark = UNSET
     source: _Mark = UNSET
     tv: _Mark = UNSET
+
+
+class Exported(Protocol):
+    """Fields by which rows of exports are told from our events."""
+
+    @property
+    def event_date(self) -> _Mark: ...  # noqa: D102
+    @property
+    def event_params(self) -> _Mark: ...  # noqa: D102
+    @property
+    def collector_tstamp(self) -> _Mark: ...  # noqa: D102
 
 
 class Shape(NamedTuple):
@@ -145,7 +156,7 @@ def _text_shape(value: bytes) -> Shape | None:
 def _shape(marks: Marks) -> Shape | None:
     """The shape that has these marks; a value that calls itself one of our events is one, unless it says too much."""
     if marks.event_name is not UNSET:
-        return _exported(marks)
+        return exported(marks)
     if type(marks.specversion) is str and marks.source is not UNSET and marks.type is not None:
         return CLOUDEVENT
     if (
@@ -169,7 +180,7 @@ def _shape(marks: Marks) -> Shape | None:
     return None
 
 
-def _exported(marks: Marks) -> Shape | None:
+def exported(marks: Exported) -> Shape | None:
     """What has our ``event_name`` and is still not ours."""
     if _is_said(marks.collector_tstamp):
         return ENRICHED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -109,6 +110,14 @@ class _SelfDescribing(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Unstructured(msgspec.Struct, gc=False):
+    data: _SelfDescribing
+
+
+class _Contexts(msgspec.Struct, gc=False):
+    data: list[_SelfDescribing]
+
+
 class _Payload(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
 
@@ -116,8 +125,8 @@ class _Payload(msgspec.Struct, gc=False):
 _decode_enriched: Final = msgspec.json.Decoder(_Enriched, strict=False).decode
 _decode_tracked: Final = msgspec.json.Decoder(_Tracked, strict=False).decode
 _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
-_decode_described: Final = msgspec.json.Decoder(_SelfDescribing).decode
-_decode_contexts: Final = msgspec.json.Decoder(list[_SelfDescribing]).decode
+_decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
+_decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
 _decode_action: Final = msgspec.json.Decoder(_Action).decode
 _decode_entity: Final[dict[str, Callable[[bytes], Any]]] = {
     field.name: msgspec.json.Decoder(field.type.__args__[0], strict=False).decode
@@ -207,7 +216,7 @@ def _action(value: bytes) -> _Action:
     """The e-commerce action inside a self-describing event."""
     if not value:
         raise Refused("schema", "ue_pr or ue_px is missing")
-    event = _decode_described(_decode_described(value).data)
+    event = _decode_unstructured(value).data
     if not event.schema.startswith(f"iglu:{_VENDOR}/{_ACTION}/"):
         raise Refused("unmapped", f"schema {event.schema[:80]!r} is not the e-commerce action")
     return _decode_action(event.data)
@@ -217,9 +226,15 @@ def _entities(value: bytes) -> _Entities:
     """The e-commerce entities among the contexts."""
     found = _Entities()
     if value:
-        for context in _decode_contexts(_decode_described(value).data):
-            vendor, _, rest = context.schema.removeprefix("iglu:").partition("/")
-            name = rest.partition("/")[0]
-            if vendor == _VENDOR and name in _decode_entity:
+        for context in _decode_contexts(value).data:
+            if name := _entity(context.schema):
                 getattr(found, name).append(_decode_entity[name](context.data))
     return found
+
+
+@functools.lru_cache(1024)
+def _entity(schema: str) -> str:
+    """Which of the entities a schema describes; empty if none."""
+    vendor, _, rest = schema.removeprefix("iglu:").partition("/")
+    name = rest.partition("/")[0]
+    return name if vendor == _VENDOR and name in _decode_entity else ""
