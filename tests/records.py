@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 
 from models.neighbour_rows import NeighbourRows
 from stream.local import LocalPipeline, LocalRecord
@@ -31,6 +32,18 @@ def record(offset: int, value: bytes | dict[str, Any] | list[Any], *, at: float 
     """A record whose own time is `at` seconds after T0."""
     data = value if isinstance(value, bytes) else msgspec.json.encode(value)
     return LocalRecord(offset, T0_US // 1000 + int(at * 1000), b"key", data)
+
+
+async def read_events(bootstrap: str) -> list[ConsumerRecord]:
+    """Every record that the four partitions of topic ``events`` hold now."""
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        partitions = [TopicPartition("events", p) for p in range(4)]
+        expected = sum((await consumer.end_offsets(partitions)).values())
+        consumer.assign(partitions)
+        records: list[ConsumerRecord] = []
+        while len(records) < expected:
+            records += [r for batch in (await consumer.getmany(timeout_ms=100)).values() for r in batch]
+        return records
 
 
 def stream(events: Iterable[dict[str, Any]], start: int = 0) -> list[LocalRecord]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
-from stream.events import MAX_ID_BYTES
+from stream.events import MAX_ID_BYTES, Count, Item
 
 Word = str | int | None  # shops send ids and categories as numbers, too
 Ident = Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES)] | int | None
 Stamp = str | int | float | None
+
+
+class Product(msgspec.Struct, gc=False):
+    """A product under the names of Enhanced Ecommerce and of Snowplow."""
+
+    id: Ident = None
+    name: str | None = None
+    category: Word = None
+    price: Count | None = None
+    quantity: Count | None = None
 
 
 class Refused(Exception):
@@ -48,3 +59,17 @@ def moment(value: Stamp) -> Stamp:
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     return value or None
+
+
+def items_of(products: Sequence[Product], field: str) -> list[Item] | None:
+    """Our items; None for none. `field` names the id that each must have."""
+    return [
+        Item(
+            item_id=required(product.id, field),
+            item_name=product.name,
+            item_category=text(product.category),
+            price=product.price,
+            quantity=product.quantity,
+        )
+        for product in products
+    ] or None

@@ -10,17 +10,9 @@ from typing import Final
 
 import msgspec
 
-from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.adapters.common import Ident, Product, Refused, Stamp, Word, items_of, moment, text
 from stream.adapters.ga4 import Parameters, event_of
-from stream.events import Amount, Count, Event, Item
-
-
-class _Product(msgspec.Struct, gc=False):
-    id: Ident = None
-    name: str | None = None
-    category: Word = None
-    price: Count | None = None
-    quantity: Count | None = None
+from stream.events import Amount, Event
 
 
 class _Promotion(msgspec.Struct, gc=False):
@@ -35,7 +27,7 @@ class _Field(msgspec.Struct, gc=False):
 
 class _Action(msgspec.Struct, gc=False, rename="camel"):
     action_field: _Field | None = None
-    products: list[_Product] = []
+    products: list[Product] = []
     promotions: list[_Promotion] = []
 
 
@@ -54,7 +46,7 @@ class _Ecommerce(
     detail: _Action | None = None
     promo_click: _Action | None = None
     promo_view: _Action | None = None
-    impressions: list[_Product] | None = None
+    impressions: list[Product] | None = None
 
 
 class _Push(msgspec.Struct, gc=False):
@@ -69,6 +61,7 @@ class _Push(msgspec.Struct, gc=False):
 
 
 _decode: Final = msgspec.json.Decoder(_Push, strict=False).decode
+_ID: Final = "products[].id"
 _ACTIONS: Final = {  # what a visitor did comes before what was merely shown beside it
     "purchase": "purchase",
     "refund": "refund",
@@ -104,30 +97,19 @@ def _enhanced(ecommerce: _Ecommerce) -> Event | None:
             return _acted(name, action, ecommerce.currency_code)
     if ecommerce.impressions is None:
         return None
-    return Event(event_name="view_item_list", items=_items(ecommerce.impressions), currency=ecommerce.currency_code)
+    return Event(
+        event_name="view_item_list", items=items_of(ecommerce.impressions, _ID), currency=ecommerce.currency_code
+    )
 
 
 def _acted(name: str, action: _Action, currency: str | None) -> Event:
     said = action.action_field or _Field()
     return Event(
         event_name=name,
-        items=_items(action.products),
+        items=items_of(action.products, _ID),
         value=said.revenue,
         currency=currency,
         transaction_id=text(said.id),
         item_list_id=said.list,
         promotion_id=text(action.promotions[0].id) if action.promotions else None,
     )
-
-
-def _items(products: list[_Product]) -> list[Item] | None:
-    return [
-        Item(
-            item_id=required(product.id, "products[].id"),
-            item_name=product.name,
-            item_category=text(product.category),
-            price=product.price,
-            quantity=product.quantity,
-        )
-        for product in products
-    ] or None

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
-from stream.events import Amount, Count, Event, Id, Item
+from stream.adapters.common import Ident, Product, Refused, Stamp, Word, items_of, moment, text
+from stream.events import Amount, Event, Id
 
 PAYLOAD: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
 NAMES: Final = {
@@ -30,14 +30,6 @@ NAMES: Final = {
 
 _ACTION: Final = "snowplow_ecommerce_action"
 _VENDOR: Final = "com.snowplowanalytics.snowplow.ecommerce"
-
-
-class _Product(msgspec.Struct, gc=False):
-    id: Ident = None
-    name: str | None = None
-    category: Word = None
-    price: Count | None = None
-    quantity: Count | None = None
 
 
 class _Money(msgspec.Struct, gc=False):
@@ -64,7 +56,7 @@ class _Entities(
 ):
     """Entities of an event, under the names that enriched events have for them."""
 
-    product: list[_Product] = []
+    product: list[Product] = []
     transaction: list[_Money] = []
     refund: list[_Money] = []
     cart: list[_Money] = []
@@ -179,16 +171,7 @@ def _acted(event: Event, action: _Action | None, entities: _Entities) -> Event:
         event.item_list_id = text(action.name)
     elif event.event_name != "page_view":
         raise Refused("unmapped", f"event_name is {event.event_name[:40]!r}: no page view or e-commerce action")
-    event.items = [
-        Item(
-            item_id=required(product.id, "product.id"),
-            item_name=product.name,
-            item_category=text(product.category),
-            price=product.price,
-            quantity=product.quantity,
-        )
-        for product in entities.product
-    ] or None
+    event.items = items_of(entities.product, "product.id")
     for money in (entities.transaction or entities.refund or entities.cart)[:1]:
         event.transaction_id, event.currency = text(money.transaction_id), money.currency
         event.value = money.revenue if money.revenue is not None else money.refund_amount

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.embedded import EmbeddedKafka
@@ -16,6 +15,7 @@ from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.events import Event
 from stream.producer import EventProducer, prepare, uuid7
 from tests.brokers import free_ports
+from tests.records import read_events
 
 NOW_NS = 1_700_000_000_123_456_789
 VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1"}
@@ -25,18 +25,6 @@ VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1"}
 def broker() -> Iterator[str]:
     with EmbeddedKafka({"events": 4}) as embedded:
         yield embedded.bootstrap
-
-
-async def read_all(bootstrap: str) -> list[ConsumerRecord]:
-    """Every record of topic events now."""
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        partitions = [TopicPartition("events", p) for p in range(4)]
-        expected = sum((await consumer.end_offsets(partitions)).values())
-        consumer.assign(partitions)
-        records: list[ConsumerRecord] = []
-        while len(records) < expected:
-            records += [r for batch in (await consumer.getmany(timeout_ms=100)).values() for r in batch]
-        return records
 
 
 def test_missing_id_and_time_are_added_and_unknown_fields_kept() -> None:
@@ -112,7 +100,7 @@ async def test_records_stand_where_every_kafka_client_would_put_them(broker: str
         }
     for user, receipt in receipts.items():
         assert receipt.partition == (murmur2(user.encode()) & 0x7FFFFFFF) % 4
-    records = await read_all(broker)
+    records = await read_events(broker)
     assert {(r.partition, r.offset): r.key.decode() for r in records} == {tuple(r): u for u, r in receipts.items()}
     assert {r.timestamp for r in records} == {NOW_NS // 10**6}
 
@@ -123,7 +111,7 @@ async def test_send_soon_keeps_each_users_order_with_few_in_flight(broker: str) 
             await producer.send_soon({**VIEW, "user_id": f"u{i % 3}", "event_params": {"i": i}})
             assert len(producer._pending) <= 10
     seen: dict[bytes, list[int]] = {}
-    for record in await read_all(broker):
+    for record in await read_events(broker):
         seen.setdefault(record.key, []).append(json.loads(record.value)["event_params"]["i"])
     assert seen == {f"u{u}".encode(): list(range(u, 400, 3)) for u in range(3)}
 
@@ -134,7 +122,7 @@ async def test_a_bad_event_does_not_disturb_the_others(broker: str) -> None:
         with pytest.raises(BadInputError):
             await producer.send_soon({"event_name": "view_item"})
         await producer.send_soon(VIEW)
-    assert len(await read_all(broker)) == 2
+    assert len(await read_events(broker)) == 2
 
 
 async def test_a_missing_topic_is_named(kafka: str, topic_prefix: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.hashing import partition_of
@@ -26,6 +26,7 @@ from stream.web.door import Door
 from stream.web.gateway import Gateway
 from tests.brokers import free_ports
 from tests.gateways import Client, gateway
+from tests.records import read_events
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,14 +58,7 @@ def client(door: tuple[Gateway, Client]) -> Client:
 
 async def records_of(bootstrap: str, *users: str) -> list[ConsumerRecord]:
     """Every record of some users."""
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        partitions = [TopicPartition("events", p) for p in range(4)]
-        expected = sum((await consumer.end_offsets(partitions)).values())
-        consumer.assign(partitions)
-        records: list[ConsumerRecord] = []
-        while len(records) < expected:
-            records += [r for batch in (await consumer.getmany(timeout_ms=100)).values() for r in batch]
-        return [record for record in records if record.key.decode() in users]
+    return [record for record in await read_events(bootstrap) if record.key.decode() in users]
 
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"events": e}], ids=["array", "events"])
