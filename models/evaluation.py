@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.decay import YEAR_2000_S
+from models.histories import Touches
 from models.list_metrics import miscalibration, repeats, surprise
 from models.text_features import Facts
 
@@ -66,6 +68,12 @@ class Stream:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def touches(self, kind: NDArray[np.uint8] | None = None) -> Touches:
+        """The events as histories take them, each of kind 0 unless told otherwise."""
+        ts = np.clip(self.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
+        kind = np.zeros(len(self), dtype=np.uint8) if kind is None else kind
+        return Touches(self.key, self.item, kind, ts, np.zeros(len(self), dtype=np.bool_))
 
     def head(self, n: int) -> Stream:
         """The first n events, the last of them scored if it can be: enough to compile a contender's kernels."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import lean_kernel
+from models.kernel import kernel, lean_kernel
 from models.vocabulary import grown
 
 HISTORY = 20  # touches kept per user unless told otherwise
@@ -34,6 +34,15 @@ class Touches(NamedTuple):
     kind: NDArray[np.uint8]
     ts: NDArray[np.uint32]
     starts: NDArray[np.bool_]
+
+
+@kernel
+def single(touches: Touches, n: int) -> Touches:
+    """The n-th touch alone, as a view."""
+    end = n + 1
+    return Touches(
+        touches.user[n:end], touches.item[n:end], touches.kind[n:end], touches.ts[n:end], touches.starts[n:end]
+    )
 
 
 class HistoryArrays(NamedTuple):

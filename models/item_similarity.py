@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit_into, power_law, weighting
-from models.decay import YEAR_2000_S
 from models.evaluation import Stream
-from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
@@ -125,12 +124,9 @@ def run(
     rows = NeighbourRows(half_life_s=half_life_s)
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
-    n = len(stream.key)
-    ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
-    touches = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     _run(
-        touches,
+        stream.touches(),
         stream.scored,
         stream.learned,
         histories.arrays,
@@ -141,6 +137,7 @@ def run(
         items.blob,
         items.spans,
         scratch(len(items)),
+        Deltas.room(1, HISTORY),
         out,
     )
     return out
@@ -159,23 +156,13 @@ def _run(
     blob: NDArray[np.uint8],
     spans: NDArray[np.int64],
     work: Scratch,
+    room: Deltas,
     out: NDArray[np.int32],
 ) -> None:
     items = len(rows.row)
     micros = np.zeros(out.shape[1], dtype=np.int64)
     partition = np.zeros(items, dtype=np.int32)
     hidden = np.zeros(items, dtype=np.bool_)
-    size = histories.item.shape[1]
-    room = Deltas(
-        np.empty(1, dtype=np.int32),
-        np.empty(1, dtype=np.float32),
-        np.empty(1, dtype=np.uint32),
-        np.empty(1, dtype=np.int32),
-        np.zeros(2, dtype=np.int32),
-        np.empty(size, dtype=np.int32),
-        np.empty(size, dtype=np.float32),
-        np.empty(size, dtype=np.bool_),
-    )
     used = 0
     queries = 0
     for n in range(len(touches.user)):
@@ -189,8 +176,5 @@ def _run(
         if not learned[n]:
             append(histories, user[0], touches.item[n], touches.kind[n], touches.ts[n], touches.starts[n])
             continue
-        one = Touches(
-            user, touches.item[n : n + 1], touches.kind[n : n + 1], touches.ts[n : n + 1], touches.starts[n : n + 1]
-        )
-        if emit_into(histories, one, weights, room):
+        if emit_into(histories, single(touches, n), weights, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from models.candidates import Candidates, clear
 from models.covisitation import Deltas, power_law
-from models.decay import YEAR_2000_S
 from models.evaluation import Stream
-from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.kernel import kernel
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays, apply_deltas
 from models.rating_similarity import (
@@ -231,12 +230,12 @@ def run(stream: Stream, k: int, half_life_s: float = HALF_LIFE_S, fade: float = 
     kinds, kind = np.unique(stream.weight, return_inverse=True)
     if len(kinds) > MAX_KINDS:
         raise ValueError(f"at most {MAX_KINDS} different weights, not {len(kinds)}")
-    ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
-    touches = Touches(stream.key, stream.item, kind.astype(np.uint8), ts, np.zeros(len(stream), dtype=np.bool_))
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     flags, near = (stream.scored, stream.learned, stream.rank), power_law(fade)
     candidates = Candidates.empty(len(stream.item_ids), 1)
-    _run(touches, *flags, histories.arrays, rows.arrays, kinds, near, half_life_s, candidates, out)
+    touches = stream.touches(kind.astype(np.uint8))
+    room = Deltas.room(1, HISTORY)._replace(step=np.zeros(HISTORY, dtype=np.bool_))  # ratings know no steps
+    _run(touches, *flags, histories.arrays, rows.arrays, kinds, near, half_life_s, candidates, room, out)
     return out
 
 
@@ -252,22 +251,13 @@ def _run(
     near: NDArray[np.float32],
     half_life_s: float,
     candidates: Candidates,
+    room: Deltas,
     out: NDArray[np.int32],
 ) -> None:
     size = histories.item.shape[1]
     recent = np.empty(size, dtype=np.int32)
     best = np.empty(out.shape[1], dtype=np.int64)
     partition = np.zeros(len(rows.row), dtype=np.int32)
-    room = Deltas(
-        np.empty(1, dtype=np.int32),
-        np.empty(1, dtype=np.float32),
-        np.empty(1, dtype=np.uint32),
-        np.empty(1, dtype=np.int32),
-        np.zeros(2, dtype=np.int32),
-        np.empty(size, dtype=np.int32),
-        np.empty(size, dtype=np.float32),
-        np.zeros(size, dtype=np.bool_),
-    )
     used = 0
     queries = 0
     for n in range(len(touches.user)):
@@ -283,12 +273,5 @@ def _run(
         if not learned[n]:
             append(histories, user, touches.item[n], touches.kind[n], touches.ts[n], touches.starts[n])
             continue
-        one = Touches(
-            touches.user[n : n + 1],
-            touches.item[n : n + 1],
-            touches.kind[n : n + 1],
-            touches.ts[n : n + 1],
-            touches.starts[n : n + 1],
-        )
-        if emit_ratings_into(histories, one, kinds, half_life_s, room):
+        if emit_ratings_into(histories, single(touches, n), kinds, half_life_s, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)

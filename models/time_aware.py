@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit_into, weighting
-from models.decay import YEAR_2000_S
 from models.evaluation import Stream
-from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays, apply_deltas
@@ -159,12 +158,9 @@ def run(
     histories.reserve(int(stream.key.max(initial=0)) + 1)
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
-    ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
-    n = len(stream)
-    touches = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     _run(
-        touches,
+        stream.touches(),
         stream.scored,
         stream.learned,
         histories.arrays,
@@ -176,6 +172,7 @@ def run(
         items.blob,
         items.spans,
         scratch(len(items)),
+        Deltas.room(1, HISTORY),
         out,
     )
     return out
@@ -195,24 +192,14 @@ def _run(
     blob: NDArray[np.uint8],
     spans: NDArray[np.int64],
     work: Scratch,
+    room: Deltas,
     out: NDArray[np.int32],
 ) -> None:
     half_life_s, short_s, long_s, doubt = times
-    size = histories.item.shape[1]
     micros = np.zeros(out.shape[1], dtype=np.int64)
     partition = np.zeros(len(rows.row), dtype=np.int32)
     hidden = np.zeros(len(rows.row), dtype=np.bool_)
     worth = np.empty(len(work.touched))
-    room = Deltas(
-        np.empty(1, dtype=np.int32),
-        np.empty(1, dtype=np.float32),
-        np.empty(1, dtype=np.uint32),
-        np.empty(1, dtype=np.int32),
-        np.zeros(2, dtype=np.int32),
-        np.empty(size, dtype=np.int32),
-        np.empty(size, dtype=np.float32),
-        np.empty(size, dtype=np.bool_),
-    )
     used = 0
     queries = 0
     now = 0
@@ -228,14 +215,7 @@ def _run(
         if not learned[n]:
             append(histories, user, touches.item[n], touches.kind[n], touches.ts[n], touches.starts[n])
             continue
-        one = Touches(
-            touches.user[n : n + 1],
-            touches.item[n : n + 1],
-            touches.kind[n : n + 1],
-            touches.ts[n : n + 1],
-            touches.starts[n : n + 1],
-        )
-        if emit_into(histories, one, weights, room):
+        if emit_into(histories, single(touches, n), weights, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)
         count(trend, touches.item[n], 1.0, touches.ts[n], short_s, long_s)
         now = max(now, int(touches.ts[n]))
