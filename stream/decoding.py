@@ -6,116 +6,35 @@ columns are plain lists, because the next step turns them into arrays once per b
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from models.decay import YEAR_2000_S
-from models.features import channel_of
-from models.profiles import DENIED, GRANTED
 from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, exported, recognise
 from stream.adapters.cloudevents import Headers, binary
+from stream.batch import Batch, DeadLetter, Record
 from stream.events import (
-    KINDS,
     MAX_ELEMENTS,
-    MAX_ID_BYTES,
     MAX_ITEMS,
     MAX_RECORD_BYTES,
     MAX_RECORD_ITEMS,
     Control,
     Event,
     Id,
-    Item,
     Joined,
     Link,
     Move,
     RankAgain,
     Request,
-    timestamp_us,
 )
+from stream.taking import YEAR_2100_US, Take, check_id, taker
 
-YEAR_2000_US: Final = YEAR_2000_S * 1_000_000
-YEAR_2100_US: Final = 4_102_444_800_000_000  # models keep seconds since 2000 in 32 bits, until 2136
-HOUR_US: Final = 3_600_000_000
+__all__ = ["Batch", "DeadLetter", "Record", "decode", "decode_request", "json_of"]
+
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
-
-_channel_code: Final = functools.lru_cache(1024)(lambda medium: channel_of(medium) + 1)  # 0 = not said
-
-
-class Record(Protocol):
-    """What is read of a Kafka record (`stream.fetches.ConsumerRecord` and aiokafka's fit)."""
-
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Headers: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record, or one element of a batch, that could not be taken: why, where it was, when, and its bytes.
-
-    `headers` are the record's where they are part of the event (CloudEvents in binary mode).
-    """
-
-    reason: str
-    detail: str
-    offset: int
-    index: int
-    key: bytes | None
-    original: bytes
-    recorded_ms: int = 0
-    headers: Headers = ()
-
-
-@dataclass(slots=True)
-class Batch:
-    """Events of one fetch as columns; touches (one per item of an event) refer to their event by position.
-
-    `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
-    `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
-    (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
-    re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name; `cookies`: by position the
-    cookie of an event that names it beside its customer.
-    """
-
-    offset: list[int] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)
-    user: list[str] = field(default_factory=list)
-    event_id: list[str] = field(default_factory=list)
-    ts: list[int] = field(default_factory=list)
-    recorded: list[int] = field(default_factory=list)
-    kind: list[int] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    channel: list[int] = field(default_factory=list)
-    consent: list[int] = field(default_factory=list)
-    session: list[str] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)
-
-    touch_event: list[int] = field(default_factory=list)
-    touch_item: list[str] = field(default_factory=list)
-    touch_category: list[str] = field(default_factory=list)
-    touch_price: list[float] = field(default_factory=list)
-
-    dead: list[DeadLetter] = field(default_factory=list)
-    controls: list[tuple[int, Control]] = field(default_factory=list)
-    without_id: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
-    cookies: dict[int, str] = field(default_factory=dict)
-
-
-Take = Callable[[Event, Record, int, bytes], None]
 
 
 class _Event(Event, kw_only=True):
@@ -128,7 +47,7 @@ class _Event(Event, kw_only=True):
     event_name: Id = ""
     event_date: msgspec.Raw | msgspec.UnsetType = UNSET
     collector_tstamp: msgspec.Raw | msgspec.UnsetType = UNSET
-    event_params: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # see `_is_whole`
+    event_params: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # see `_has_objects`
     user_properties: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # likewise
 
 
@@ -167,7 +86,7 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
     About 2 us per event, a third of it msgspec's.
     """
     batch = Batch()
-    take = _taker(batch)
+    take = taker(batch)
     for record in records:
         value = record.value
         if not value or len(value) > MAX_RECORD_BYTES:
@@ -175,20 +94,19 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
             continue
         if _NAME not in value:  # not simply ours: spares a failing attempt, which is dear
-            _take_other(record, value, batch, take, most)
+            _take_other(record, value, batch, take, most, named=False)
             continue
         try:
             event = _decode_event(value)
         except UNREADABLE:
             _take_other(record, value, batch, take, most)
             continue
-        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
+        plain = event.event_date is event.collector_tstamp is event.event_params is event.user_properties is UNSET
+        if not plain and _is_row(event):
             _take_shape(record, 0, value, exported(event), batch, take, record.headers)
             continue
-        odd = event.event_params is not UNSET or event.user_properties is not UNSET
-        if odd or not event.event_name or (event.event_id is None and record.headers):  # perhaps not ours after all
-            odd = not _is_whole(event) or (event.event_id is None and binary(record.headers))
-        if odd:
+        nameless = not event.event_name or (event.event_id is None and record.headers and binary(record.headers))
+        if nameless or not (plain or _has_objects(event)):
             _take_other(record, value, batch, take, most)
             continue
         try:
@@ -211,13 +129,15 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
     )
 
 
-def _take_other(record: Record, value: bytes, batch: Batch, take: Take, most: int | None) -> None:
+def _take_other(
+    record: Record, value: bytes, batch: Batch, take: Take, most: int | None, *, named: bool = True
+) -> None:
     """Judge what is not simply an event of ours: a batch, a control record, another shape, or a dead letter."""
     if value.lstrip()[:1] == b"[":
         shape, marks = None, None
         elements: Sequence[bytes | msgspec.Raw] | None = _array(value)
     else:
-        shape, marks = recognise(value)
+        shape, marks = recognise(value, named=named)
         elements = None
     if shape is not None and shape.split is not None:
         try:
@@ -260,16 +180,16 @@ def _take_elements(
 def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:
     try:
         for user in control.users if isinstance(control, RankAgain) else ():
-            _check_id("users[]", user)
+            check_id("users[]", user)
         if isinstance(control, Request | Move):
-            _check_id("user", control.user)
+            check_id("user", control.user)
         if isinstance(control, Request):
             _date(control, record)
         elif isinstance(control, Link):
-            _check_id("to", control.to)
+            check_id("to", control.to)
         elif isinstance(control, Joined):
             for touch in control.past:
-                _check_id("past[].item_id", touch.item_id)
+                check_id("past[].item_id", touch.item_id)
     except Refused as verdict:
         batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
     else:
@@ -312,10 +232,10 @@ def _control(value: bytes) -> Control | None:
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
         event = _decode_event(value) if _NAME in value else _NAMELESS
-        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
+        if _is_row(event):
             _take_shape(record, index, value, exported(event), batch, take)
             return
-        if _is_whole(event):
+        if event.event_name and _has_objects(event):
             take(event, record, index, value)
             return
     except Refused as verdict:
@@ -326,12 +246,15 @@ def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: 
     _take_shape(record, index, value, recognise(value)[0], batch, take)
 
 
-def _is_whole(event: _Event) -> bool:
-    """Whether an event has a name and its two objects are such, or null."""
-    for found in (event.event_params, event.user_properties):
-        if found is not UNSET and bytes(found)[:1] not in (b"{", b"n"):
-            return False
-    return bool(event.event_name)
+def _is_row(event: _Event) -> bool:
+    """Whether an event says what rows of exports say."""
+    return event.event_date is not UNSET or event.collector_tstamp is not UNSET
+
+
+def _has_objects(event: _Event) -> bool:
+    """Whether its two objects are such, null or absent."""
+    said = (found for found in (event.event_params, event.user_properties) if found is not UNSET)
+    return all(bytes(found)[:1] in (b"{", b"n") for found in said)
 
 
 def _take_shape(
@@ -370,112 +293,3 @@ def _fault(value: bytes, error: Exception) -> tuple[str, str]:
 
 def _crowd(items: Sequence[object]) -> str:
     return f"{len(items)} items in one event, at most {MAX_ITEMS}"
-
-
-def _taker(batch: Batch) -> Take:
-    """What appends a valid event to a batch's columns; every list's `append` is looked up once per batch."""
-    offset, index_, user_, event_id_ = batch.offset.append, batch.index.append, batch.user.append, batch.event_id.append
-    ts_, recorded_, kind, value = batch.ts.append, batch.recorded.append, batch.kind.append, batch.value.append
-    channel, consent, session_, raw_ = (
-        batch.channel.append,
-        batch.consent.append,
-        batch.session.append,
-        batch.raw.append,
-    )
-    touch_event, touch_item = batch.touch_event.append, batch.touch_item.append
-    touch_category, touch_price = batch.touch_category.append, batch.touch_price.append
-    positions, cookies = batch.offset, batch.cookies
-
-    def take(event: Event, record: Record, index: int, raw: bytes) -> None:
-        """Append one event, or raise `Refused` before anything was appended."""
-        user = event.user_id or event.user_pseudo_id
-        if user is None:
-            raise Refused("missing_user", "neither user_id nor user_pseudo_id")
-        event_id = event.event_id or ""
-        _check_ids(event, user, event_id)
-        recorded = min(record.timestamp * 1000, YEAR_2100_US)
-        ts = _time(event, recorded)
-
-        position = len(positions)
-        offset(record.offset)
-        index_(index)
-        user_(user)
-        event_id_(event_id)
-        ts_(ts)
-        recorded_(recorded)
-        kind(KINDS.get(event.event_name, 0))
-        value(event.value or 0.0)
-        source = event.traffic_source
-        channel(0 if source is None else _channel_code(source.medium))
-        consent(0 if event.consent is None else _consent(event))
-        session = event.session_id
-        session_("" if session is None else str(session))
-        raw_(raw)
-        if event.user_id and event.user_pseudo_id and event.user_pseudo_id != user:
-            cookies[position] = event.user_pseudo_id
-        if not event_id:
-            batch.without_id += 1
-        for item in event.items or _short_form(event):
-            touch_event(position)
-            touch_item(item.item_id)
-            touch_category(item.item_category or "")
-            touch_price((item.price or 0.0) * (item.quantity or 1.0))
-
-    return take
-
-
-def _short_form(event: Event) -> tuple[Item, ...]:
-    """The one item of an event without a list of items."""
-    return () if event.item_id is None else (Item(item_id=event.item_id, price=event.value),)
-
-
-def _time(event: Event, recorded: int) -> int:
-    stamp = event.event_timestamp
-    if stamp is None:
-        ts = recorded
-    elif type(stamp) is int and stamp >= YEAR_2000_US:
-        ts = stamp
-    else:
-        try:
-            ts = timestamp_us(stamp)
-        except (ValueError, OverflowError) as error:
-            raise Refused("time_absurd", f"event_timestamp: {error}") from None
-    if not YEAR_2000_US <= ts < YEAR_2100_US or ts > recorded + HOUR_US:
-        raise Refused(
-            "time_absurd",
-            f"event_timestamp {stamp or recorded!r} is before 2000, after 2100 or over 1 h ahead of the record",
-        )
-    return ts
-
-
-def _check_ids(event: Event, user: str, event_id: str) -> None:
-    """Refuse ids with control characters or too many bytes; plain ASCII ones cost two C calls each."""
-    if not (user.isascii() and user.isprintable() and event_id.isascii() and event_id.isprintable()):
-        _check_id("user_id", user)
-        if event_id:
-            _check_id("event_id", event_id)
-    if event.items:
-        for item in event.items:
-            if not (item.item_id.isascii() and item.item_id.isprintable()):
-                _check_id("items[].item_id", item.item_id)
-    elif event.item_id and not (event.item_id.isascii() and event.item_id.isprintable()):
-        _check_id("item_id", event.item_id)
-
-
-def _check_id(name: str, value: str) -> None:
-    if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
-        raise Refused("id_invalid", f"{name} has a control character")
-    if len(value.encode()) > MAX_ID_BYTES:
-        raise Refused("id_invalid", f"{name} is longer than {MAX_ID_BYTES} bytes")
-
-
-def _consent(event: Event) -> int:
-    consent = event.consent
-    if consent is None:
-        return 0
-    packed = 0
-    grants = (consent.analytics_storage, consent.personalization_storage, consent.ad_personalization)
-    for place, grant in enumerate(grants):
-        if grant is not None:
-            packed |= (GRANTED if grant == "granted" else DENIED) << (2 * place)
-    return packed

@@ -17,7 +17,7 @@ from models.hashing import partition_of
 from stream.adapters import recognise
 from stream.adapters.cloudevents import Headers
 from stream.decoding import Batch, DeadLetter, decode
-from stream.producer import Draft, uuid7
+from stream.drafts import Draft, uuid7
 
 _FAULT: Final = re.compile(
     r"at `\$(?:\[\d+\])?\.([^`]+)`|field `([^`]+)`|([\w.\[\]]+) is missing|\b((?:user_|event_|item_)\w+|items\[\]\.\w+)"

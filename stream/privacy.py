@@ -10,11 +10,11 @@ import msgspec
 
 from stream.answers import Exported, Forgotten, parse_answer
 from stream.decoding import DeadLetter, decode_request
+from stream.drafts import Draft
 from stream.errors import BadInputError, UnavailableError
 from stream.events import Request
 from stream.kafka import careful_producer
 from stream.keys import Keys, parse_profile
-from stream.producer import Draft
 from stream.progress import Progress
 from stream.redis_address import redis_address
 from stream.resp import WriteBatch

@@ -81,15 +81,18 @@ class Shape(NamedTuple):
 _decode_marks: Final = msgspec.json.Decoder(Marks).decode
 
 
-def recognise(value: bytes) -> tuple[Shape | None, Marks | None]:
-    """The shape of a value, and the marks of a JSON object; None where there is none."""
+def recognise(value: bytes, *, named: bool = True) -> tuple[Shape | None, Marks | None]:
+    """The shape of a value, and the marks of a JSON object; None where there is none.
+
+    `named` says whether ``event_name`` may stand anywhere in it: whoever has looked spares another look.
+    """
     if value[:1].isalnum():  # no JSON object: the row of a table, perhaps
         return _text_shape(value), None
     try:
         marks = _decode_marks(value)
     except UNREADABLE:
         return None, None
-    return _shape(marks), marks
+    return _shape(marks, named), marks
 
 
 def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) -> tuple[str, Event] | None:
@@ -153,7 +156,7 @@ def _text_shape(value: bytes) -> Shape | None:
     return ROWS if b"\n" in value.rstrip() else ROW
 
 
-def _shape(marks: Marks) -> Shape | None:
+def _shape(marks: Marks, named: bool) -> Shape | None:
     """The shape that has these marks; a value that calls itself one of our events is one, unless it says too much."""
     if marks.event_name is not UNSET:
         return exported(marks)
@@ -168,7 +171,7 @@ def _shape(marks: Marks) -> Shape | None:
     if marks.ecommerce is not UNSET:
         return PUSH
     if marks.events is not None:
-        return _request(marks.events, marks)
+        return _request(marks.events, marks, named)
     if type(marks.event) is str and marks.event in _METARANK and marks.timestamp is not UNSET:
         return METARANK
     if type(marks.e) is str and marks.tv is not UNSET:
@@ -189,13 +192,13 @@ def exported(marks: Exported) -> Shape | None:
     return None
 
 
-def _request(events: list[msgspec.Raw], marks: Marks) -> Shape | None:
+def _request(events: list[msgspec.Raw], marks: Marks, named: bool) -> Shape | None:
     """A request of the Measurement Protocol; one of our own batches may say ``client_id``, too."""
     if marks.client_id is marks.app_instance_id is UNSET:
         return None
-    if len(events) == 1:
-        return None if b'"event_name"' in bytes(events[0]) else REQUEST
-    return None if events and b'"event_name"' in bytes(events[0]) else REQUESTS
+    if named and events and b'"event_name"' in bytes(events[0]):
+        return None
+    return REQUEST if len(events) == 1 else REQUESTS
 
 
 def _is_said(mark: _Mark) -> bool:

@@ -14,9 +14,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stream.cli.common import load_settings
 from stream.decoding import decode, json_of
+from stream.drafts import Draft
 from stream.errors import BadInputError
 from stream.kafka import client_options
-from stream.producer import Draft, EventProducer
+from stream.producer import EventProducer
 from stream.recordings import lines_of, open_recording
 from stream.settings import Settings
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.decoding import HOUR_US, YEAR_2000_US, Batch, decode
+from stream.decoding import Batch, decode
 from stream.events import (
     KINDS,
     MAX_ELEMENTS,
@@ -20,6 +20,7 @@ from stream.events import (
     RankAll,
 )
 from stream.local import LocalRecord
+from stream.taking import HOUR_US, YEAR_2000_US
 from tests.records import T0_US, event, record
 
 GOOD = msgspec.json.encode(event("u", "tent"))

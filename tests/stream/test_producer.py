@@ -11,9 +11,10 @@ import pytest
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.embedded import EmbeddedKafka
+from stream.drafts import prepare, uuid7
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.events import Event
-from stream.producer import EventProducer, prepare, uuid7
+from stream.producer import EventProducer
 from tests.brokers import free_ports
 from tests.records import read_events
 

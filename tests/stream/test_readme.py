@@ -100,7 +100,10 @@ def test_event_weights() -> None:
 
 
 def test_dead_letter_reasons() -> None:
-    files = [ROOT / "stream" / "decoding.py", *(ROOT / "stream" / "adapters").glob("*.py")]
+    files = [
+        *(ROOT / "stream" / name for name in ("decoding.py", "taking.py")),
+        *(ROOT / "stream" / "adapters").glob("*.py"),
+    ]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     text = section("Events").split("Reasons:")[1].split("Duplicates")[0]
     for reason in re.findall(r"`(\w+)`", text):
