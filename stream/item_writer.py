@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.25
 IDLE_MS: Final = 1_000  # a record is taken at once; idle rounds cost
 RECORDS: Final = 2_000  # per flush
-REVIEW_S: Final = 1.0  # between two looks for what another has written
+REVIEW_S: Final = 2.0  # between two looks for what another has written
 WORK: Final = "write_items"
 
 log = structlog.get_logger(__name__)
