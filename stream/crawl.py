@@ -178,7 +178,7 @@ class Crawler:
                 continue
             joined = dict.fromkeys(_joined(answer.url, each) for each in sitemap.addresses)
             new = [each for each in joined if each not in seen]
-            room = KNOWN - len(seen)
+            room = max(KNOWN - len(seen), 0)
             seen.update(new[:room])
             waiting.extend(new[:room])
             if sitemap.cut:
@@ -188,13 +188,12 @@ class Crawler:
 
     async def _get(self, url: str) -> _Answer:
         """One address' answer, redirects followed on the hosts given."""
-        first = url
         for hop in range(REDIRECTS + 1):
             self._check_host(url)
             if not await self._allowed(url):
                 raise _FetchError("robots.txt forbids it")
             if hop == 0:
-                self._asked.count(first)
+                self._asked.count(url)  # its redirects belong to it
             found = await self._ask(url, SITEMAP_BYTES if _looks_like_sitemap(url) else PAGE_BYTES)
             if isinstance(found, _Answer):
                 return found
