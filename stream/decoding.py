@@ -40,15 +40,14 @@ MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what 
 class _Event(Event, kw_only=True):
     """Our event as far as it is ours: what else it may be is seen without an exception, which would cost most of all.
 
-    The name may be absent, as other shapes have none; what only a row of GA4's export or an enriched Snowplow event
-    says is kept as it is, as are the two objects that nobody looks into.
+    The name may be absent, as other shapes have none; and it may say what only a row of GA4's export or an enriched
+    Snowplow event says.
     """
 
     event_name: Id = ""
     event_date: msgspec.Raw | msgspec.UnsetType = UNSET
     collector_tstamp: msgspec.Raw | msgspec.UnsetType = UNSET
-    event_params: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # see `_has_objects`
-    user_properties: msgspec.Raw | msgspec.UnsetType = UNSET  # type: ignore[assignment]  # likewise
+    event_params: dict[str, Any] | msgspec.UnsetType | None = UNSET  # type: ignore[assignment]  # absent or null
 
 
 class _Tagged(msgspec.Struct):
@@ -101,13 +100,11 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
         except UNREADABLE:
             _take_other(record, value, batch, take, most)
             continue
-        plain = event.event_date is event.collector_tstamp is event.event_params is event.user_properties is UNSET
-        if not plain and _is_row(event):
-            _take_shape(record, 0, value, exported(event), batch, take, record.headers)
-            continue
-        nameless = not event.event_name or (event.event_id is None and record.headers and binary(record.headers))
-        if nameless or not (plain or _has_objects(event)):
+        if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
             _take_other(record, value, batch, take, most)
+            continue
+        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
+            _take_shape(record, 0, value, _row(event), batch, take, record.headers)
             continue
         try:
             take(event, record, 0, value)
@@ -232,10 +229,7 @@ def _control(value: bytes) -> Control | None:
 def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
     try:
         event = _decode_event(value) if _NAME in value else _NAMELESS
-        if _is_row(event):
-            _take_shape(record, index, value, exported(event), batch, take)
-            return
-        if event.event_name and _has_objects(event):
+        if event.event_name and event.event_date is event.collector_tstamp is UNSET:
             take(event, record, index, value)
             return
     except Refused as verdict:
@@ -246,15 +240,8 @@ def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: 
     _take_shape(record, index, value, recognise(value)[0], batch, take)
 
 
-def _is_row(event: _Event) -> bool:
-    """Whether an event says what rows of exports say."""
-    return event.event_date is not UNSET or event.collector_tstamp is not UNSET
-
-
-def _has_objects(event: _Event) -> bool:
-    """Whether its two objects are such, null or absent."""
-    said = (found for found in (event.event_params, event.user_properties) if found is not UNSET)
-    return all(bytes(found)[:1] in (b"{", b"n") for found in said)
+def _row(event: _Event) -> Shape | None:
+    return exported(event.collector_tstamp, event.event_date, has_list=event.event_params is UNSET)
 
 
 def _take_shape(

@@ -6,7 +6,7 @@ One decoding pass collects these marks, which costs less than building the value
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -57,17 +57,6 @@ class Marks(msgspec.Struct, gc=False):
     timestamp: _Mark = UNSET
     source: _Mark = UNSET
     tv: _Mark = UNSET
-
-
-class Exported(Protocol):
-    """Fields by which rows of exports are told from our events."""
-
-    @property
-    def event_date(self) -> _Mark: ...  # noqa: D102
-    @property
-    def event_params(self) -> _Mark: ...  # noqa: D102
-    @property
-    def collector_tstamp(self) -> _Mark: ...  # noqa: D102
 
 
 class Shape(NamedTuple):
@@ -159,7 +148,8 @@ def _text_shape(value: bytes) -> Shape | None:
 def _shape(marks: Marks, named: bool) -> Shape | None:
     """The shape that has these marks; a value that calls itself one of our events is one, unless it says too much."""
     if marks.event_name is not UNSET:
-        return exported(marks)
+        has_list = marks.event_params is UNSET or _is_list(marks.event_params)
+        return exported(marks.collector_tstamp, marks.event_date, has_list=has_list)
     if type(marks.specversion) is str and marks.source is not UNSET and marks.type is not None:
         return CLOUDEVENT
     if (
@@ -183,13 +173,11 @@ def _shape(marks: Marks, named: bool) -> Shape | None:
     return None
 
 
-def exported(marks: Exported) -> Shape | None:
-    """What has our ``event_name`` and is still not ours."""
-    if _is_said(marks.collector_tstamp):
+def exported(collector_tstamp: _Mark, event_date: _Mark, *, has_list: bool) -> Shape | None:
+    """What has our ``event_name`` and is still not ours. `has_list`: its ``event_params`` are a list, or absent."""
+    if _is_said(collector_tstamp):
         return ENRICHED
-    if _is_said(marks.event_date) and (marks.event_params is UNSET or _is_list(marks.event_params)):
-        return ROW_OF_EXPORT
-    return None
+    return ROW_OF_EXPORT if has_list and _is_said(event_date) else None
 
 
 def _request(events: list[msgspec.Raw], marks: Marks, named: bool) -> Shape | None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.hashing import partition_of
+from stream.adapters import recognise
 from stream.decoding import Batch, decode, json_of
 from stream.keys import Keys
 from stream.local import LocalRecord
@@ -58,6 +59,46 @@ def test_our_own_event_stays_ours_whatever_it_says_besides(fields: dict[str, Any
 def test_our_own_batch_stays_ours(fields: dict[str, Any]) -> None:
     batch = one({"events": [event("u"), event("v")], **fields})
     assert (batch.user, batch.index, dict(batch.shapes)) == (["u", "v"], [0, 1], {})
+
+
+MARKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "event_name": st.sampled_from(["view_item", "", None, 5]),
+        "event_date": st.sampled_from(["20250615", None, ""]),
+        "collector_tstamp": st.sampled_from(["2025-06-15T12:20:00Z", None]),
+        "event_params": st.sampled_from([[], {}, None, [{"key": "event_name", "value": {"int_value": 1}}]]),
+        "items": st.sampled_from([[{"item_id": "a"}], [{"item_id": "a", "quantity": "3"}], None]),
+        "user_id": st.just("u"),
+        "user_properties": st.sampled_from([[], {"event_name": "x"}]),
+        "specversion": st.just("1.0"),
+        "type": st.sampled_from(["track", "shop.view_item"]),
+        "source": st.just("/shop"),
+        "id": st.just("1"),
+        "data": st.just({"event_name": "search", "user_id": "v"}),
+        "userId": st.just("w"),
+        "client_id": st.just("c"),
+        "events": st.sampled_from([[{"name": "search"}], [{"name": "search", "event_name": "x"}]]),
+    },
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(MARKS)
+def test_short_cuts_find_what_the_marks_say(fields: dict[str, Any]) -> None:
+    value = msgspec.json.encode(fields)
+    shape, marks = recognise(value)
+    batch = one([fields])
+    if shape is None or shape.adapt is None:
+        assert not batch.shapes
+    else:
+        judged = dict(batch.shapes) or {dead.detail.partition(":")[0]: 1 for dead in batch.dead if ":" in dead.detail}
+        told = [dead.reason for dead in batch.dead]
+        assert judged == {shape.name: 1} or told in (["missing_user"], ["time_absurd"], ["id_invalid"])
+    if not (shape and shape.split) and not (marks and marks.events is not None and shape is None):
+        alone = one(fields)
+        assert (alone.shapes, alone.raw, alone.user) == (batch.shapes, batch.raw, batch.user)
+        assert [(dead.reason, dead.detail) for dead in alone.dead] == [(d.reason, d.detail) for d in batch.dead]
 
 
 def test_shapes_mix_in_an_array() -> None:
