@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN
 
+from models.blend_content import Catalogue, no_catalogue
 from models.blend_features import GROUPS, NAMES, Desk
 from models.blend_lists import HITS, LESSONS, TOUCHES, BlendArrays, learn_touches, rank_blended
 from models.covisitation import Deltas, Weighting
@@ -30,7 +31,7 @@ from models.tallies import NEVER, Tallies
 from models.weight_averaging import Opinion, move
 
 # where all learning of the weights starts: about what five public streams agreed on
-PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1)
+PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1, 1.2, 0.3, 0.0)
 RATE: Final = 0.05
 BLOCKS: Final = 1 << 17  # of postings: 8 MB
 SAMPLE: Final = 25  # lessons whose mean hit rate is one value for ADWIN
@@ -85,6 +86,7 @@ class Blend:
             Tallies.empty(),
             Learner.start(np.array(prior), GROUPS),
             np.zeros(3, dtype=np.int64),
+            no_catalogue(),
         )
         self._detector: Any = ADWIN()  # type: ignore[no-untyped-call]  # River's detectors are not annotated
         self._rates: deque[float] = deque(maxlen=WATCHED)
@@ -128,6 +130,10 @@ class Blend:
         """Make room for item indices below `items`."""
         arrays = self.arrays
         self.arrays = arrays._replace(postings=arrays.postings.reserved(items), tallies=arrays.tallies.reserved(items))
+
+    def consult(self, catalogue: Catalogue) -> None:
+        """Use a catalogue, which others keep up to date; its arrays are replaced where it grows, so call it again."""
+        self.arrays = self.arrays._replace(catalogue=catalogue)
 
     def drop_items(self, items: NDArray[np.int32]) -> None:
         """Forget some items: nothing refers to their indices any more, and they go to others."""
@@ -264,7 +270,7 @@ class Blend:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All other arrays, themselves where they are large; `popular` holds item indices."""
-        postings, tallies, learner, counts = self.arrays
+        postings, tallies, learner, counts, _ = self.arrays
         sent = self._sent or Opinion.of(learner, -1)
         return {
             "block": postings.block[: min(int(postings.allocated[0]), len(postings.block))],
@@ -306,7 +312,7 @@ class Blend:
         blend = cls(blocks, rate, frozen=frozen)
         items = arrays["items"]
         blend.reserve(int(items.max(initial=-1)) + 1)
-        postings, tallies, learner, counts = blend.arrays
+        postings, tallies, learner, counts, _ = blend.arrays
         postings.block[: len(arrays["block"])] = arrays["block"]
         postings.allocated[:] = arrays["allocated"]
         for name, column in blend.by_item().items():

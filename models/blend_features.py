@@ -2,8 +2,9 @@
 
 Candidates come from co-visitation and transitions of the recent items, from the neighbours of the best neighbours (a
 *walk* of two steps, which finds what was never seen beside the item in hand), from similar sessions, from what the
-visitor has seen, and from what is popular. A model's votes become ``v / (v + EDGE * sum of its votes)``: from 0 to
-almost 1, steep where votes are weak, so that a sum of them ranks nearly as a product of chances would.
+visitor has seen, from what is popular, and from what the catalogue says is alike. A model's votes become
+``v / (v + EDGE * sum of its votes)``: from 0 to almost 1, steep where votes are weak, so that a sum of them ranks
+nearly as a product of chances would.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blend_content import DIMENSIONS, LATEST, Catalogue, compare_prices, vote_alike
+from models.blend_content import FEATURES as ITEM_FEATURES
+from models.blend_content import NEAR as NEAREST
 from models.candidates import ROOM, Candidates, add_cells, column
+from models.content_search import Workspace, workspace
 from models.covisitation import power_law
 from models.histories import SESSION_START, HistoryArrays
 from models.kernel import kernel, lean_kernel
@@ -21,18 +26,20 @@ from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
 from models.session_votes import Matches, Neighbourhood, distinct_recent, vote_sessions
-from models.tallies import HALF_LIVES, Tallies, strength
+from models.tallies import FADED, HALF_LIVES, NEVER, Tallies, strength
 
 # features by row of the candidates' table: first the votes ...
 NEWEST, PREVIOUS, EARLIER, STEP, SESSIONS, WALK, SEEN, BACK, NEAR, TIMES, POPULAR, TRENDING = range(12)
+CONTENT, PRICE, NEW = range(12, 15)
 NAMES: Final = (
     *("newest", "previous", "earlier", "step", "sessions", "walk"),
-    *("seen", "back", "near", "times", "popular", "trending"),
+    *("seen", "back", "near", "times", "popular", "trending", "content", "price", "new"),
 )
 FEATURES: Final = len(NAMES)
 VOTES: Final = 6  # ... the first so many are votes
 EDGE: Final = 0.05  # share of a model's votes that counts half
 VOTERS: Final = 10  # recent items that vote
+NEAR_POWER: Final = 1.5  # how fast their votes fall with their place
 STEPS: Final = 5  # best neighbours whose neighbours vote
 REACH: Final = Neighbourhood(sample=50, neighbours=25, length=3)
 LENGTHS: Final = 5  # groups by items of this visit: 1, 2, 3-4, 5-9, more
@@ -48,14 +55,16 @@ class Sources(NamedTuple):
     rows: RowArrays
     postings: Postings
     tallies: Tallies
+    catalogue: Catalogue
 
 
 class Desk(NamedTuple):
     """Working memory of one thread for one list.
 
     `scratch`, `matches`, `candidates`: those of the voters, the sessions and the candidates. `recent`: the visitor's
-    distinct items, newest first; `voters`: how many vote; `group`: the list's rows of weights; `weight`: their sum. By
-    candidate: `score`, `chance`. By place in the list: `clue`, kept from the candidates.
+    distinct items, newest first; `voters`: how many vote, and how many make the query in content space; `content`: room
+    for that; `group`: the list's rows of weights; `weight`: their sum. By candidate: `score`, `chance`. By place in the
+    list: `clue`, kept from the candidates.
     """
 
     scratch: Scratch
@@ -68,10 +77,11 @@ class Desk(NamedTuple):
     score: NDArray[np.float32]
     chance: NDArray[np.float32]
     clue: NDArray[np.int32]
+    content: Workspace
 
 
-def desk(work: Scratch, history: int) -> Desk:
-    """Working memory over a scratch, whose room by item is shared: about 210 kB more."""
+def desk(work: Scratch, history: int, dimensions: int = DIMENSIONS) -> Desk:
+    """Working memory over a scratch, whose room by item is shared: 260 kB more, and 8 bytes per content dimension."""
     candidates = Candidates.empty(0, FEATURES)._replace(place=work.place, item=work.touched)
     matches = Matches.empty(REACH.sample, REACH.length)
     return Desk(
@@ -79,18 +89,19 @@ def desk(work: Scratch, history: int) -> Desk:
         matches,
         candidates,
         np.zeros(history, dtype=np.int32),
-        np.zeros(1, dtype=np.int64),
+        np.zeros(2, dtype=np.int64),
         np.zeros(2, dtype=np.int64),
         np.zeros(FEATURES, dtype=np.float32),
         np.zeros(ROOM, dtype=np.float32),
         np.zeros(ROOM, dtype=np.float32),
         np.zeros(ROOM, dtype=np.int32),
+        workspace(LATEST * ITEM_FEATURES, dimensions),
     )
 
 
-def votes(kinds: NDArray[np.float32] | None = None) -> Query:
-    """How recent items vote in the blend: as in `models.ranking`, but only the newest of them."""
-    return query(kinds)._replace(near=power_law(1.5, VOTERS))
+def votes(kinds: NDArray[np.float32] | None = None, near: float = NEAR_POWER) -> Query:
+    """How recent items vote in the blend: as in `models.ranking`, but only the newest of them, by ``1/i^near``."""
+    return query(kinds)._replace(near=power_law(near, VOTERS))
 
 
 @kernel
@@ -124,6 +135,10 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     for item in sources.tallies.popular:
         if item >= 0:
             found += column(candidates, item, found) == found
+    desk.voters[1] = min(distinct, LATEST)
+    latest = desk.recent[: desk.voters[1]]
+    found = vote_alike(sources.catalogue, latest, NEAREST, desk.content, candidates, CONTENT, found)
+    compare_prices(sources.catalogue.price, latest, candidates, PRICE, found)
     _level(candidates, found)
     _popularity(sources.tallies, candidates, found)
     known = sources.rows.total[desk.scratch.row[0]] if voters > 0 and desk.scratch.seed[0] == desk.recent[0] else 0.0
@@ -218,9 +233,13 @@ def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
     fast = tallies.events[0] / HALF_LIVES[1]
     for c in range(found):
         item = candidates.item[c]
-        if item < len(tallies.slow):
+        if item < len(tallies.slow) and tallies.slow[item] > NEVER:
             candidates.x[POPULAR, c] = strength(tallies.slow[item], slow) / 8.0
             candidates.x[TRENDING, c] = strength(tallies.fast[item], fast) / 8.0
+        else:
+            candidates.x[NEW, c] = 1.0
+            candidates.x[POPULAR, c] = FADED / 8.0  # as if touched once, just now
+            candidates.x[TRENDING, c] = FADED / 8.0
 
 
 @lean_kernel

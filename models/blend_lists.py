@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blend_features import NEWEST, POPULAR, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
+from models.blend_content import Catalogue, most_alike
+from models.blend_features import CONTENT, NEWEST, POPULAR, PRICE, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
 from models.histories import HistoryArrays, Touches
@@ -20,7 +21,7 @@ from models.session_votes import learn_touch
 from models.tallies import Tallies, tally
 from models.vocabulary import id_less
 
-NEXT, ALIKE, ONWARD, AGAIN, TREND = range(1, 6)  # of `models.ranking.REASONS`, behind COVISIT
+NEXT, ALIKE, ONWARD, AGAIN, TREND, FRESH, LIKE = range(1, 8)  # of `models.ranking.REASONS`, behind COVISIT
 ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
 EVERY: Final = 4  # ... later each so many-th: enough to follow, at a quarter of the cost
 GRID: Final = 1e5  # scores that agree to 1e-5 rank by id
@@ -29,18 +30,19 @@ TOUCHES, LESSONS, HITS = range(3)  # counts
 
 
 class BlendArrays(NamedTuple):
-    """What kernels read and write: the partition's postings, tallies, weights and counts."""
+    """What kernels read and write of a partition: postings, tallies, weights, counts; the catalogue they only read."""
 
     postings: Postings
     tallies: Tallies
     learner: Learner
     counts: NDArray[np.int64]
+    catalogue: Catalogue
 
 
 @kernel
 def weigh(arrays: BlendArrays, histories: HistoryArrays, user: int, rows: RowArrays, query: Query, desk: Desk) -> int:
     """Gather and score a user's candidates; returns how many there are, the first being the item the user is on."""
-    sources = Sources(histories, rows, arrays.postings, arrays.tallies)
+    sources = Sources(histories, rows, arrays.postings, arrays.tallies, arrays.catalogue)
     found = describe(sources, user, query, desk)
     if found > 0:
         mixed(arrays.learner, desk.group, desk.weight)
@@ -129,11 +131,12 @@ def rank_blended(
     """Rank and explain a list for each of some users."""
     for u in range(len(users)):
         found = weigh(arrays, histories, users[u], rows, query, desk)
-        list_candidates(found, rows, hidden, blob, spans, desk, out, u)
+        list_candidates(arrays, found, rows, hidden, blob, spans, desk, out, u)
 
 
 @lean_kernel
 def list_candidates(
+    arrays: BlendArrays,
     found: int,
     rows: RowArrays,
     hidden: NDArray[np.bool_],
@@ -150,6 +153,8 @@ def list_candidates(
         at = desk.candidates.place[out.item[u, i]] - 1
         reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at])
         desk.clue[i] = desk.candidates.clue[at]
+        if reasons[i] == LIKE:
+            desk.clue[i] = most_alike(arrays.catalogue.vectors, desk.recent[: desk.voters[1]], out.item[u, i])
     clear(desk.candidates, found)
     explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
     for i in range(filled):
@@ -164,7 +169,7 @@ def origin(reason: int, item: int, voter: int, newest: int, clue: int) -> int:
         return voter
     if reason in (NEXT, ONWARD):
         return newest
-    if reason == ALIKE:
+    if reason in (ALIKE, LIKE):
         return clue
     return item if reason == AGAIN else -1
 
@@ -226,6 +231,7 @@ def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32]) -> int:
         (ALIKE, SESSIONS, WALK),
         (ONWARD, WALK, SEEN),
         (AGAIN, SEEN, POPULAR),
+        (LIKE, CONTENT, PRICE),
     )
     for which, first, end in parts:
         part = 0.0

@@ -44,7 +44,7 @@ def rank_users_blended(
             pick_offers(users[u], u, found - 1, offers, items, shoppers, behind, sums, picked)
             for c in range(1, found):
                 work.score[item[c]] = 0.0
-        list_candidates(found, rows, items.hidden, items.blob, items.spans, desk, lists, u)
+        list_candidates(arrays, found, rows, items.hidden, items.blob, items.spans, desk, lists, u)
 
 
 @lean_kernel

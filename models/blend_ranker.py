@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Hashable, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.blend import BLOCKS, PRIOR, RATE, Blend
-from models.blend_features import BACK, EARLIER, NEAR, NEWEST, PREVIOUS, SESSIONS, STEP, TIMES, WALK, Desk, desk, votes
+from models.blend_content import LISTED, Catalogue, Contents, empty_index
+from models.blend_features import (
+    BACK,
+    CONTENT,
+    EARLIER,
+    NEAR,
+    NEAR_POWER,
+    NEWEST,
+    PREVIOUS,
+    SESSIONS,
+    STEP,
+    TIMES,
+    WALK,
+    Desk,
+    desk,
+    votes,
+)
 from models.blend_lists import BlendArrays, choose, is_lesson, remember, teach, weigh
 from models.candidates import clear
+from models.content import facts_of, records_of
+from models.content_vectors import describe
 from models.covisitation import Deltas, Weighting, emit_into, weighting
 from models.decay import YEAR_2000_S
 from models.evaluation import Stream
@@ -20,6 +38,7 @@ from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import REASONS, Lists, Query, scratch
+from models.text_features import Facts, Features
 from models.vocabulary import Vocabulary
 
 PARTS: Final = {
@@ -28,12 +47,32 @@ PARTS: Final = {
     "sessions": (SESSIONS,),
     "walk": (WALK,),
     "repeat": (BACK, NEAR, TIMES),
+    "content": (CONTENT,),
 }
+HALF_LIFE_S: Final = 30 * 86_400.0
 CHUNK: Final = 2_000  # events between two looks at the hit rate
 
 
+class Records(NamedTuple):
+    """A recording's catalogue: vectors by item, how many features each has, and prices (0 = not known)."""
+
+    vectors: Features
+    filled: NDArray[np.int32]
+    price: NDArray[np.float32]
+
+
+@kernel
+def take_record(records: Records, catalogue: Catalogue, item: int) -> None:
+    """Make an item's record known, if there is one and it is not yet."""
+    size = records.filled[item]
+    if size > 0 and catalogue.vectors.filled[item] == 0:
+        place, weight = records.vectors.place[item, :size], records.vectors.weight[item, :size]
+        describe(catalogue.vectors, item, place, weight, LISTED)
+        catalogue.price[item] = records.price[item]
+
+
 class BlendRanker(HistoryRanker):
-    """Recommender that blends co-visitation, transitions, similar sessions, repeats and popularity, and learns how.
+    """Recommender that blends co-visitation, similar sessions, content, repeats and popularity, and learns how.
 
     The best single model differs from shop to shop and from visit to visit; the blend's weights follow what visitors do
     next. It is wrong for a visitor without history, to whom it shows nothing (use `Popularity` there).
@@ -68,11 +107,15 @@ class BlendRanker(HistoryRanker):
     ['mat', 'axe']
     >>> model.explain("cyd")
     [('mat', 'covisit', 'tent'), ('axe', 'popular', None)]
+    >>> model.describe_one("tent", {"title": "Family tent"})
+    >>> model.describe_one("tarp", {"title": "Tarp for a tent"})
+    >>> ("tarp", "content", "tent") in model.explain("cyd")
+    True
     """
 
     def __init__(
         self,
-        half_life_s: float = 30 * 86_400.0,
+        half_life_s: float = HALF_LIFE_S,
         history: int = HISTORY,
         blocks: int = BLOCKS,
         rate: float = RATE,
@@ -85,7 +128,19 @@ class BlendRanker(HistoryRanker):
         self.rate = rate
         self.frozen = frozen
         self._query = votes()
+        self._contents = Contents()
         self.blend = Blend(blocks, rate, frozen=frozen)
+
+    def describe_one(self, item: Hashable, x: Mapping[str, Any]) -> None:
+        """Take an item's catalogue record: any of ``title text category tags price``; without any it is withdrawn."""
+        self._rows.reserve(len(self._items) + 1)
+        self._contents.put(int(self._items.encode([str(item)])[0]), facts_of(x) or Facts())
+
+    def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
+        """As `HistoryRanker.learn_one`; where the context has fields of a catalogue record, they describe the item."""
+        super().learn_one(user, item, y, x)
+        if y > 0 and facts_of(x) is not None:
+            self.describe_one(item, x or {})
 
     def explain(self, user: Hashable, k: int = 20) -> list[tuple[str, str, str | None]]:
         """The same list with each item's main reason: the model, and the user's own item that led to it, if any."""
@@ -97,11 +152,13 @@ class BlendRanker(HistoryRanker):
 
     def _emit(self, touch: Touches) -> Deltas:
         self.blend.reserve(len(self._items))
+        self.blend.consult(self._contents.catalogue)
         histories, rows = self._histories.arrays, self._rows.arrays
         return self.blend.learn_many(histories, rows, touch, self._weighting, self._query, self._desk())
 
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
         items, work = self._items, self._desk()
+        self.blend.consult(self._contents.catalogue)
         histories, rows = self._histories.arrays, self._rows.arrays
         self.blend.rank_many(histories, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
@@ -109,7 +166,17 @@ class BlendRanker(HistoryRanker):
         return desk(scratch(len(self._items)), self.history)
 
 
-def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[np.int32]:
+def run(
+    stream: Stream,
+    k: int,
+    partitions: int = 1,
+    part: str = "",
+    half_life_s: float = HALF_LIFE_S,
+    rate: float = RATE,
+    near: float = NEAR_POWER,
+    *,
+    ahead: bool = False,
+) -> NDArray[np.int32]:
     """Test, then learn a whole stream in kernels: the evaluator's blend contender.
 
     Parameters
@@ -123,6 +190,13 @@ def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[
         as in a running system.
     part
         One of `PARTS`, to rank by it alone, with its start weights for good; empty for the whole blend.
+    half_life_s, rate
+        As for `BlendRanker`.
+    near
+        Exponent of 1/i, the vote of the i-th latest item, > 0: higher listens to the newest more.
+    ahead
+        Whether all catalogue records are known from the start, as in a shop; else each with its item's first touch. See
+        `models.content.run`.
 
     Returns
     -------
@@ -133,13 +207,22 @@ def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[
     items.encode(stream.item_ids)
     histories = Histories(HISTORY)
     histories.reserve(int(stream.key.max(initial=0)) + 1)
-    rows = NeighbourRows()
+    rows = NeighbourRows(half_life_s=half_life_s)
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
     prior = [weight if not part or feature in PARTS[part] else 0.0 for feature, weight in enumerate(PRIOR)]
     blends = [Blend(prior=prior) for _ in range(partitions)]
+    index = empty_index()
+    vectors, filled = records_of(stream, index)
+    asked = np.array([facts.price or 0.0 for facts in stream.facts], dtype=np.float32)
+    records = Records(vectors, filled, np.nan_to_num(asked) if len(asked) else np.zeros(len(items), dtype=np.float32))
+    catalogue = Catalogue(index.arrays, np.zeros(len(items), dtype=np.float32))
+    if ahead:
+        for item in range(len(items)):
+            take_record(records, catalogue, item)
     for blend in blends:
         blend.reserve(len(items))
+        blend.consult(catalogue)
     n = len(stream)
     ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
     touches = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
@@ -156,11 +239,13 @@ def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[
             start,
             min(start + CHUNK, n),
             arrays,
+            records,
             histories.arrays,
             rows.arrays,
             rows.half_life_s,
             weighting(),
-            votes(),
+            votes(near=near),
+            rate,
             items.blob,
             items.spans,
             work,
@@ -173,6 +258,11 @@ def run(stream: Stream, k: int, partitions: int = 1, part: str = "") -> NDArray[
     return out
 
 
+def run_ahead(stream: Stream, k: int) -> NDArray[np.int32]:
+    """As `run`, with the whole catalogue known from the start."""
+    return run(stream, k, ahead=True)
+
+
 @kernel
 def _run(
     touches: Touches,
@@ -182,11 +272,13 @@ def _run(
     start: int,
     end: int,
     blends: tuple[BlendArrays, ...],
+    records: Records,
     histories: HistoryArrays,
     rows: RowArrays,
     half_life_s: float,
     weights: Weighting,
     query: Query,
+    rate: float,
     blob: NDArray[np.uint8],
     spans: NDArray[np.int64],
     work: Desk,
@@ -219,8 +311,9 @@ def _run(
                 choose(found, 0.0 if alone else -np.inf, hidden, blob, spans, work, out[queries], micros)
                 queries += 1
             if lesson:
-                teach(blend, work, found, item, RATE)
+                teach(blend, work, found, item, rate)
             clear(work.candidates, found)
+        take_record(records, blends[0].catalogue, item)
         if not learned[n]:
             append(histories, user, item, touches.kind[n], touches.ts[n], touches.starts[n])
             continue

@@ -205,6 +205,18 @@ def run(
     """
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     index, items = ContentIndex(), len(stream.item_ids)
+    vectors, filled = records_of(stream, index)
+    arrays = index.arrays
+    candidates, work = Candidates.empty(items, 1), index.workspace(length)
+    near = nearness(length, fade)
+    touched = (stream.item, stream.previous, stream.scored, stream.rank)
+    _run(*touched, arrays, vectors, filled, ahead, near, searched, work, candidates, out)
+    return out
+
+
+def records_of(stream: Stream, index: ContentIndex) -> tuple[Features, NDArray[np.int32]]:
+    """Vectors of all items of a stream by item, and how many features each has; the empty index gets room for them."""
+    items = len(stream.item_ids)
     index.reserve(items)
     vectors = Features(np.zeros((items, index.size), np.int32), np.zeros((items, index.size), np.float32))
     filled = np.zeros(items, dtype=np.int32)
@@ -213,12 +225,8 @@ def run(
         filled[item] = len(vector.place)
         vectors.place[item, : filled[item]], vectors.weight[item, : filled[item]] = vector
     # every entry might need a block of its own, as long as it is the only one of its feature
-    arrays = index.arrays._replace(lists=index.arrays.lists.reserved(int(filled.sum())))
-    candidates, work = Candidates.empty(items, 1), index.workspace(length)
-    near = nearness(length, fade)
-    touched = (stream.item, stream.previous, stream.scored, stream.rank)
-    _run(*touched, arrays, vectors, filled, ahead, near, searched, work, candidates, out)
-    return out
+    index.arrays = index.arrays._replace(lists=index.arrays.lists.reserved(int(filled.sum())))
+    return vectors, filled
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import Candidates
-from models.content_search import SEARCHED, Workspace, vote_content
+from models.content_search import SEARCHED, Workspace, vote_content, workspace
 from models.content_vectors import DESCRIBED, ContentArrays, describe
 from models.inverted_index import InvertedIndex
 from models.nesting import part, prefixed
@@ -91,8 +91,7 @@ class ContentIndex:
 
     def workspace(self, items: int) -> Workspace:
         """Room for queries made of at most so many items."""
-        room = max(items * self.size, 1)
-        return Workspace(np.zeros(self.dimensions), np.zeros(room, dtype=np.int32), np.zeros(room))
+        return workspace(items * self.size, self.dimensions)
 
     def similar(
         self, items: NDArray[np.int32], weights: NDArray[np.float64] | None = None, searched: int = SEARCHED

@@ -29,13 +29,19 @@ class Workspace(NamedTuple):
     strength: NDArray[np.float64]
 
 
+def workspace(features: int, dimensions: int) -> Workspace:
+    """Room for queries that have at most so many features in all, hashed to so many places."""
+    room = max(features, 1)
+    return Workspace(np.zeros(dimensions), np.zeros(room, dtype=np.int32), np.zeros(room))
+
+
 @kernel
 def cosine(index: ContentArrays, item: int, work: Workspace, size: float) -> float:
     """Cosine of an item's vector with the query in the workspace, whose length is `size`."""
     total = 0.0
     for f in range(index.filled[item]):
         place = index.place[item, f]
-        total += work.weight[place] * index.tf[item, f] * index.idf[place]
+        total += work.weight[place] * index.tf[item, f]
     return total / (index.length[item] * size) if index.length[item] > 0.0 and size > 0.0 else 0.0
 
 
@@ -72,33 +78,54 @@ def vote_content(
     int
         Candidates now.
     """
-    features_, size = _set_query(index, recent, near, work)
-    for _ in range(min(features_, PROBES)):
-        strongest = 0
-        for f in range(1, features_):
-            if work.strength[f] > work.strength[strongest]:
-                strongest = f
-        work.strength[strongest] = 0.0
-        found = _list_having(index.lists, work.place[strongest], searched, candidates, found)
+    known, size = set_query(index, recent, near, work)
+    found = list_near(index, known, PROBES, searched, work, candidates, found)
     for c in range(found):
         value = cosine(index, candidates.item[c], work, size)
         candidates.x[feature, c] = value
         candidates.total[feature] += value
-    for f in range(features_):
-        work.weight[work.place[f]] = 0.0
-        work.strength[f] = 0.0
+    clear_query(known, work)
     return found
 
 
 @kernel
-def _set_query(
+def list_near(
+    index: ContentArrays, known: int, probes: int, most: int, work: Workspace, candidates: Candidates, found: int
+) -> int:
+    """List items that have one of the query's strongest features, newest entries first, up to `most` candidates.
+
+    `known` is the number of the query's features, `probes` how many of them are looked up.
+    """
+    for _ in range(min(known, probes)):
+        strongest = 0
+        for f in range(1, known):
+            if work.strength[f] > work.strength[strongest]:
+                strongest = f
+        work.strength[strongest] = 0.0
+        found = _list_having(index.lists, work.place[strongest], most, candidates, found)
+    return found
+
+
+@kernel
+def clear_query(known: int, work: Workspace) -> None:
+    """Leave the workspace as it was before a query of so many features."""
+    for f in range(known):
+        work.weight[work.place[f]] = 0.0
+        work.strength[f] = 0.0
+
+
+@kernel
+def set_query(
     index: ContentArrays, recent: NDArray[np.int32], near: NDArray[np.float64], work: Workspace
 ) -> tuple[int, float]:
-    """Sum the items' vectors, each of length 1, into the workspace; returns its number of features and its length."""
+    """Sum the items' vectors, each of length 1, into the workspace; returns its number of features and its length.
+
+    What stands in `Workspace.weight` is multiplied by idf once more, as candidates' weights are kept without.
+    """
     known = 0
     for r in range(len(recent)):
         item = recent[r]
-        if index.length[item] <= 0.0 or near[r] <= 0.0:
+        if item >= len(index.length) or index.length[item] <= 0.0 or near[r] <= 0.0:
             continue
         share = near[r] / index.length[item]
         for f in range(index.filled[item]):
@@ -111,6 +138,7 @@ def _set_query(
     for f in range(known):
         weight = work.weight[work.place[f]]
         work.strength[f] = weight
+        work.weight[work.place[f]] = weight * index.idf[work.place[f]]  # once, instead of at every candidate
         total += weight * weight
     return known, math.sqrt(total)
 

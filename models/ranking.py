@@ -24,7 +24,7 @@ HIGHEST = 2.0**62  # of a rounded score: a neighbour met ages after the row's la
 UNLISTED = 0
 STEP_SHARE = 0.5  # extra vote of the newest item's transitions
 EPSILON = 1e-9  # keeps float noise in sums of equal terms from crossing a rounding edge
-REASONS: Final = ("covisit", "transition", "sessions", "walk", "repeat", "popular", "new")
+REASONS: Final = ("covisit", "transition", "sessions", "walk", "repeat", "popular", "new", "content")
 COVISIT: Final = 0
 
 

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 from faust.types.auth import AuthProtocol
 
 from models.offers import decode_offer
+from models.text_features import Facts
 from stream.agents.door import DoorAgent
 from stream.agents.global_ import GlobalAgent
 from stream.agents.item import ItemAgent
@@ -252,6 +253,8 @@ class Worker:
         self.space.listed[index] = item is not None
         if item is not None and item.category:
             self.space.file(index, self.space.encode_categories([item.category]))
+        if self.settings.ranking == "blend":
+            self.space.contents.put(int(index[0]), Facts() if item is None else item.facts)
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
         self.users.put_offer(key, None if value is None else decode_offer(value))

@@ -15,6 +15,7 @@ from stream.settings import Settings
 log = structlog.get_logger(__name__)
 
 IDLE_MS: Final = 1_000
+AT_ONCE: Final = 25  # records, of up to 0.1 ms each, between which others have their turn
 
 Take = Callable[[bytes, bytes | None], None]
 
@@ -55,8 +56,10 @@ class Broadcast:
                 self.caught_up.set()
             fetched = await self._consumer.getmany(timeout_ms=IDLE_MS)
             for partition, records in fetched.items():
-                for record in records:
+                for n, record in enumerate(records, 1):
                     self._take(partition.topic, record)
+                    if n % AT_ONCE == 0:
+                        await asyncio.sleep(0)
 
     def _take(self, topic: str, record: Any) -> None:
         self.read += 1

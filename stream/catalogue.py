@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from models.text_features import Facts
 from stream.events import Id
 from stream.keys import CONTRACT_VERSION, ItemDetails
 
@@ -69,6 +70,11 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     def hidden(self) -> bool:
         """Whether it must not be recommended now."""
         return self.stock == 0 or self.availability in GONE
+
+    @property
+    def facts(self) -> Facts:
+        """What models read of it."""
+        return Facts(self.title or "", self.text or "", self.category or "", tuple(self.tags or ()), self.price)
 
 
 decode_item: Final = msgspec.json.Decoder(CatalogueItem).decode

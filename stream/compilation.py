@@ -19,6 +19,7 @@ from llvmlite.binding import get_host_cpu_name  # type: ignore[import-untyped]  
 from models.neighbour_rows import NO_ROW
 from models.offers import load_offers
 from models.placement import PLACEMENTS
+from models.text_features import Facts
 from stream.keys import Keys
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -134,6 +135,9 @@ async def _exchange(pipeline: LocalPipeline, space: ItemSpace, shard: UserShard)
 def _filled(ranking: Literal["covisit", "blend"]) -> LocalPipeline:
     rules = UserRules(ranking=ranking, placements=tuple(PLACEMENTS.values()))
     pipeline = LocalPipeline(MemoryStore(), rules, offers=load_offers(_OFFERS, "warm-up"))
+    for number, item in enumerate(pipeline.space.encode([f"i{n}" for n in range(23)]).tolist()):
+        pipeline.space.contents.put(item, Facts(f"warm-up {number % 3}", category="c1", price=1.0 + number))
+        pipeline.space.contents.put(item, Facts(f"warm-up {number % 2}"))
     topic = pipeline.topics["events"]
     for number, value in enumerate(_events()):
         topic.append(number % topic.partitions, 1_700_000_000_000 + number, None, value)

@@ -26,6 +26,7 @@ ENGLISH: Final[Templates] = {
     "sessions": ("Visits like yours, with {origin}, went on to this", "Visits like yours went on to this"),
     "walk": ("Goes with what goes with {origin}", "Recommended for you"),
     "repeat": ("You have looked at this before", "You have looked at this before"),
+    "content": ("Similar to {origin}", "Similar to what you looked at"),
     "trending": ("Popular now", "Popular now"),
     "popular": ("Popular now", "Popular now"),
     "new": ("New here", "New here"),

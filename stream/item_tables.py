@@ -109,5 +109,4 @@ def _json_rows(path: str) -> Iterator[tuple[str, Facts]]:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 field = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else "item"
                 raise BadInputError(f"{path}, line {line}, {field}: {error}") from error
-            tags = tuple(item.tags or ())
-            yield item.item_id, Facts(item.title or "", item.text or "", item.category or "", tags, item.price)
+            yield item.item_id, item.facts

@@ -33,9 +33,16 @@ SINGLES: Final = {  # more models, each alone; see `NEEDS`
     "biased_mf": "models.biased_mf",
     "content": "models.content",
     "content_ahead": "models.content:run_ahead",
+    "blend_ahead": "models.blend_ranker:run_ahead",
 }
-NEEDS: Final = {"content": "a catalogue", "content_ahead": "a catalogue", "biased_mf": "ratings"}
-PARTS: Final = {f"blend.{part}": part for part in ("covisit", "transition", "sessions", "walk", "repeat")}
+NEEDS: Final = {
+    "content": "a catalogue",
+    "content_ahead": "a catalogue",
+    "blend_ahead": "a catalogue",
+    "blend.content": "a catalogue",
+    "biased_mf": "ratings",
+}
+PARTS: Final = {f"blend.{part}": part for part in ("covisit", "transition", "sessions", "walk", "repeat", "content")}
 KNOWN: Final = {**CONTENDERS, **SINGLES, **dict.fromkeys(PARTS, CONTENDERS["blend"])}
 BY_PARTITION: Final = {"sknn", "blend", *PARTS}  # what visitors of one partition teach, those of others do not see
 

@@ -106,7 +106,7 @@ class CovisitRanking:
 
 
 class BlendRanking:
-    """The blend of co-visitation, transitions, similar sessions, repeats and popularity, weighed by what came next.
+    """The blend of co-visitation, similar sessions, content, repeats and popularity, weighed by what came next.
 
     Parameters
     ----------
@@ -127,6 +127,7 @@ class BlendRanking:
         """See `Ranking`; 5-20 us per touch."""
         blend = shard.blend
         blend.reserve(self._space.ids.size)
+        blend.consult(self._space.contents.catalogue)
         if self._mean is not None:
             mean, model = self._mean
             partition, offset = blend.spoke_at
@@ -145,6 +146,7 @@ class BlendRanking:
     ) -> tuple[Lists, Picked]:
         """See `Ranking`; 10-18 us per user."""
         space = self._space
+        shard.blend.consult(space.contents.catalogue)
         lists, picked = Lists.empty(len(users), shard.rules.depth), Picked.empty(len(users))
         rank_users_blended(
             shard.blend.arrays,

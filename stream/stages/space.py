@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blend_content import Contents
 from models.neighbour_rows import NO_ROW, NeighbourRows
 from models.ranking import Scratch, scratch
 from models.vocabulary import Vocabulary, grown
@@ -39,6 +40,8 @@ class ItemSpace:
 
     Attributes
     ----------
+    contents
+        What the catalogue says of items. Those that have a record there are `listed`: their indices go to no other.
     owned
         The `covisits` partitions this process owns.
     listed
@@ -76,6 +79,7 @@ class ItemSpace:
         self.untold = np.zeros(0, dtype=np.bool_)  # popularity that changed since the global stage heard of it
         self.listed = np.zeros(0, dtype=np.bool_)
         self.marked = np.zeros(0, dtype=np.bool_)  # found to be referred to by the collection that runs
+        self.contents = Contents()
         self.owned: set[int] = set()
         self.scratch: Scratch = scratch(0)
         self.reclaimer = Reclaimer(self)

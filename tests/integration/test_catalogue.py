@@ -31,7 +31,7 @@ SEEN_S = 5.0
 async def shop(kafka: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     """A worker, and a camper whose list has the bag and the stove; nobody does anything any more."""
     folder = tmp_path_factory.mktemp("catalogue")
-    async with Installation(kafka, redis_url, folder, f"t{time.time_ns():x}-") as shop:
+    async with Installation(kafka, redis_url, folder, f"t{time.time_ns():x}-", ranking="blend") as shop:
         shop.start()
         await shop.publish(
             event(f"seed{number}", item, at=number + place, event_id=f"seed{number}{item}")
@@ -99,6 +99,37 @@ async def test_stock_price_and_withdrawal_are_seen_in_a_list_that_stays_as_it_is
     assert "bag" in own.items  # readers left it out: nobody has written the list again
     await put("bag,Bag,15 EUR,1,\n")
     await seen(shop, lambda recs: "bag" in recs.items, "it is back")
+
+
+async def test_what_nobody_has_touched_is_recommended_as_soon_as_it_has_a_record(shop: Installation) -> None:
+    await shop.publish([event("hiker", "shelter", at=200)])
+    await shop.write("items", json.dumps({"item_id": "shelter", "title": "Storm shelter"}).encode(), b"shelter")
+    began = time.monotonic()
+    await shop.write("items", json.dumps({"item_id": "bivouac", "title": "Light storm shelter"}).encode(), b"bivouac")
+    touches = 0
+
+    async def recommended() -> bool:
+        nonlocal touches
+        touches += 1
+        await shop.publish([event("hiker", "shelter", at=200 + touches)])
+        found = await shop.list_of("hiker")
+        return found is not None and dict(zip(found.items, found.why, strict=True)).get("bivouac") == (
+            "shelter",
+            "content",
+        )
+
+    await shop.until(recommended, "a new item is recommended to whom it suits")
+    assert time.monotonic() - began < SEEN_S
+    await rivulet(shop, "withdraw", "bivouac")
+
+    async def gone() -> bool:
+        nonlocal touches
+        touches += 1
+        await shop.publish([event("hiker", "shelter", at=200 + touches)])
+        found = await shop.list_of("hiker")
+        return found is not None and "bivouac" not in found.items
+
+    await shop.until(gone, "what is withdrawn is recommended no longer")
 
 
 async def test_the_next_worker_goes_on_where_the_last_one_was(shop: Installation) -> None:

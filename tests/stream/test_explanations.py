@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.ranking import REASONS
 from stream.errors import ConfigurationError
 from stream.explanations import ENGLISH, explain, origins, with_templates
 
@@ -17,6 +18,15 @@ def test_every_reason_has_a_sentence(origin: str | None, model: str, titles: dic
     assert sentence
     if origin is not None and "{origin}" in ENGLISH.get(model, ENGLISH["*"])[0]:
         assert titles.get(origin, origin) in sentence
+
+
+@pytest.mark.parametrize("model", REASONS)
+def test_every_model_that_can_be_a_reason_has_words_of_its_own(model: str) -> None:
+    """A new reason without words fails here; only readers of lists of later versions fall back to ``*``."""
+    about, plain = ENGLISH[model]
+    assert about != ENGLISH["*"][0]
+    assert plain
+    assert explain(("tent", model)) == about.format(origin="tent")
 
 
 def test_own_words_replace_some() -> None:

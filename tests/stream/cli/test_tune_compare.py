@@ -36,6 +36,16 @@ def run(verb: Any, *arguments: str) -> str:
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False).stdout
 
 
+def test_tune_varies_the_blend(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.toml"
+    assert defaults("blend").keys() == {"partitions", "half_life_s", "rate", "near"}
+    options = ("--model", "blend", "--trials", "3", "--k", "5", "--out", str(out), "--json")
+    found = json.loads(run(tune, str(recording), *options))
+    assert found["parameters"].keys() == {"half_life_s", "rate", "near"}
+    assert len({trial["score"] for trial in found["trials"]}) > 1  # the parameters reach the lists
+    assert read_configuration(str(out)).model == "blend"
+
+
 def test_tune_finds_a_shorter_half_life_and_writes_what_compare_reads(recording: Path, tmp_path: Path) -> None:
     out, slow = tmp_path / "tuned.toml", tmp_path / "slow.toml"
     options = ("--model", "popularity", "--trials", "9", "--k", "5", "--out", str(out))
@@ -101,7 +111,7 @@ def test_options_that_are_wrong_are_named(recording: Path, tmp_path: Path) -> No
     for options, problem in (
         (("--metric", "luck"), "must be hr, mrr or ndcg"),
         (("--parameters", "speed"), "covisit has no 'speed'; it has half_life_s"),
-        (("--model", "blend.covisit", "--parameters", "rate"), "has no 'rate'"),
+        (("--model", "blend.covisit", "--parameters", "speed"), "blend.covisit has no 'speed'"),
         (("--model", "content"), "needs a catalogue"),
     ):
         with pytest.raises(BadInputError, match=problem):

@@ -14,6 +14,7 @@ from models.blend_lists import LESSONS
 from models.offers import Offer
 from models.postings import FILLED, FIRST
 from models.ranking import REASONS
+from models.text_features import Facts
 from stream.demo.shop import Shop
 from stream.keys import Keys, Recommendations, parse_list, parse_offers
 from stream.local import LocalPipeline
@@ -65,6 +66,24 @@ def test_each_item_of_a_list_has_a_reason_the_visitor_can_follow(blended: LocalP
             assert reason != "repeat" or origin == item
             reasons.add(reason)
     assert {"covisit", "repeat", "popular"} <= reasons
+
+
+def test_the_catalogue_brings_what_nobody_touched_and_nothing_once_it_is_withdrawn() -> None:
+    pipeline = LocalPipeline(MemoryStore(), BLEND, partitions=1, item_partitions=1)
+    touched, new = pipeline.space.encode(["tent", "tarp"])
+    pipeline.space.contents.put(int(touched), Facts("Family tent", price=100.0))
+    pipeline.space.contents.put(int(new), Facts("Tarp for a tent", price=40.0))
+    publish(pipeline, [event("ann", "tent"), event("bob", "lamp", at=1), event("ann", "tent", at=2)])
+    (found,) = (listed for key, listed in lists(pipeline).items() if b"{ann}" in key)
+    assert list(zip(found.items, found.why, strict=True)) == [
+        ("tarp", ("tent", "content")),
+        ("lamp", (None, "popular")),
+    ]
+    pipeline.space.contents.put(int(new), Facts())
+    assert len(pipeline.space.contents) == 1
+    publish(pipeline, [event("ann", "tent", at=3)])
+    (found,) = (listed for key, listed in lists(pipeline).items() if b"{ann}" in key)
+    assert found.items == ["lamp"]
 
 
 def test_covisitation_alone_learns_and_shows_nothing_of_the_blend() -> None:

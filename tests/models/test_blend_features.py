@@ -1,0 +1,110 @@
+"""What the blend knows of candidates, and the lists it makes of that, against plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from models.blend_content import ADDED, LATEST, LISTED
+from models.blend_features import LENGTHS
+from models.blend_ranker import BlendRanker
+from models.candidates import clear
+from models.text_features import Facts
+from tests.blending import FACTS, PlainFeatures, described, teach
+from tests.streams import ITEM_IDS, TOUCHES, Touch
+
+
+@pytest.mark.parametrize("facts", [{}, FACTS], ids=["no catalogue", "catalogue"])
+@given(touches=TOUCHES.filter(lambda touches: len(touches) > 0))
+@settings(deadline=None)
+def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list[Touch]) -> None:
+    model = BlendRanker(history=60)
+    plain = teach(model, touches, facts)
+    for user, ring in plain.rings.items():
+        got, work = described(model, user)
+        expected = plain.features(user)
+        assert got.keys() == expected.keys()
+        for item, features in got.items():
+            assert features == pytest.approx(expected[item], abs=1e-4), item
+        length = [1, 2, 3, 3][min(len(ring), 4) - 1] if len(ring) < 5 else (4 if len(ring) < 10 else 5)
+        assert work.group[0] == length
+        assert LENGTHS < work.group[1] <= 2 * LENGTHS
+
+
+@pytest.mark.parametrize("facts", [{}, FACTS], ids=["no catalogue", "catalogue"])
+@given(touches=TOUCHES.filter(lambda touches: len(touches) > 0))
+@settings(deadline=None)
+def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_follow(
+    facts: Mapping[str, Facts], touches: list[Touch]
+) -> None:
+    model = BlendRanker(history=60)
+    plain = teach(model, touches, facts)
+    for user, ring in plain.rings.items():
+        got, work = described(model, user)
+        learner = model.blend.arrays.learner
+        weight = learner.weight[0] + learner.weight[work.group[0]] + learner.weight[work.group[1]]
+        scores = {item: float(weight @ x) for item, x in got.items() if item != ring[0]}
+        listed = model.recommend(user)
+        assert {item for item, _ in listed} == scores.keys()
+        ranked = [scores[item] for item, _ in listed]
+        assert all(a >= b - 2e-5 for a, b in pairwise(ranked))
+        for item, chance in listed:
+            assert chance == pytest.approx(math.exp(scores[item] - ranked[0]), abs=4e-5)
+        for item, reason, why in model.explain(user):
+            assert (why is None) == (reason == "popular")
+            assert why is None or why in ring
+            assert reason != "repeat" or why == item
+            assert reason != "transition" or item in plain.steps(ring[0])
+            assert reason != "covisit" or (why is not None and item in plain.row(why))
+            assert reason != "content" or (why is not None and _likeness(plain, why, item) == _most(plain, ring, item))
+
+
+def _likeness(plain: PlainFeatures, one: str, other: str) -> float:
+    vectors = plain.vectors()
+    mine, theirs = vectors.get(one, {}), vectors.get(other, {})
+    return round(sum(value * theirs.get(name, 0.0) for name, value in mine.items()), 6)
+
+
+def _most(plain: PlainFeatures, ring: list[str], item: str) -> float:
+    return max(_likeness(plain, own, item) for own in list(dict.fromkeys(ring))[:LATEST])
+
+
+def test_desk_is_clean_after_every_list() -> None:
+    model = BlendRanker()
+    teach(model, [(n % 3, n % 7, 1) for n in range(40)])
+    features, work = described(model, "0")
+    assert len(features) == 7
+    clear(work.candidates, len(features))
+    assert not work.candidates.place.any()
+    assert not work.candidates.x.any()
+    assert not work.candidates.total.any()
+    assert not work.matches.table.any()
+
+
+def test_what_nobody_touched_is_a_candidate_if_it_is_alike_and_says_why() -> None:
+    model = BlendRanker()
+    teach(model, [(n % 3, n % 2, 1) for n in range(12)], FACTS)
+    known = {item: reason for item, *reason in model.explain("0")}
+    ring = model._items.texts(np.array(model._histories.recent(0), dtype=np.int32))
+    alike = {item for item in FACTS if any(FACTS[item].title == FACTS[own].title for own in ring)} - set(ITEM_IDS[:2])
+    assert alike
+    assert alike <= known.keys()
+    assert all(known[item][0] == "content" and known[item][1] in ring for item in alike)
+
+
+def test_search_in_content_is_bounded() -> None:
+    """However many items are alike, no more become candidates, and the latest described come first."""
+    model = BlendRanker()
+    teach(model, [(0, 0, 1)])
+    for n in range(5 * LISTED):
+        model.describe_one(f"n{n:04}", {"title": "red"})
+    model.describe_one(ITEM_IDS[0], {"title": "red"})
+    features, _ = described(model, "0")
+    assert len(features) == 1 + ADDED
+    listed = {f"n{n:04}" for n in range(4 * LISTED, 5 * LISTED)}
+    assert features.keys() - {ITEM_IDS[0]} <= listed
