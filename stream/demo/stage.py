@@ -6,6 +6,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,8 @@ OUTCOMES = ("learned", "duplicates", "late", "denied", "rekeyed")
 class Summary(msgspec.Struct, frozen=True):
     """State of a demo; `lost` counts published events that are in no shard's books.
 
-    `weights`: of the blend, mean of the shards; `drifts`: lasting falls of its hit rate.
+    `weights`: of the blend, mean of the shards; `drifts`: lasting falls of its hit rate; `reasons`: why items were
+    listed, by model, in the lists that were glimpsed.
     """
 
     events: int
@@ -43,6 +45,7 @@ class Summary(msgspec.Struct, frozen=True):
     hit_rate: float
     weights: dict[str, float]
     drifts: int
+    reasons: dict[str, int]
 
 
 class DemoStage:
@@ -64,6 +67,7 @@ class DemoStage:
     def __init__(self, *, seed: int = 1, rate: float = 200.0) -> None:
         self._seed, self._rate = seed, rate
         self._before = (0, 0.0)
+        self._reasons: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -143,6 +147,7 @@ class DemoStage:
             hit_rate=sum(s["hits"][1] for s in shards) / predictions if predictions else 0.0,
             weights={name: sum(blend["weights"][name] for blend in blends) / len(blends) for name in names},
             drifts=sum(blend["drifts"] for blend in blends),
+            reasons=dict(self._reasons.most_common()),
         )
 
     async def glimpse(self) -> tuple[str, list[tuple[str, Reason]]]:
@@ -151,4 +156,5 @@ class DemoStage:
         if value is None:
             return self.traffic.visitor, []
         listed = parse_list(value)
+        self._reasons.update(model for _, model in listed.why)
         return self.traffic.visitor, list(zip(listed.items, listed.why, strict=True))[:SHOWN]

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from models.ranking import REASONS
 from stream.compilation import compile_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,9 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert 0 < summary["users_with_offers"] <= summary["users_with_recs"] <= summary["users"]
     assert 0 < summary["hit_rate"] < 1
     assert summary["freshness_p99_ms"] > 0
+    assert "content" in summary["weights"]
+    assert summary["reasons"].keys() <= set(REASONS)
+    assert len(summary["reasons"]) > 1
     assert list(tmp_path.iterdir()) == []
 
 

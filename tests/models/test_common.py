@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import pkgutil
 import random
 from collections.abc import Callable, Hashable, Iterator
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from river.reco.base import Ranker
 
+import models as package
 from models.biased_mf import BiasedMF
 from models.blend_ranker import BlendRanker
 from models.content import ContentBased
@@ -74,6 +80,24 @@ def answers(model: Model) -> list[Any]:
         (user, model.rank(user, items), [model.predict_one(user, item) for item in sorted(items, key=str)])
         for user in ("u0", "u1", "u19", "stranger")
     ]
+
+
+def rankers() -> Iterator[type]:
+    """Every recommender in `models` that is ready for use."""
+    for module in pkgutil.iter_modules(package.__path__):
+        for _, found in inspect.getmembers(import_module(f"models.{module.name}"), inspect.isclass):
+            ready = issubclass(found, Ranker) and not inspect.isabstract(found)
+            if ready and found.__module__ == f"models.{module.name}":
+                yield found
+
+
+@pytest.mark.parametrize("ranker", list(rankers()), ids=lambda ranker: ranker.__name__)
+def test_every_model_is_listed_above_has_an_example_and_tests_of_its_own(ranker: type) -> None:
+    assert ranker in {type(make()) for make in MODELS.values()}
+    assert any("learn_one(" in line for line in (ranker.__doc__ or "").splitlines() if ">>>" in line or "..." in line)
+    file = ranker.__module__.removeprefix("models.")
+    names = {f"test_{file}.py", f"test_{file.removesuffix('_ranker')}.py"}
+    assert any((Path(__file__).parent / name).is_file() for name in names)
 
 
 @models
