@@ -17,7 +17,11 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 
+import msgspec
+
 from models.offers import load_offers
+from stream.catalogue import CatalogueItem
+from stream.catalogue_topic import write_items
 from stream.cli.offers import publish_offers
 from stream.demo.shop import Shop
 from stream.progress import Progress
@@ -84,8 +88,11 @@ async def worker_figures(bench_: Bench, total: int) -> Figures:
 
 
 def fill(bench_: Bench, options: argparse.Namespace) -> None:
-    """Write the events, and the offers if they are wanted."""
+    """Write the events, the shop's catalogue, and the offers if they are wanted."""
     asyncio.run(preload(bench_.settings, stream(options.stream, options.events), bench_.settings.events_partitions))
+    if options.stream == "shop":
+        items = (msgspec.convert(item, CatalogueItem) for item in Shop(seed=1).catalogue())
+        asyncio.run(write_items(bench_.settings, items))
     if not options.no_offers:
         text = files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8")
         asyncio.run(publish_offers(bench_.settings, load_offers(text, "offers.toml"), []))
