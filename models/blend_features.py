@@ -236,7 +236,7 @@ def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
         if item < len(tallies.slow) and tallies.slow[item] > NEVER:
             candidates.x[POPULAR, c] = strength(tallies.slow[item], slow) / 8.0
             candidates.x[TRENDING, c] = strength(tallies.fast[item], fast) / 8.0
-        else:
+        elif candidates.x[SEEN, c] == 0.0:  # what the visitor saw, somebody has touched, whether it is counted or not
             candidates.x[NEW, c] = 1.0
             candidates.x[POPULAR, c] = FADED / 8.0  # as if touched once, just now
             candidates.x[TRENDING, c] = FADED / 8.0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from models.blend_content import ADDED, LATEST, LISTED
-from models.blend_features import LENGTHS
+from models.blend_features import LENGTHS, NEW, POPULAR, SEEN
 from models.blend_ranker import BlendRanker
 from models.candidates import clear
 from models.text_features import Facts
@@ -95,6 +95,15 @@ def test_what_nobody_touched_is_a_candidate_if_it_is_alike_and_says_why() -> Non
     assert alike
     assert alike <= known.keys()
     assert all(known[item][0] == "content" and known[item][1] in ring for item in alike)
+
+
+def test_what_a_visitor_saw_is_not_new_though_it_is_not_counted() -> None:
+    model = BlendRanker()
+    teach(model, [(0, 0, 1), (0, 1, 1), (0, 2, 1)])
+    model.blend.drop_items(model._items.lookup([ITEM_IDS[0]]))
+    features, _ = described(model, "0")
+    said = features[ITEM_IDS[0]]
+    assert (said[SEEN], said[NEW], said[POPULAR]) == (1, 0, 0)
 
 
 def test_search_in_content_is_bounded() -> None:
