@@ -23,7 +23,7 @@ class ItemAgent(Agent[ItemStage]):
         Set whenever deltas were applied.
     """
 
-    pace_s: ClassVar[float] = 0.05  # lists may lack the deltas of so short a time; small batches cost more
+    pace_s: ClassVar[float] = 0.1  # lists may lack the deltas of so short a time; small batches cost more
 
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 

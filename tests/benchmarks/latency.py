@@ -31,7 +31,7 @@ PROBE_EVERY = 100  # events, at least so often
 NEVER_S = 1e6
 POLL_S = 0.001
 ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
-WARM_S = 5.0
+WARM_S = 30.0  # so long a fresh broker compiles itself, on a whole core
 UNSEEN_S = 10.0
 
 
