@@ -72,19 +72,21 @@ class BatchThread(AIOKafkaConsumerThread):
         """
         fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
         plan = fetcher._get_actions_per_node
-        fetched_at = 0.0
+        fetched_at: dict[int, float] = {}  # by broker
 
         def deliver_and_plan(assignment: Any) -> Any:
-            nonlocal fetched_at
             self.deliver(fetcher)
             fetcher._fetch_max_wait_ms = PARTIAL_WAIT_MS if fetcher._records else FULL_WAIT_MS
             fetches, resets, pause_s, *others = plan(assignment)
-            if fetches:
-                too_early_s = fetched_at + FETCH_EVERY_S - time.monotonic()
-                if too_early_s > 0:
-                    return [], resets, too_early_s, *others
-                fetched_at = time.monotonic()
-            return fetches, resets, pause_s, *others
+            now, due = time.monotonic(), []
+            for node, request in fetches:
+                early_s = fetched_at.get(node, 0.0) + FETCH_EVERY_S - now
+                if early_s <= 0:
+                    fetched_at[node] = now
+                    due.append((node, request))
+                else:
+                    pause_s = min(pause_s, early_s)
+            return due, resets, pause_s, *others
 
         fetcher._get_actions_per_node = deliver_and_plan
 
@@ -100,10 +102,15 @@ class BatchThread(AIOKafkaConsumerThread):
                     del fetcher._records[tp]
                     self._fail(result._error)
                     continue
-                while result.has_more() and inbox.has_room(tp):
-                    records = result.getall(consumer._max_poll_records)
-                    if records:
-                        inbox.put(self._tag(consumer, TP(*tp), records))
+                try:
+                    while result.has_more() and inbox.has_room(tp):
+                        records = result.getall(consumer._max_poll_records)
+                        if records:
+                            inbox.put(self._tag(consumer, TP(*tp), records))
+                except KafkaError as error:  # a checksum; raised further, it would end aiokafka's task without a word
+                    del fetcher._records[tp]
+                    self._fail(error)
+                    continue
                 if not result.has_more():
                     del fetcher._records[tp]
 

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.conversion import redecayed_rows, resized_rows
 from models.decay import YEAR_2000_S, decay_add_many
 from models.eviction import oldest
-from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays
-from models.nesting import part, prefixed
+from models.neighbour_rows import NO_ROW
 from models.ranking import Lists, find_rows, rank_similar
-from models.references import translate
 from models.trending import HALF_LIFE_S
-from models.vocabulary import Vocabulary
-from stream.copying import Changes, Copying, Rows, Source, Used, facts, spans, texts_of
+from stream.copying import Copying
 from stream.decoding import Record
-from stream.errors import ConfigurationError, RivuletError
+from stream.errors import RivuletError
 from stream.framing import Names, set_lists
 from stream.keys import COVISIT, NEIGHBOURS_TTL_S, SIMILAR_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.row_wire import pack_rows
+from stream.stages.item_shard import ItemShard, with_row
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
 from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, joined, since, unpack_covisits
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
-ITEM_COLUMNS: Final = ("item", "step_item")  # of the rows: hold indices of items
 EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
 TINY: Final = float(np.finfo(np.float64).tiny)
 TOGETHER: Final = 10_000  # visits applied at a time, of however many records; more cost no less each
@@ -53,19 +46,6 @@ class Published:
     more: bool
     items: NDArray[np.int32]
     told: NDArray[np.int32]
-
-
-class ItemShard:
-    """State of a shard that is not in the shared rows: marks per source partition, newest event time, how many rows."""
-
-    def __init__(self, sources: int) -> None:
-        self.marks = np.full(sources, -1, dtype=np.int64)
-        self.newest = 0
-        self.rows = 0
-        self.applied = -1
-        self.counts: Counter[str] = Counter()
-        self.turned: set[int] = set()  # items withdrawn or brought back since the last publication
-        self.changes = Changes()
 
 
 class ItemStage:
@@ -103,7 +83,7 @@ class ItemStage:
         self.space.owned.add(partition)
         self.shards[partition] = shard = ItemShard(self.sources)
         if arrays is not None:
-            self._restore(shard, arrays)
+            shard.restore(self.space, arrays)
 
     def close(self, partition: int) -> None:
         """Forget a shard; its rows go with it."""
@@ -114,7 +94,7 @@ class ItemStage:
     def _clear(self, partition: int) -> None:
         """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""
         space = self.space
-        space.rows.drop(self._with_row(partition))
+        space.rows.drop(with_row(self.space, partition))
         space.rows.shrink()
         space.reclaimer.restart()
         space.unlearn(np.flatnonzero(space.partition == partition).astype(np.int32))
@@ -195,7 +175,7 @@ class ItemStage:
     def _evict(self, partition: int, shard: ItemShard) -> None:
         """Drop rows of items visited longest ago; between records, as what is dropped must not depend on fetches."""
         space = self.space
-        items = self._with_row(partition)
+        items = with_row(self.space, partition)
         most = shard.rows - self.items + self.items // EVICTED
         dropped = items[oldest(space.visited[items], space.ids.hashes[items], most)]
         shard.changes.add(dropped)
@@ -204,15 +184,9 @@ class ItemStage:
         shard.rows -= most
         shard.counts["evicted"] += most
 
-    def _with_row(self, partition: int) -> NDArray[np.int32]:
-        """Items of a shard that have a row."""
-        size = self.space.ids.size
-        mine = self.space.partition[:size] == partition
-        return np.flatnonzero(mine & (self.space.rows.arrays.row[:size] != NO_ROW)).astype(np.int32)
-
     def touch_all(self, partition: int) -> None:
         """Mark every row of a shard for publication."""
-        items = self._with_row(partition)
+        items = with_row(self.space, partition)
         self.space.unpublished[items] = True
         self.space.untold[items] = True
 
@@ -228,7 +202,7 @@ class ItemStage:
         """Mark the rows of a shard that name one of some items for publication; about 0.1 us per row of 100."""
         wanted = np.zeros(self.space.ids.size, dtype=np.bool_)
         wanted[list(turned)] = True
-        mine = self._with_row(partition)
+        mine = with_row(self.space, partition)
         self.space.unpublished[mine[find_rows(mine, self.space.rows.arrays, wanted)]] = True
 
     def publish(self, partition: int, now_ms: int) -> Published:
@@ -304,98 +278,4 @@ class ItemStage:
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of the shard's rows, popularity and marks, with the ids of the items it refers to."""
-        space, shard = self.space, self.shards[partition]
-        used = Used(space.ids)
-        shard.changes.watch()
-
-        def see(name: str, piece: NDArray[Any]) -> None:
-            if name == "mine" or name.rpartition(".")[2] in ITEM_COLUMNS:
-                used.add(piece)
-
-        def still() -> dict[str, Source]:
-            mine, changed = self._mine(partition), shard.changes.take()
-            kept = space.rows.arrays.row[changed] != NO_ROW
-            told = {"newest": shard.newest, "applied": shard.applied, "counts": dict(shard.counts)}
-            told["half_life_s"] = space.rows.half_life_s
-            return {
-                "dropped": Rows(changed[~kept]),
-                "changed": Rows(changed[kept]),
-                **prefixed("changed", _columns(space.rows, changed[kept])),
-                **prefixed("categories", {name: Rows(array) for name, array in space.categories.arrays().items()}),
-                "mine": Rows(mine),
-                **prefixed("items", used.sources()),
-                "trend": Rows(space.trend, mine),
-                "trend_epoch": Rows(space.trend_epoch, mine),
-                "visited": Rows(space.visited, mine),
-                "category": Rows(space.category, mine),
-                "unpublished": Rows(space.unpublished, mine),
-                "untold": Rows(space.untold, mine),
-                "marks": Rows(shard.marks),
-                "facts": facts(told),
-            }
-
-        ending = ExitStack()  # no index may go to another item before the ids are copied, which comes last
-        ending.enter_context(space.reclaimer.paused())
-        ending.callback(shard.changes.take)
-        items = self._with_row(partition)
-        large = {"with_row": Rows(items), **prefixed("rows", _columns(space.rows, items))}
-        return Copying(large, still, see, ending.close)
-
-    def _restore(self, shard: ItemShard, arrays: Mapping[str, NDArray[Any]]) -> None:
-        space = self.space
-        if len(arrays["marks"]) != self.sources:
-            raise ConfigurationError(
-                f"RIVULET_EVENTS_PARTITIONS={self.sources}, but the snapshot was made with {len(arrays['marks'])}:"
-                " users belong to partitions by that count, which cannot be changed"
-            )
-        told = msgspec.json.decode(arrays["facts"].tobytes())
-        theirs, ours = arrays["items.codes"], space.encode(texts_of(arrays["items.texts"]))
-        kept = ~np.isin(arrays["with_row"], arrays["dropped"])
-        before = {name: column[kept] for name, column in part(arrays, "rows").items()}
-        for items, rows in ((arrays["with_row"][kept], before), (arrays["changed"], part(arrays, "changed"))):
-            for column in (items, *(rows[name] for name in ITEM_COLUMNS)):
-                translate(column, theirs, ours)
-            space.rows.insert(items, self._converted(rows, told))
-        mine, category = arrays["mine"], arrays["category"]
-        translate(mine, theirs, ours)
-        names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(names.size, dtype=np.int32)
-        translate(category, known, space.encode_categories(names.texts(known)))
-        space.file(mine, category)
-        for name in ("trend", "trend_epoch", "visited", "unpublished", "untold"):
-            getattr(space, name)[mine] = arrays[name]
-        shard.rows = int((space.rows.arrays.row[mine] != NO_ROW).sum())
-        shard.marks = arrays["marks"]
-        shard.newest, shard.applied = told["newest"], told["applied"]
-        shard.counts.update(told["counts"])
-
-    def _converted(self, rows: dict[str, NDArray[Any]], told: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        """Rows of a snapshot under the present settings."""
-        now = self.space.rows
-        neighbours, transitions = now.arrays.item.shape[1], now.arrays.step_item.shape[1]
-        before_s = told.get("half_life_s", now.half_life_s)
-        return resized_rows(redecayed_rows(rows, before_s, now.half_life_s, told["newest"]), neighbours, transitions)
-
-    def _mine(self, partition: int) -> NDArray[np.int32]:
-        """Items of a shard."""
-        return np.flatnonzero(self.space.partition[: self.space.ids.size] == partition).astype(np.int32)
-
-
-class _RowsOf(NamedTuple):
-    """One array of some items' rows; rows may move, so each slice is looked up when its turn comes."""
-
-    rows: NeighbourRows
-    name: str
-    items: NDArray[np.int32]
-
-    def slices(self) -> Iterator[NDArray[Any]]:
-        """See `Source`."""
-        array = getattr(self.rows.arrays, self.name)
-        for span in spans(len(self.items), array.nbytes // max(len(array), 1)):
-            arrays = self.rows.arrays
-            yield getattr(arrays, self.name)[arrays.row[self.items[span]]]
-
-
-def _columns(rows: NeighbourRows, items: NDArray[np.int32]) -> dict[str, Source]:
-    """The rows of some items, as `NeighbourRows.extract` gives them at once."""
-    return {name: _RowsOf(rows, name, items) for name in RowArrays._fields[1:]}
+        return self.shards[partition].copy(self.space, partition)

@@ -13,6 +13,8 @@ import faust
 import pytest
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.consumer.fetcher import FetchResult  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.errors import CorruptRecordException  # type: ignore[import-untyped]  # no py.typed
 
 from stream.consumer_thread import FULL_WAIT_MS, PARTIAL_WAIT_MS
 from stream.transport import TP, BatchConsumer, BatchTransport, Fetch, batch_topic, faust_settings
@@ -114,6 +116,23 @@ async def test_log_start_is_told(reader: Reader) -> None:
     async with reader.running():
         await reader.until(1)
         assert await reader.consumer.log_start(TP(reader.topic, 1), 5) == 0
+
+
+async def test_a_damaged_record_stops_the_app(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In aiokafka's own task it would end the fetching, and nobody would hear of it."""
+
+    def damaged(*_: Any) -> None:
+        raise CorruptRecordException("Invalid CRC")
+
+    async with reader.running():
+        await reader.until(2000)
+        monkeypatch.setattr(FetchResult, "getall", damaged)
+        async with AIOKafkaProducer(bootstrap_servers=reader.kafka) as producer:
+            await producer.send_and_wait(reader.topic, b"more", partition=0)
+        async with asyncio.timeout(15):
+            while not reader.app.crashed:  # noqa: ASYNC110  # Faust sets it
+                await asyncio.sleep(0.01)
+    assert isinstance(reader.app.crash_reason, CorruptRecordException)
 
 
 async def test_only_a_fetch_that_leaves_no_partition_out_may_wait_long(reader: Reader) -> None:
