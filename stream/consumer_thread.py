@@ -107,9 +107,9 @@ class BatchThread(AIOKafkaConsumerThread):
                         records = result.getall(consumer._max_poll_records)
                         if records:
                             inbox.put(self._tag(consumer, TP(*tp), records))
-                except KafkaError as error:  # a checksum; raised further, it would end aiokafka's task without a word
+                except Exception as error:  # noqa: BLE001  # raised further it would end aiokafka's task without a word
                     del fetcher._records[tp]
-                    self._fail(error)
+                    inbox.fail(error)  # a checksum or compression that does not fit, for one
                     continue
                 if not result.has_more():
                     del fetcher._records[tp]

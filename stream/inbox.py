@@ -6,8 +6,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from typing import Final, NamedTuple
 
 from stream.fetches import TP, Fetch
+
+MOST_BYTES: Final = 4 * 1_048_576  # of a partition, and of fetches that are joined; a single fetch may have more
 
 
 class Inbox:
@@ -20,7 +23,7 @@ class Inbox:
     Parameters
     ----------
     most
-        A partition has room as long as fewer records of it wait.
+        A partition has room as long as fewer records of it wait, and fewer than `MOST_BYTES`.
     arrived
         Called, in the thread, when something was put: has the event loop call `wake_up`.
     made_room
@@ -31,7 +34,7 @@ class Inbox:
         self._most, self._tell_arrival, self._tell_room = most, arrived, made_room
         self._lock = threading.Lock()
         self._fetches: dict[TP, deque[Fetch]] = {}
-        self._waiting: dict[TP, int] = {}
+        self._waiting: dict[TP, _Size] = {}
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
 
@@ -39,13 +42,14 @@ class Inbox:
 
     def has_room(self, tp: TP) -> bool:
         """Whether another fetch of the partition may be put."""
-        return self._waiting.get(tp, 0) < self._most
+        waiting = self._waiting.get(tp, EMPTY)
+        return waiting.records < self._most and waiting.nbytes < MOST_BYTES
 
     def put(self, fetch: Fetch) -> None:
         """Add a fetch behind the partition's others."""
         with self._lock:
             self._fetches.setdefault(fetch.tp, deque()).append(fetch)
-            self._waiting[fetch.tp] = self._waiting.get(fetch.tp, 0) + len(fetch.records)
+            self._waiting[fetch.tp] = self._waiting.get(fetch.tp, EMPTY).plus(_size(fetch))
         self._tell_arrival()
 
     def fail(self, error: BaseException) -> None:
@@ -96,9 +100,32 @@ class Inbox:
     def _next(self, tp: TP) -> Fetch:
         fetches = self._fetches[tp]
         batch = fetches.popleft()
-        while fetches and batch.followed_by(fetches[0]) and len(batch.records) + len(fetches[0].records) <= self._most:
-            batch = batch.joined(fetches.popleft())
-        self._waiting[tp] -= len(batch.records)
+        size = _size(batch)
+        while fetches and batch.followed_by(fetches[0]):
+            both = size.plus(_size(fetches[0]))
+            if both.records > self._most or both.nbytes > MOST_BYTES:
+                break
+            batch, size = batch.joined(fetches.popleft()), both
+        waiting = self._waiting[tp]
+        self._waiting[tp] = _Size(waiting.records - size.records, waiting.nbytes - size.nbytes)
         if not fetches:
             del self._fetches[tp], self._waiting[tp]
         return batch
+
+
+class _Size(NamedTuple):
+    """How much something is."""
+
+    records: int
+    nbytes: int
+
+    def plus(self, other: _Size) -> _Size:
+        """Both together."""
+        return _Size(self.records + other.records, self.nbytes + other.nbytes)
+
+
+EMPTY: Final = _Size(0, 0)
+
+
+def _size(fetch: Fetch) -> _Size:
+    return _Size(len(fetch.records), sum(len(record.value or b"") for record in fetch.records))

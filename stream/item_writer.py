@@ -112,7 +112,6 @@ class ItemWriter:
         consumer = await groupless_consumer(self._worker.settings, [self._topic])
         try:
             began = await self._resume(consumer)
-            self._troubles.done(WORK)
             rewrite_at = self._clock() + 2 * self._worker.settings.session_s
             look_at = self._clock() + REVIEW_S
             while self._may_write():
@@ -128,6 +127,7 @@ class ItemWriter:
                 fetched = await consumer.getmany(timeout_ms=IDLE_MS, max_records=RECORDS)
                 if fetched and self._may_write():
                     await self._write(fetched)
+                self._troubles.done(WORK)
         finally:
             await consumer.stop()
 

@@ -195,7 +195,8 @@ def faust_settings(
     partitions
         Most partitions of a topic that this worker may own.
     fetch_records
-        Most records in one fetch; memory is bounded to about ``8 * partitions * fetch_records`` records per topic.
+        Most records in one fetch; memory is bounded to about ``8 * partitions * fetch_records`` records per topic
+        in Faust's queues, and in the inbox to two such fetches, or 4 MB and a fetch, per partition.
     """
     # Faust pauses a partition whose fetch comes when an agent's queue is 80 % full, and blocks delivery to every agent
     # when it is full. An agent that waits for another one would then wait for ever: so each partition's last fetch must

@@ -106,6 +106,11 @@ def take_over(
         np.array([touch.second - YEAR_2000_S for touch in joined.past], dtype=np.int64).astype(np.uint32),
         np.array([touch.starts for touch in joined.past], dtype=np.bool_),
     )
+    person = np.full(len(touches.ts), hash_ids([joined.user])[0])
+    kept = ~shard.tombstones.cover(person, touches.ts.astype(np.int64))  # the history may come after it was forgotten
+    touches = Touches._make(column[kept] for column in touches)
+    if len(touches.ts) == 0:
+        return Learned.of_request([], [])
     shard.changes.add(users)
     deltas = adopt(shard.histories, int(users[0]), touches, weighting)
     shard.counts["joined"] += 1

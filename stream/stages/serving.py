@@ -100,7 +100,7 @@ def decode_served(value: bytes) -> Served:
 
 def _lists(shard: UserShard, chosen: Chosen) -> list[ServedList]:
     """Lists with indices of items."""
-    items, propensity = chosen.placed.lists.item, np.round(chosen.placed.propensity, 6)
+    items, propensity = chosen.placed.lists.item, np.maximum(np.round(chosen.placed.propensity, 6), 1e-6)
     sizes = (items >= 0).sum(axis=1).tolist()
     rows = zip(shard.users.texts(chosen.users), chosen.ts_ms.tolist(), items.tolist(), propensity.tolist(), strict=True)
     return [

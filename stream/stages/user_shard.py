@@ -50,7 +50,7 @@ class UserRules:
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
     placements: tuple[Placement, ...] = ()
-    link: bool = True  # a cookie's history follows to the customer
+    link: bool = False  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
 
     @property

@@ -47,6 +47,7 @@ async def test_lists_of_placements_are_those_of_a_local_replay_also_after_a_kill
         "transitions": ROOM,
         "events_partitions": 2,
         "placements": file,
+        "link": True,
     }
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, **names) as shop:
         worker = shop.start()

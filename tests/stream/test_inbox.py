@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.fetches import TP, ConsumerRecord, Fetch
-from stream.inbox import Inbox
+from stream.inbox import MOST_BYTES, Inbox
 
 MOST = 10
 FIRST, SECOND = TP("t", 0), TP("t", 1)
@@ -68,6 +68,17 @@ def test_room_is_by_partition_and_told_when_it_comes_back() -> None:
     box.take([FIRST])
     assert box.has_room(FIRST)
     assert told == ["arrived", "arrived", "room"]
+
+
+def test_room_is_bounded_in_bytes_too() -> None:
+    box, _ = inbox(most=1000)
+    large = [ConsumerRecord("t", 0, n, 0, 0, None, bytes(MOST_BYTES // 2 + 1), ()) for n in range(3)]
+    for number, record in enumerate(large[:2]):
+        assert box.has_room(FIRST)
+        box.put(Fetch(FIRST, [record], 1, number, 10))
+    assert not box.has_room(FIRST)
+    assert [len(f.records) for f in box.take([FIRST])] == [1], "together they would be more"
+    assert box.has_room(FIRST)
 
 
 def test_what_was_read_before_a_seek_is_dropped() -> None:

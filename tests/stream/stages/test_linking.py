@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.hashing import partition_of
+from models.hashing import hash_ids, partition_of
 from stream.decoding import decode
-from stream.events import Joined, Link
+from stream.events import Joined, Link, Past
 from stream.keys import Keys, parse_list
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
@@ -33,7 +33,7 @@ def login(at: float = 300, cookie: str = "cookie", user: str = "ada", **fields: 
 
 def shop(events: Iterable[dict[str, Any]], **rules: Any) -> LocalPipeline:
     given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9} | rules
-    made = UserRules(**given)
+    made = UserRules(**({"link": True} | given))
     pipeline = LocalPipeline(MemoryStore(), made, partitions=P, item_partitions=2)
     publish(pipeline, events)
     return pipeline
@@ -168,7 +168,8 @@ EVENTS = [login(at=n * 400, cookie=f"c{n % 3}", user="ada" if n % 4 else "bob") 
 @settings(deadline=None, max_examples=20)
 @given(st.sets(st.integers(1, len(EVENTS) - 1), max_size=8))
 def test_what_is_asked_for_does_not_depend_on_where_a_fetch_ends(cuts: set[int]) -> None:
-    one, many = (LocalPipeline(MemoryStore(), partitions=1, item_partitions=1) for _ in range(2))
+    rules = UserRules(link=True)
+    one, many = (LocalPipeline(MemoryStore(), rules, partitions=1, item_partitions=1) for _ in range(2))
     whole = sent(one, 0, stream(EVENTS))
     parts = [sent(many, 0, part) for part in cut(stream(EVENTS), cuts)]
     assert [link for part in parts for link in part] == whole
@@ -202,6 +203,18 @@ def test_a_crash_repeats_each_step_and_changes_nothing() -> None:
     pipeline._send(again)
     asyncio.run(pipeline.drain())
     assert (rows(pipeline), recent(pipeline, "ada"), joins(pipeline)) == once
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_history_that_comes_after_its_owner_was_forgotten_is_not_learned(forgotten: bool) -> None:
+    pipeline = shop([*START, event("ada", "stove", at=90)])
+    shard = pipeline.users.shards[partition_of(b"ada", P)]
+    if forgotten:
+        shard.tombstones.put(hash_ids(["ada"]).tolist()[0], until=2**31, asked=1)
+    carried_out(
+        pipeline, Joined(user="ada", id="link-0-1", past=[Past("tent", "view_item", 1_700_000_000, True)]), 1_000
+    )
+    assert recent(pipeline, "ada") == (["stove"] if forgotten else ["stove", "tent"])
 
 
 def test_what_lands_in_a_foreign_partition_goes_home() -> None:
