@@ -89,11 +89,11 @@ def _mark() -> Path:
 async def _run(progress: Callable[[str], None]) -> None:
     simple, pipeline = _filled("covisit"), _filled("blend")
     pipeline.users.rank(0, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
-    await simple.step_user(0)
     for partition in pipeline.users.shards:
         await pipeline.step_user(partition)
     progress(STEPS[0])
     await _go_on(pipeline, progress)
+    await simple.step_user(0)
 
 
 async def _help() -> None:
