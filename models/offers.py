@@ -8,7 +8,6 @@ reads the same offers from an :class:`models.offer_table.OfferTable`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -16,6 +15,8 @@ from math import ceil, isfinite
 from typing import Annotated, NamedTuple
 
 import msgspec
+
+from models.tables import read_tables
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -105,14 +106,9 @@ def load_offers(text: str, source: str) -> list[Offer]:
     models.offers.OfferError: offers.toml: offer 'x': value: Expected `float` > 0.0
     """
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OfferError(f"{source}: not TOML: {error}") from None
-    entries = content.pop("offers", [])
-    if content:
-        raise OfferError(f"{source}: unknown key {min(content)!r}, only [[offers]] is known")
-    if not isinstance(entries, list):
-        raise OfferError(f"{source}: offers: write [[offers]] with double brackets")
+        entries = read_tables(text, source, "offers")
+    except ValueError as error:
+        raise OfferError(str(error)) from None
     offers: dict[str, Offer] = {}
     for number, entry in enumerate(entries, 1):
         offer = _checked(entry, f"{source}: offer {_name(entry, number)}")

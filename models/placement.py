@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
+
+from models.tables import read_tables
 
 Exclusion: TypeAlias = Literal["nothing", "bought", "seen"]
 MOST_EXPLORED: Final = 0.5  # share of a list
@@ -120,14 +121,9 @@ def load_placements(text: str, source: str) -> tuple[Placement, ...]:
     models.placement.PlacementError: shop.toml: placement 'home': k must be 1 to 100, not 0
     """
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlacementError(f"{source}: not TOML: {error}") from None
-    entries = content.pop("placements", [])
-    if content:
-        raise PlacementError(f"{source}: unknown key {min(content)!r}, only [[placements]] is known")
-    if not isinstance(entries, list):
-        raise PlacementError(f"{source}: placements: write [[placements]] with double brackets")
+        entries = read_tables(text, source, "placements")
+    except ValueError as error:
+        raise PlacementError(str(error)) from None
     if len(entries) > MOST:
         raise PlacementError(f"{source}: {len(entries)} placements, at most {MOST} are possible")
     placements: dict[str, Placement] = {}
