@@ -167,9 +167,9 @@ class Worker:
         )
         self.app = faust_app(settings)
         self.app.worker = self
+        self.meta = Meta(self)
         self._wire()
         self.pulse = Pulse(self.host, self.broadcast, self.gate, self.store.outage, settings.session_s)
-        self.meta = Meta(self)
         self.item_writer = ItemWriter(self)
         self.background = Background(self)
         self.inlet = Inlet(settings, "door")
@@ -179,7 +179,7 @@ class Worker:
     def _wire(self) -> None:
         settings = self.settings
         outputs = self.publisher, self.store, self.stats
-        fence = Fence(lambda: self.host, settings.session_s)
+        fence = Fence(lambda: self.host, self.meta.claim, settings.session_s)
         self.item_agent = ItemAgent(settings.topic("covisits"), self.items, *outputs)
         self.gate = Gate(
             settings.topic("events"), self.broadcast, self.publisher, self.item_agent, settings.skew_records

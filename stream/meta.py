@@ -47,6 +47,10 @@ class Meta:
         """Remember which Redis this is."""
         self._run_id = await self._worker.store.run_id()
 
+    async def claim(self, shard: str) -> bool:
+        """Leave word that a shard has an owner; whether it surely had none before."""
+        return await self._worker.store.mark(self._worker.keys.meta, f"owned-{shard}".encode())
+
     async def notice_loss(self) -> None:
         """Doubt all that was written if Redis is another process, or does not know what it was told last."""
         run_id = await self._worker.store.run_id()

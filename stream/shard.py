@@ -32,8 +32,9 @@ class Shard:
     asks a snapshot that takes its time to make room for the last one. ``saved`` is the offset of the newest snapshot,
     which took ``saved_bytes`` and ``saved_seconds`` and was begun, read or found to be still true at ``saved_at``
     (monotonic). ``waiting`` are fetches not yet fed; while there are any, one task is ``busy`` with them, and says when
-    there is ``room`` for more. The last batch ended at ``fed_at``. It was reloaded ``failures`` times, lastly for some
-    ``trouble``, without getting beyond the offset ``failed_at``.
+    there is ``room`` for more. The last batch ended at ``fed_at``. ``first`` says whether this is its first owner ever;
+    None = not asked yet. It was reloaded ``failures`` times, lastly for some ``trouble``, without getting beyond the
+    offset ``failed_at``.
     """
 
     topic: str
@@ -52,6 +53,7 @@ class Shard:
     epoch: int = -1
     fetches: int = 0
     suspect: int | None = None
+    first: bool | None = None
     failures: int = 0
     failed_at: int = LOG_START
     trouble: str = ""

@@ -47,6 +47,9 @@ class Store(Protocol):
     async def hget(self, key: bytes, field: bytes) -> bytes | None:
         """Read one field of a hash; None if it is not there."""
 
+    async def mark(self, key: bytes, field: bytes) -> bool:
+        """Set a field of a hash to 1; whether it was surely not there before."""
+
     async def run_id(self) -> str:
         """Identity of the running server(s): changes when one was restarted and may have lost what it held."""
 
@@ -161,6 +164,13 @@ class RedisStore:
         (value,) = await self._settle(commands)
         found: bytes | None = value
         return found
+
+    async def mark(self, key: bytes, field: bytes) -> bool:
+        """Set a field of a hash to 1; whether it was not there: False, too, if that had to be sent twice."""
+        commands = Commands()
+        commands.add(b"HSET", key, field, b"1")
+        (added,) = await self._settle(commands)
+        return bool(added)
 
     async def run_id(self) -> str:
         """Run ids of the server or of all masters; changes when one was restarted or replaced. Waits as ``flush``."""

@@ -72,7 +72,7 @@ class UserAgent(Agent[UserStage]):
             await self.publisher.send(sends)
 
     async def _push(self, shard: Shard, learned: Learned) -> None:
-        force = learned.force or self.fence.is_fresh(shard)
+        force = await self.fence.may_follow(shard) or learned.force
         if learned.everyone:  # asked for after all rows were published: none read before may count
             await self.neighbours.drop()
         for answer in learned.answers:

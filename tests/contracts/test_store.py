@@ -229,6 +229,12 @@ async def test_one_field_of_a_hash(bench: Bench) -> None:
     assert await bench.store.hget(bench.key("nothing"), b"f") is None
 
 
+async def test_a_mark_is_new_only_once(bench: Bench) -> None:
+    found = [await bench.store.mark(bench.key("hash"), field) for field in (b"f", b"f", b"g", b"f")]
+    assert found == [True, False, True, False]
+    assert await bench.store.hgetall(bench.key("hash")) == {b"f": b"1", b"g": b"1"}
+
+
 async def test_the_store_works_on_after_a_refusal(bench: Bench) -> None:
     await write(bench.store, (bench.key("text"), b"x"))
     with pytest.raises(StoreError):

@@ -50,10 +50,13 @@ class Reviewer:
         async def nothing(*_: Any) -> None:
             pass
 
+        async def never(_: Shard) -> bool:
+            return False
+
         async def always(_: Shard) -> bool:
             return True
 
-        fence = SimpleNamespace(is_fresh=lambda _: False, may_write=always, is_overtaken=lambda _: False)
+        fence = SimpleNamespace(may_follow=never, may_write=always, is_overtaken=lambda _: False)
         neighbours = SimpleNamespace(fetch=nothing)
         parts = (self.pipeline.users, cast(Any, None), self.store, Stats(), cast(Any, neighbours), cast(Any, fence))
         self.agent = UserAgent("events", *parts, room=nothing)
