@@ -26,11 +26,12 @@ AHEAD_US: Final = 300_000_000  # an event moves the watermark at most this far b
 class Admitted(NamedTuple):
     """Verdict over a batch.
 
-    `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned with `events`; `index`: user
-    index of every event, -1 for foreign and forgotten ones; `foreign`: positions of events that belong to another
-    partition; `told`: positions of events that are not learned but say something about consent.
+    `ts`: time of each event, us; `keep`: per event; `events`: positions of the kept ones; `user`, `session`: aligned
+    with `events`; `index`: user index of every event, -1 for foreign and forgotten ones; `foreign`: positions of events
+    that belong to another partition; `told`: positions of events that are not learned but say something about consent.
     """
 
+    ts: NDArray[np.int64]
     keep: NDArray[np.bool_]
     events: NDArray[np.int64]
     user: NDArray[np.int32]
@@ -56,13 +57,13 @@ def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Ad
     said[late] &= REFUSALS  # a refusal holds whenever it was said; a grant may have been taken back since
     denied = _denied(shard, said, index, keep, late)
     keep &= ~denied
-    shard.counts["rekeyed"] += int(foreign.sum())
-    shard.counts["learned"] += int(keep.sum())
+    events, others = keep.nonzero()[0], foreign.nonzero()[0]
+    shard.counts["rekeyed"] += len(others)
+    shard.counts["learned"] += len(events)
     shard.counts["without_id"] += batch.without_id
-    events = np.flatnonzero(keep)
-    told = np.flatnonzero((denied | late) & (said > 0))
+    told = ((denied | late) & (said > 0)).nonzero()[0]
     sessions = _sessions(batch.session)[events]
-    return Admitted(keep, events, index[events], sessions, index, np.flatnonzero(foreign).tolist(), told)
+    return Admitted(ts, keep, events, index[events], sessions, index, others.tolist(), told)
 
 
 def filled_at(shard: UserShard, batch: Batch, partition: int, partitions: int) -> int | None:
@@ -85,7 +86,7 @@ def _forgotten(shard: UserShard, batch: Batch, ts: NDArray[np.int64]) -> NDArray
     if len(shard.tombstones) == 0:
         return np.zeros(len(ts), dtype=np.bool_)
     found = shard.tombstones.cover(hash_ids(batch.user), ts // 1_000_000 - YEAR_2000_S)
-    shard.counts["forgotten"] += int(found.sum())
+    shard.counts["forgotten"] += int(np.count_nonzero(found))
     return found
 
 
@@ -93,7 +94,7 @@ def _known(
     shard: UserShard, batch: Batch, partition: int, partitions: int, forgotten: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
     """Index of each event's user, -1 where not even the id is kept: of other partitions' and of forgotten users."""
-    if not forgotten.any():
+    if not np.count_nonzero(forgotten):
         return shard.users.encode(batch.user, partition, partitions)
     index = np.full(len(forgotten), -1, dtype=np.int32)
     others = np.flatnonzero(~forgotten)
@@ -107,9 +108,9 @@ def _duplicates(shard: UserShard, batch: Batch, candidates: NDArray[np.bool_]) -
     if batch.without_id:
         with_id = with_id & np.array([bool(text) for text in batch.event_id], dtype=np.bool_)
     found = np.zeros(len(with_id), dtype=np.bool_)
-    if with_id.any():
+    if np.count_nonzero(with_id):
         found[with_id] = shard.seen.mark(hash_ids(batch.event_id)[with_id])
-        shard.counts["duplicates"] += int(found.sum())
+        shard.counts["duplicates"] += int(np.count_nonzero(found))
     return found
 
 
@@ -119,7 +120,8 @@ def _sessions(texts: list[str]) -> NDArray[np.uint32]:
         hashes = hash_ids(texts)
     except ValueError:  # rare enough to look for only then: a NUL inside
         hashes = hash_ids(printable(texts))
-    return np.where(hashes == NO_SESSION, 0, hashes).astype(np.uint32)
+    hashes[hashes == NO_SESSION] = 0
+    return hashes.astype(np.uint32)
 
 
 def _late(
@@ -135,7 +137,7 @@ def _late(
     marks = np.maximum.accumulate(np.append(np.int64(shard.watermark), capped))
     shard.watermark = int(marks[-1])
     late = (ts < marks[1:] - shard.rules.lateness_s * 1_000_000) & candidates
-    shard.counts["late"] += int(late.sum())
+    shard.counts["late"] += int(np.count_nonzero(late))
     return late
 
 
@@ -149,5 +151,5 @@ def _denied(
     """Events of users who do not let us learn, as consent stood at each event."""
     default = 0 if shard.rules.consent else DENIED
     denied = hear(shard.profiles.arrays.flags, index, said, candidates | late, default) & candidates
-    shard.counts["denied"] += int(denied.sum())
+    shard.counts["denied"] += int(np.count_nonzero(denied))
     return denied

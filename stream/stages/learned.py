@@ -73,7 +73,9 @@ class Learned:
 
 def newest(users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Distinct users with the highest time of each."""
-    distinct, inverse = np.unique(users, return_inverse=True)
-    newest = np.zeros(len(distinct), dtype=np.int64)
-    np.maximum.at(newest, inverse, ts_ms)
-    return distinct, newest
+    order = users.argsort(kind="stable")
+    ordered = users[order]
+    first = np.ones(len(users), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    starts = first.nonzero()[0]
+    return ordered[starts], np.maximum.reduceat(ts_ms[order], starts) if len(starts) else ts_ms

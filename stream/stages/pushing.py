@@ -79,40 +79,47 @@ def push(shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, shelf: 
     Users' lists come with a list per placement; `Ranked.placed` has these.
     """
     writes = WriteBatch()
-    written = _push_lists(shard, space, keys, ranked, writes, force=force)
+    refused = denied(shard, ranked.users, PERSONALISATION)
+    written = _push_lists(shard, space, keys, ranked, refused, writes, force=force)
     _push_offers(shard, space, keys, ranked, shelf, writes, force=force)
-    _push_profiles(shard, keys, ranked, writes, force=force)
+    _push_profiles(shard, keys, ranked, refused, writes, force=force)
     return Pushes(writes, len(ranked.users), written)
 
 
 def denied(shard: UserShard, users: NDArray[np.int32], grant: int) -> NDArray[np.bool_]:
     """Whether each user refuses what a grant covers, or never said and the default is no."""
     said = (shard.profiles.arrays.flags[users] >> np.uint8(grant)) & 3
-    refused: NDArray[np.bool_] = np.where(said == 0, 0 if shard.rules.consent else DENIED, said) == DENIED
-    return refused
+    refused: NDArray[np.bool_] = said == DENIED
+    return refused if shard.rules.consent else refused | (said == 0)
 
 
 def _push_lists(
-    shard: UserShard, space: ItemSpace, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool
+    shard: UserShard,
+    space: ItemSpace,
+    keys: Keys,
+    ranked: Ranked,
+    refused: NDArray[np.bool_],
+    writes: WriteBatch,
+    *,
+    force: bool,
 ) -> list[Chosen]:
     users, lists, ts_ms = ranked.users, ranked.lists, ranked.ts_ms
-    refused = denied(shard, users, PERSONALISATION)
     before = shard.last[users]
-    empty = lists.item[:, 0] < 0
-    for user in users[(refused | empty) & ((before[:, 0] >= 0) | force)]:
+    gone = refused | (lists.item[:, 0] < 0)
+    for user in users[gone & ((before[:, 0] >= 0) | force)]:
         writes.delete(keys.recs(shard.users.text(user)))
         shard.last[user] = -1
     changed = (lists.item != before).any(axis=1) | (ts_ms - shard.pushed_ms[users] >= REFRESH_MS) | force
-    chosen = np.flatnonzero(changed & ~empty & ~refused)
-    some = lists.of(chosen)
-    names = Names.of(keys.recs_form, shard.users, users[chosen])
-    writes.set_all(set_lists(names, some, ts_ms[chosen], RECS_TTL_S, shard.rules.ranking.encode(), space.fragments))
-    shard.last[users[chosen]] = some.item
-    shard.pushed_ms[users[chosen]] = ts_ms[chosen]
-    written = _push_placed(shard, space, keys, ranked, refused | empty, writes, force=force)
+    chosen = np.flatnonzero(changed & ~gone)
+    some, changing, at_ms = lists.of(chosen), users[chosen], ts_ms[chosen]
+    names = Names.of(keys.recs_form, shard.users, changing)
+    writes.set_all(set_lists(names, some, at_ms, RECS_TTL_S, shard.rules.ranking.encode(), space.fragments))
+    shard.last[changing] = some.item
+    shard.pushed_ms[changing] = at_ms
+    written = _push_placed(shard, space, keys, ranked, gone, writes, force=force)
     if shard.rules.served:
         certain = Placed(some, (some.item >= 0).astype(np.float64))
-        written.append(Chosen(None, users[chosen], ts_ms[chosen], certain))
+        written.append(Chosen(None, changing, at_ms, certain))
     return written
 
 
@@ -160,12 +167,16 @@ def _push_offers(
 ) -> None:
     users, picked = ranked.users, ranked.picked
     picked.offer[denied(shard, users, ADS)] = -1
-    signature = _signatures(picked.offer, shelf, ranked.ts_ms)
     before = shard.offers[users]
+    if not (force or before.any() or (picked.offer >= 0).any()):
+        return
+    signature = _signatures(picked.offer, shelf, ranked.ts_ms)
     shard.offers[users] = signature
     for n in np.flatnonzero((signature == 0) & ((before != 0) | force)):
         writes.delete(keys.offers(shard.users.text(users[n])))
     chosen = np.flatnonzero((signature != 0) & ((signature != before) | force))
+    if not len(chosen):
+        return
     some = Picked(picked.offer[chosen], picked.score[chosen], picked.why[chosen])
     last = shelf.until_s[some.offer].max(axis=1, where=some.offer >= 0, initial=0)
     ttl_s = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
@@ -186,15 +197,18 @@ def _signatures(picked: NDArray[np.int32], shelf: Shelf, ts_ms: NDArray[np.int64
     return np.where(picked[:, 0] < 0, np.uint64(0), signature + period)
 
 
-def _push_profiles(shard: UserShard, keys: Keys, ranked: Ranked, writes: WriteBatch, *, force: bool) -> None:
+def _push_profiles(
+    shard: UserShard, keys: Keys, ranked: Ranked, refused: NDArray[np.bool_], writes: WriteBatch, *, force: bool
+) -> None:
     users = ranked.users
     profiles = shard.profiles.arrays
     due = ranked.moved | (ranked.ts_ms - shard.profiled_ms[users] >= PROFILE_EVERY_MS)
-    refused = denied(shard, users, PERSONALISATION)
     for user in users[refused & ((shard.profiled_ms[users] > 0) | force)]:
         writes.delete(keys.profile(shard.users.text(user)))
         shard.profiled_ms[user] = 0
     chosen = np.flatnonzero(due & ~refused)
+    if not len(chosen):
+        return
     some = users[chosen]
     columns = zip(
         shard.users.texts(some),

@@ -67,6 +67,7 @@ class ItemSpace:
         self.partitions = partitions
         self.ids = Vocabulary()
         self.categories = Vocabulary()
+        self._uncategorised = int(self.categories.encode([""])[0])
         self.fragments = Fragments()
         self.rows = NeighbourRows(neighbours, transitions, half_life_s)
         self.partition = np.zeros(0, dtype=np.int32)
@@ -110,8 +111,8 @@ class ItemSpace:
             codes = find(names)
         except ValueError:  # rare enough to look for only then: a NUL inside
             codes = find(printable(names))
-        empty = self.categories.lookup([""])[0]
-        return np.where(codes == empty, NO_CATEGORY, codes).astype(np.int32)
+        codes[codes == self._uncategorised] = NO_CATEGORY
+        return codes
 
     def file(self, items: NDArray[np.int32], categories: NDArray[np.int32]) -> None:
         """Remember items' categories, as events or the catalogue tell them."""

@@ -167,7 +167,7 @@ class UserStage:
             if batch.cookies and self.rules.link:
                 sends += links(shard, batch, admitted, self.partitions)
         profiles = shard.profiles.arrays
-        event_ms = np.array(batch.ts, dtype=np.int64)[admitted.events] // 1000
+        event_ms = admitted.ts[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
         again, gone = named_again(shard, batch.controls)
         answers = [Answer(user, erasure(self.keys, [user], shard.named)) for user in gone]
@@ -181,7 +181,7 @@ class UserStage:
         heard = np.concatenate((admitted.events, admitted.told))
         users, ts_ms = newest(
             np.concatenate((admitted.index[heard], again)),
-            np.concatenate((np.array(batch.ts, dtype=np.int64)[heard] // 1000, np.zeros(len(again), dtype=np.int64))),
+            np.concatenate((admitted.ts[heard] // 1000, np.zeros(len(again), dtype=np.int64))),
         )
         learned = profiles.events[users] > 0
         users, ts_ms = users[learned], ts_ms[learned]
@@ -338,7 +338,7 @@ class UserStage:
         """Profiles first (they find the sessions), then histories and deltas."""
         kept = admitted.events
         kind = np.array(batch.kind, dtype=np.uint8)
-        seconds = np.array(batch.ts, dtype=np.int64) // 1_000_000 - YEAR_2000_S
+        seconds = admitted.ts // 1_000_000 - YEAR_2000_S
         of_event = np.array(batch.touch_event, dtype=np.int32)
         names, labels = batch.touch_item, batch.touch_category
         prices = np.array(batch.touch_price, dtype=np.float32)
@@ -350,7 +350,8 @@ class UserStage:
         categories = self.space.encode_categories(labels)
         self.space.file(items, categories)
         value = np.array(batch.value, dtype=np.float32)
-        value = np.where(value == 0, np.bincount(of_event, prices, minlength=len(value)), value).astype(np.float32)
+        if np.count_nonzero(prices):
+            value = np.where(value == 0, np.bincount(of_event, prices, minlength=len(value)), value).astype(np.float32)
         bounds = np.append(np.searchsorted(of_event, kept), len(of_event)).astype(np.int32)
         events = EventColumns(
             admitted.user,
