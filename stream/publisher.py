@@ -29,6 +29,7 @@ from stream.stages.sends import Send
 MAX_RECORD = 8 * 1_048_576
 ACK_S = 30.0  # without an answer for so long, the shard is reloaded and tried again
 STOP_S = 1.0
+LINGER_MS = 3  # answers are awaited beside the writes to Redis; what the partitions of one fetch send travels together
 AT_ONCE = 2_000  # most records, and
 AT_ONCE_BYTES = 16 * 1_048_576  # bytes that are sent before their acknowledgements are awaited
 
@@ -76,6 +77,7 @@ class Publisher:
             bootstrap_servers=self._settings.kafka,
             acks="all",
             enable_idempotence=True,
+            linger_ms=LINGER_MS,
             max_request_size=MAX_RECORD,
             compression_type=None if self._settings.compression == "none" else self._settings.compression,
             request_timeout_ms=30_000,

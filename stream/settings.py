@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     consent_default: Literal["granted", "denied"] = Field("granted", description="Consent where an event says nothing")
 
     publish_every_s: Positive = Field(5.0, description="At most so often per key: similar, nb, trending, segment")
-    skew_records: int = Field(64, ge=1, description="Pause events while covisits lags by more records")
+    skew_records: int = Field(256, ge=1, description="Pause events while covisits lags by more records")
     batch_records: int = Field(2_000, ge=1, le=100_000, description="Most records a stage takes at once")
     session_s: Positive = Field(10.0, description="Kafka session timeout")
     on_gap: Literal["stop", "accept"] = Field("stop", description="A hole in the log that the broker does not explain")
