@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from models.decay import YEAR_2000_S
-from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, exported, recognise
+from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, guess, recognise
 from stream.adapters.cloudevents import Headers, binary
 from stream.batch import Batch, DeadLetter, Record
 from stream.events import (
@@ -30,10 +30,11 @@ from stream.events import (
     RankAgain,
     Request,
 )
-from stream.taking import YEAR_2100_US, Take, check_id, taker
+from stream.taking import YEAR_2100_US, check_id, taker
 
 __all__ = ["Batch", "DeadLetter", "Record", "decode", "decode_request", "json_of"]
 
+BEGINNING: Final = 8  # bytes by which values of one producer begin alike: a key, and no id yet
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
 
 
@@ -47,7 +48,6 @@ class _Event(Event, kw_only=True):
     event_name: Id = ""
     event_date: msgspec.Raw | msgspec.UnsetType = UNSET
     collector_tstamp: msgspec.Raw | msgspec.UnsetType = UNSET
-    event_params: dict[str, Any] | msgspec.UnsetType | None = UNSET  # type: ignore[assignment]  # absent or null
 
 
 class _Tagged(msgspec.Struct):
@@ -85,26 +85,27 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
     About 2 us per event, a third of it msgspec's.
     """
     batch = Batch()
-    take = taker(batch)
+    judge = _Judge(batch, most)
+    take, beginnings = judge.take, judge.beginnings
     for record in records:
         value = record.value
         if not value or len(value) > MAX_RECORD_BYTES:
             reason = "too_large" if value else "empty"
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
             continue
-        if _NAME not in value:  # not simply ours: spares a failing attempt, which is dear
-            _take_other(record, value, batch, take, most, named=False)
+        if beginnings and not record.headers and judge.guessed(record, 0, value):
+            continue
+        if value.find(_NAME) < 0:  # not simply ours: spares a failing attempt, which is dear
+            judge.other(record, value)
             continue
         try:
             event = _decode_event(value)
         except UNREADABLE:
-            _take_other(record, value, batch, take, most)
+            judge.other(record, value)
             continue
-        if not event.event_name or (event.event_id is None and record.headers and binary(record.headers)):
-            _take_other(record, value, batch, take, most)
-            continue
-        if event.event_date is not UNSET or event.collector_tstamp is not UNSET:
-            _take_shape(record, 0, value, _row(event), batch, take, record.headers)
+        ours = event.event_name and event.event_date is event.collector_tstamp is UNSET
+        if not ours or (event.event_id is None and record.headers and binary(record.headers)):
+            judge.other(record, value)
             continue
         try:
             take(event, record, 0, value)
@@ -126,52 +127,120 @@ def _letter(record: Record, index: int, reason: str, detail: str, original: byte
     )
 
 
-def _take_other(
-    record: Record, value: bytes, batch: Batch, take: Take, most: int | None, *, named: bool = True
-) -> None:
-    """Judge what is not simply an event of ours: a batch, a control record, another shape, or a dead letter."""
-    if value.lstrip()[:1] == b"[":
-        shape, marks = None, None
-        elements: Sequence[bytes | msgspec.Raw] | None = _array(value)
-    else:
-        shape, marks = recognise(value, named=named)
-        elements = None
-    if shape is not None and shape.split is not None:
+def decode_request(record: Record) -> Request | DeadLetter:
+    """Decode and validate a record of topic ``privacy``."""
+    batch = decode([record])
+    for _, control in batch.controls:
+        if isinstance(control, Request):
+            return control
+    for letter in batch.dead:
+        return letter
+    return _letter(record, 0, "unknown_shape", "neither a request to forget nor to export", record.value or b"")
+
+
+class _Judge:
+    """Judges what is not simply an event of ours, one value after the other.
+
+    A producer's values begin alike, so that `beginnings` tell a value's likely shape: a right guess spares up to two
+    decoding passes, a wrong one costs one more and decides nothing.
+    """
+
+    def __init__(self, batch: Batch, most: int | None) -> None:
+        self.batch = batch
+        self.take = taker(batch)
+        self.beginnings: dict[bytes, Shape] = {}
+        self._most = most
+
+    def guessed(self, record: Record, index: int, value: bytes) -> bool:
+        """Take a value that has the shape of those that began alike; whether it has."""
+        shape = self.beginnings.get(value[:BEGINNING])
+        event = None if shape is None else guess(value, shape)
+        if shape is None or event is None:
+            return False
         try:
-            elements = cut(value, shape)
+            self._mapped(record, index, value, shape.name, event)
         except Refused as verdict:
-            batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
+            self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+        return True
+
+    def other(self, record: Record, value: bytes) -> None:
+        """Judge a batch, a control record, another shape, or a dead letter."""
+        batch = self.batch
+        shape, marks = (None, None) if value.lstrip()[:1] == b"[" else recognise(value)
+        if shape is not None and shape.split is not None:
+            try:
+                self._elements(record, value, cut(value, shape) or ())
+            except Refused as verdict:
+                batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
             return
-    elif marks is None or shape is not None:
-        pass
-    elif marks.control is not UNSET and (control := _control(value)) is not None:
-        _take_control(record, value, control, batch)
-        return
-    else:
-        elements = marks.events
-    if elements is None:
-        _take_shape(record, 0, value, shape, batch, take, record.headers)
-        return
-    if most is not None and len(elements) > most:
-        batch.dead.append(_letter(record, 0, "too_large", f"{len(elements)} events, at most {most}", value))
-    else:
-        _take_elements(record, value, elements, batch, take)
-
-
-def _take_elements(
-    record: Record, value: bytes, elements: Sequence[bytes | msgspec.Raw], batch: Batch, take: Take
-) -> None:
-    if not elements or len(elements) > MAX_ELEMENTS:
-        detail = f"a batch of {len(elements)} events, at most {MAX_ELEMENTS}" if elements else "a batch without events"
-        batch.dead.append(_letter(record, 0, "too_many" if elements else "empty", detail, value))
-        return
-    full = len(batch.touch_item) + MAX_RECORD_ITEMS
-    for index, element in enumerate(elements):
-        if len(batch.touch_item) < full:
-            _take_element(record, index, bytes(element), batch, take)
+        elements = None
+        if shape is None:
+            if marks is not None and marks.control is not UNSET and (control := _control(value)) is not None:
+                _take_control(record, value, control, batch)
+                return
+            elements = _array(marks.events or b"" if marks is not None else value)
+        if elements is None:
+            self.alone(record, 0, value, shape, record.headers)
         else:
-            detail = f"more than {MAX_RECORD_ITEMS} items in the events before it"
-            batch.dead.append(_letter(record, index, "too_many", detail, bytes(element)))
+            self._elements(record, value, elements)
+
+    def _elements(self, record: Record, value: bytes, elements: Sequence[bytes | msgspec.Raw]) -> None:
+        """Judge each of several events."""
+        dead = self.batch.dead
+        if self._most is not None and len(elements) > self._most:
+            dead.append(_letter(record, 0, "too_large", f"{len(elements)} events, at most {self._most}", value))
+        elif not elements:
+            dead.append(_letter(record, 0, "empty", "a batch without events", value))
+        elif len(elements) > MAX_ELEMENTS:
+            dead.append(
+                _letter(record, 0, "too_many", f"a batch of {len(elements)} events, at most {MAX_ELEMENTS}", value)
+            )
+        else:
+            full = len(self.batch.touch_item) + MAX_RECORD_ITEMS
+            for index, element in enumerate(elements):
+                if len(self.batch.touch_item) < full:
+                    self._element(record, index, bytes(element))
+                else:
+                    detail = f"more than {MAX_RECORD_ITEMS} items in the events before it"
+                    dead.append(_letter(record, index, "too_many", detail, bytes(element)))
+
+    def _element(self, record: Record, index: int, value: bytes) -> None:
+        if self.beginnings and self.guessed(record, index, value):
+            return
+        try:
+            event = _decode_event(value) if value.find(_NAME) >= 0 else _NAMELESS
+            if event.event_name and event.event_date is event.collector_tstamp is UNSET:
+                self.take(event, record, index, value)
+                return
+        except Refused as verdict:
+            self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+            return
+        except UNREADABLE:
+            pass
+        self.alone(record, index, value, recognise(value)[0])
+
+    def alone(self, record: Record, index: int, value: bytes, shape: Shape | None, headers: Headers = ()) -> None:
+        """Judge a value of one event in whatever shape."""
+        try:
+            found = adapt(value, shape, headers)
+            if found is None:
+                self.take(_decode_anyway(value), record, index, value)
+                return
+            name, event = found
+            self._mapped(record, index, _encode_event(event) if headers else value, name, event)
+            if shape is not None:
+                self.beginnings[value[:BEGINNING]] = shape
+        except Refused as verdict:
+            self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
+        except UNREADABLE as error:
+            self.batch.dead.append(_letter(record, index, *_fault(value, error), value))
+
+    def _mapped(self, record: Record, index: int, value: bytes, name: str, event: Event) -> None:
+        """Take an event that had another shape."""
+        if event.items and len(event.items) > MAX_ITEMS:
+            raise Refused("too_many", _crowd(event.items))
+        self.take(event, record, index, value)
+        self.batch.shapes[name] += 1
 
 
 def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:
@@ -200,17 +269,6 @@ def _date(request: Request, record: Record) -> None:
     request.asked_ms = max(asked_ms, YEAR_2000_S * 1000)
 
 
-def decode_request(record: Record) -> Request | DeadLetter:
-    """Decode and validate a record of topic ``privacy``."""
-    batch = decode([record])
-    for _, control in batch.controls:
-        if isinstance(control, Request):
-            return control
-    for letter in batch.dead:
-        return letter
-    return _letter(record, 0, "unknown_shape", "neither a request to forget nor to export", record.value or b"")
-
-
 def _array(value: bytes) -> list[msgspec.Raw] | None:
     """Elements of an array, delimited but not yet looked into: a bad one must not spoil the others."""
     try:
@@ -224,44 +282,6 @@ def _control(value: bytes) -> Control | None:
         return _decode_control(value) if _decode_tag(value).control else None
     except UNREADABLE:
         return None
-
-
-def _take_element(record: Record, index: int, value: bytes, batch: Batch, take: Take) -> None:
-    try:
-        event = _decode_event(value) if _NAME in value else _NAMELESS
-        if event.event_name and event.event_date is event.collector_tstamp is UNSET:
-            take(event, record, index, value)
-            return
-    except Refused as verdict:
-        batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
-        return
-    except UNREADABLE:
-        pass
-    _take_shape(record, index, value, recognise(value)[0], batch, take)
-
-
-def _row(event: _Event) -> Shape | None:
-    return exported(event.collector_tstamp, event.event_date, has_list=event.event_params is UNSET)
-
-
-def _take_shape(
-    record: Record, index: int, value: bytes, shape: Shape | None, batch: Batch, take: Take, headers: Headers = ()
-) -> None:
-    """Judge a value of one event in whatever shape."""
-    try:
-        found = adapt(value, shape, headers)
-        if found is None:
-            take(_decode_anyway(value), record, index, value)
-            return
-        name, event = found
-        if event.items and len(event.items) > MAX_ITEMS:
-            raise Refused("too_many", _crowd(event.items))
-        take(event, record, index, _encode_event(event) if headers else value)
-        batch.shapes[name] += 1
-    except Refused as verdict:
-        batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
-    except UNREADABLE as error:
-        batch.dead.append(_letter(record, index, *_fault(value, error), value))
 
 
 def _fault(value: bytes, error: Exception) -> tuple[str, str]:

@@ -9,9 +9,11 @@ import math
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from stream.adapters.common import Ident, Refused, Stamp, Word, moment, text
-from stream.adapters.ga4 import LooseItem, Parameters, event_of
+from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.adapters.ga4 import LooseItem, ours
+from stream.adapters.marks import Marks
 from stream.events import MAX_AMOUNT, Amount, Consent, Event, TrafficSource
 
 _GRANTS: Final[dict[str | None, Literal["granted", "denied"]]] = {"Yes": "granted", "No": "denied"}
@@ -38,10 +40,10 @@ class _Privacy(msgspec.Struct, gc=False):
     analytics_storage: str | None = None
 
 
-class _Row(msgspec.Struct, gc=False):
-    event_name: Ident = None
+class _Row(Marks):
+    event_name: Ident | UnsetType = UNSET
     event_timestamp: Stamp = None
-    event_params: list[_Param] = []
+    event_params: list[_Param] | UnsetType = UNSET
     user_id: Ident = None
     user_pseudo_id: Ident = None
     items: list[LooseItem] | None = None
@@ -51,44 +53,38 @@ class _Row(msgspec.Struct, gc=False):
     privacy_info: _Privacy | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Row, strict=False).decode
+decode: Final = msgspec.json.Decoder(_Row, strict=False).decode
 _PARAMETERS: Final = {
     "ga_session_id": "session_id",
     **{name: name for name in ("value", "currency", "transaction_id", "search_term", "promotion_id", "item_list_id")},
 }
 
 
-def adapt(value: bytes) -> Event:
+def adapt(row: _Row) -> Event:
     """The event of a row."""
-    row = _decode(value)
-    parameters = _parameters(row.event_params)
-    parameters.items = row.items
+    event = Event(
+        event_name=required(row.event_name, "the event's name"),
+        event_timestamp=moment(row.event_timestamp),
+        user_id=text(row.user_id),
+        user_pseudo_id=text(row.user_pseudo_id),
+        items=ours(row.items),
+        platform=row.platform,
+        traffic_source=row.traffic_source,
+    )
+    for param in row.event_params or ():
+        if param.key in _PARAMETERS and (said := _said(param.value)) is not None:
+            setattr(event, _PARAMETERS[param.key], _amount(said) if param.key == "value" else str(said) or None)
     if row.ecommerce is not None:
-        parameters.transaction_id = text(parameters.transaction_id) or row.ecommerce.transaction_id
-        if parameters.value is None:
-            parameters.value = row.ecommerce.purchase_revenue
-    event = event_of(row.event_name, parameters, row.user_id, row.user_pseudo_id, moment(row.event_timestamp))
-    event.platform, event.traffic_source = row.platform, row.traffic_source
+        event.transaction_id = event.transaction_id or text(row.ecommerce.transaction_id)
+        if event.value is None:
+            event.value = row.ecommerce.purchase_revenue
     if row.privacy_info is not None:
         event.consent = Consent(analytics_storage=_GRANTS.get(row.privacy_info.analytics_storage))
     return event
 
 
-def _parameters(sent: list[_Param]) -> Parameters:
-    """Those that we know; GA4 makes a number of every text that looks like one, also of what was searched for."""
-    found = Parameters()
-    for param in sent:
-        name = _PARAMETERS.get(param.key)
-        if name is None or (said := _said(param.value)) is None:
-            continue
-        if name == "value":
-            found.value = _amount(said)
-        else:
-            setattr(found, name, str(said))
-    return found
-
-
 def _said(value: _Value) -> str | float | None:
+    """What a parameter says; GA4 makes a number of every text that looks like one, also of what was searched for."""
     if value.string_value is not None:
         return value.string_value
     if value.int_value is not None:

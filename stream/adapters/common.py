@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.events import MAX_ID_BYTES, Count, Item
 
@@ -33,14 +34,14 @@ class Refused(Exception):
         self.detail = detail
 
 
-def text(value: Word) -> str | None:
+def text(value: Word | UnsetType) -> str | None:
     """An id or word as text; empty is the same as absent."""
     if type(value) is str:  # as nearly always
         return value or None
-    return None if value is None else str(value)
+    return None if value is None or value is UNSET else str(value)
 
 
-def required(value: Word, field: str) -> str:
+def required(value: Word | UnsetType, field: str) -> str:
     """An id or word that must be there."""
     found = text(value)
     if found is None:
@@ -63,13 +64,10 @@ def moment(value: Stamp) -> Stamp:
 
 def items_of(products: Sequence[Product], field: str) -> list[Item] | None:
     """Our items; None for none. `field` names the id that each must have."""
-    return [
-        Item(
-            item_id=required(product.id, field),
-            item_name=product.name,
-            item_category=text(product.category),
-            price=product.price,
-            quantity=product.quantity,
-        )
-        for product in products
-    ] or None
+    items = []
+    for product in products:
+        item_id = text(product.id)
+        if item_id is None:
+            raise Refused("schema", f"{field} is missing or empty")
+        items.append(Item(item_id, product.name, text(product.category), product.price, product.quantity))
+    return items or None

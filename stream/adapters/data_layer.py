@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Product, Refused, Stamp, Word, items_of, moment, text
 from stream.adapters.ga4 import Parameters, event_of
+from stream.adapters.marks import Marks
 from stream.events import Amount, Event
 
 
@@ -49,18 +51,18 @@ class _Ecommerce(
     impressions: list[Product] | None = None
 
 
-class _Push(msgspec.Struct, gc=False):
-    ecommerce: _Ecommerce | None = None
+class _Push(Marks):
+    ecommerce: _Ecommerce | UnsetType | None = UNSET
     event: Ident = None
     event_id: Ident = None
     event_timestamp: Stamp = None
     user_id: Ident = None
-    customer: Ident = msgspec.field(default=None, name="userId")
+    userId: Ident | UnsetType = UNSET
     user_pseudo_id: Ident = None
-    client_id: Ident = None
+    client_id: Ident | UnsetType = UNSET
 
 
-_decode: Final = msgspec.json.Decoder(_Push, strict=False).decode
+decode: Final = msgspec.json.Decoder(_Push, strict=False).decode
 _ID: Final = "products[].id"
 _ACTIONS: Final = {  # what a visitor did comes before what was merely shown beside it
     "purchase": "purchase",
@@ -75,12 +77,11 @@ _ACTIONS: Final = {  # what a visitor did comes before what was merely shown bes
 }
 
 
-def adapt(value: bytes) -> Event:
+def adapt(push: _Push) -> Event:
     """The event of a push."""
-    push = _decode(value)
-    if push.ecommerce is None:
+    if not push.ecommerce:
         raise Refused("unmapped", "a push that only clears ecommerce")
-    user, cookie = push.user_id or push.customer, push.user_pseudo_id or push.client_id
+    user, cookie = push.user_id or push.userId or None, push.user_pseudo_id or push.client_id or None
     event = _enhanced(push.ecommerce) if push.ecommerce.items is None else None
     if event is None:
         event = event_of(push.event, push.ecommerce, user, cookie, None)

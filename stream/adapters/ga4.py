@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UnsetType
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, required, text
 from stream.events import Amount, Event, Id, Item
@@ -13,7 +14,7 @@ NOT_SET = "(not set)"  # what GA4 exports in the place of an absent id
 class LooseItem(Item):
     """An item whose id or category may be a number."""
 
-    item_id: Id | int  # type: ignore[assignment]  # narrowed by `event_of`
+    item_id: Id | int  # type: ignore[assignment]  # narrowed by `ours`
     item_category: Word = None  # type: ignore[assignment]
 
 
@@ -30,21 +31,25 @@ class Parameters(msgspec.Struct, gc=False):
     session_id: Word = None
 
 
-def event_of(name: Ident, parameters: Parameters, user: Ident, cookie: Ident, stamp: Stamp) -> Event:
-    """Our event of a name, its parameters and who did it."""
-    items = parameters.items
+def ours(items: list[LooseItem] | None) -> list[Item] | None:
+    """Items whose ids and categories have become text."""
     for item in items or ():
         item.item_id = str(item.item_id)
         item.item_category = text(item.item_category)
         if item.item_id == NOT_SET:
             raise Refused("id_invalid", "items[].item_id is (not set)")
+    return items  # type: ignore[return-value]  # each is an Item
+
+
+def event_of(name: Ident | UnsetType, parameters: Parameters, user: Ident, cookie: Ident, stamp: Stamp) -> Event:
+    """Our event of a name, its parameters and who did it."""
     return Event(
         event_name=required(name, "the event's name"),
         event_timestamp=stamp,
         user_id=text(user),
         user_pseudo_id=text(cookie),
         session_id=text(parameters.session_id),
-        items=items,  # type: ignore[arg-type]  # each is an Item
+        items=ours(parameters.items),
         value=parameters.value,
         currency=parameters.currency,
         transaction_id=text(parameters.transaction_id),

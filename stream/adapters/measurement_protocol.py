@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Refused, Stamp, moment
 from stream.adapters.ga4 import Parameters, event_of
+from stream.adapters.marks import Mark, Marks
 from stream.events import Consent, Event
 
 MOST_EVENTS: Final = 25  # the protocol's own limit; what the events share is repeated for each of them
@@ -36,17 +38,23 @@ class _Request(_Shared):
 
 
 class _Event(msgspec.Struct, gc=False):
+    event_name: Mark = UNSET
     name: Ident = None
     params: Parameters = msgspec.field(default_factory=Parameters)
     timestamp_micros: Stamp = None
 
 
-class _Single(_Shared):
-    events: tuple[_Event] | None = None
+class _Single(Marks):
+    client_id: Ident | UnsetType = UNSET
+    app_instance_id: Ident | UnsetType = UNSET
+    user_id: Ident = None
+    timestamp_micros: Stamp = None
+    consent: _Consent | None = None
+    events: tuple[_Event] | UnsetType | None = UNSET
 
 
 _decode_request: Final = msgspec.json.Decoder(_Request, strict=False).decode
-_decode_single: Final = msgspec.json.Decoder(_Single, strict=False).decode
+decode: Final = msgspec.json.Decoder(_Single, strict=False).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -60,14 +68,13 @@ def split(value: bytes) -> list[bytes]:
     return [b'{%s%s"events":[%s]}' % (shared, b"," if shared else b"", bytes(event)) for event in events]
 
 
-def adapt(value: bytes) -> Event:
+def adapt(request: _Single) -> Event:
     """The event of a request that has one."""
-    request = _decode_single(value)
-    if request.events is None:
+    if not request.events:
         raise Refused("schema", "events is missing")
     (sent,) = request.events
     stamp = moment(sent.timestamp_micros or request.timestamp_micros)
-    cookie = request.client_id or request.app_instance_id
+    cookie = request.client_id or request.app_instance_id or None
     event = event_of(sent.name, sent.params, request.user_id, cookie, stamp)
     if request.consent is not None:
         event.consent = Consent(

@@ -1,6 +1,6 @@
 """Which shape a value has, told by the few fields that only this shape has; what has none of them is left alone.
 
-One decoding pass collects these marks, which costs less than building the value; the shape's own decoder follows.
+One decoding pass collects these marks; the shape's own decoder follows. A right guess spares the first of them.
 """
 
 from __future__ import annotations
@@ -22,66 +22,46 @@ from stream.adapters import (
     snowplow,
 )
 from stream.adapters.common import Refused
+from stream.adapters.marks import Mark, Marks
 from stream.events import Event
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FAULTS: Final = (Refused, *UNREADABLE)
 
-_Mark = msgspec.Raw | msgspec.UnsetType
 _CALLS: Final = frozenset(("track", "identify", "page", "screen", "alias", "group"))
 _METARANK: Final = frozenset(("interaction", "ranking", "user", "item"))
 
 
-class Marks(msgspec.Struct, gc=False):
-    """Fields by which shapes are told apart. `events` and `control` are those of our own batches and controls."""
-
-    events: list[msgspec.Raw] | None = None
-    control: _Mark = UNSET
-    event: Any = None
-    type: Any = None
-    e: Any = None
-    schema: Any = None
-    specversion: Any = None
-    client_id: _Mark = UNSET
-    app_instance_id: _Mark = UNSET
-    event_date: _Mark = UNSET
-    event_params: _Mark = UNSET
-    collector_tstamp: _Mark = UNSET
-    ecommerce: _Mark = UNSET
-    event_name: _Mark = UNSET
-    batch: _Mark = UNSET
-    messageId: _Mark = UNSET
-    userId: _Mark = UNSET
-    anonymousId: _Mark = UNSET
-    previousId: _Mark = UNSET
-    timestamp: _Mark = UNSET
-    source: _Mark = UNSET
-    tv: _Mark = UNSET
+class _Named(msgspec.Struct, gc=False):
+    event_name: Mark = UNSET
 
 
 class Shape(NamedTuple):
-    """One shape: its name in counts and reports, and how to read a value of one event or to cut one of several."""
+    """One shape: its name in counts and reports, and how to cut a value of several events or to read one of a single.
+
+    `decode` reads a value as the shape's own struct, `event` makes ours of it.
+    """
 
     name: str
-    adapt: Callable[[bytes], Event] | None = None
     split: Callable[[bytes], list[bytes]] | None = None
+    decode: Callable[[bytes], Any] = bytes
+    event: Callable[[Any], Event] | None = None
 
 
+_decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_marks: Final = msgspec.json.Decoder(Marks).decode
 
 
-def recognise(value: bytes, *, named: bool = True) -> tuple[Shape | None, Marks | None]:
-    """The shape of a value, and the marks of a JSON object; None where there is none.
-
-    `named` says whether ``event_name`` may stand anywhere in it: whoever has looked spares another look.
-    """
+def recognise(value: bytes) -> tuple[Shape | None, Marks | None]:
+    """The shape of a value, and the marks of a JSON object; None where there is none."""
     if value[:1].isalnum():  # no JSON object: the row of a table, perhaps
         return _text_shape(value), None
     try:
         marks = _decode_marks(value)
     except UNREADABLE:
         return None, None
-    return _shape(marks, named), marks
+    return _shape(marks), marks
 
 
 def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) -> tuple[str, Event] | None:
@@ -97,13 +77,26 @@ def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) 
         shape = CLOUDEVENT
     if shape is None:
         return None
-    if shape.adapt is None:
+    if shape.event is None:
         raise Refused("unmapped", f"{shape.name}: a batch within a batch")
     try:
-        event = cloudevents.adapt_binary(value, headers, _inner) if binary else shape.adapt(value)
+        event = cloudevents.adapt_binary(value, headers, _inner) if binary else shape.event(shape.decode(value))
     except _FAULTS as error:
         raise _refusal(shape, error) from None
     return shape.name, event
+
+
+def guess(value: bytes, shape: Shape) -> Event | None:
+    """The event of a value that may have this shape of one event; None if it has not, or has faults.
+
+    It finds what `recognise` and `adapt` find, in one decoding pass instead of two.
+    """
+    try:
+        sent = shape.decode(value)
+        found = ROW if type(sent) is tuple else _shape(sent)
+        return shape.event(sent) if found is shape and shape.event is not None else None
+    except _FAULTS:
+        return None
 
 
 def cut(value: bytes, shape: Shape) -> list[bytes] | None:
@@ -134,9 +127,9 @@ def _inner(value: bytes) -> Event | None:
     shape, _ = recognise(value)
     if shape is None:
         return None
-    if shape is CLOUDEVENT or shape.adapt is None:
+    if shape is CLOUDEVENT or shape.event is None:
         raise Refused("unmapped", "a batch, or another CloudEvent, within a CloudEvent")
-    return shape.adapt(value)
+    return shape.event(shape.decode(value))
 
 
 def _text_shape(value: bytes) -> Shape | None:
@@ -145,11 +138,10 @@ def _text_shape(value: bytes) -> Shape | None:
     return ROWS if b"\n" in value.rstrip() else ROW
 
 
-def _shape(marks: Marks, named: bool) -> Shape | None:
+def _shape(marks: Marks) -> Shape | None:
     """The shape that has these marks; a value that calls itself one of our events is one, unless it says too much."""
     if marks.event_name is not UNSET:
-        has_list = marks.event_params is UNSET or _is_list(marks.event_params)
-        return exported(marks.collector_tstamp, marks.event_date, has_list=has_list)
+        return _exported(marks)
     if type(marks.specversion) is str and marks.source is not UNSET and marks.type is not None:
         return CLOUDEVENT
     if (
@@ -160,8 +152,8 @@ def _shape(marks: Marks, named: bool) -> Shape | None:
         return CALL
     if marks.ecommerce is not UNSET:
         return PUSH
-    if marks.events is not None:
-        return _request(marks.events, marks, named)
+    if _is_list(marks.events):
+        return _request(marks)
     if type(marks.event) is str and marks.event in _METARANK and marks.timestamp is not UNSET:
         return METARANK
     if type(marks.e) is str and marks.tv is not UNSET:
@@ -173,40 +165,52 @@ def _shape(marks: Marks, named: bool) -> Shape | None:
     return None
 
 
-def exported(collector_tstamp: _Mark, event_date: _Mark, *, has_list: bool) -> Shape | None:
-    """What has our ``event_name`` and is still not ours. `has_list`: its ``event_params`` are a list, or absent."""
-    if _is_said(collector_tstamp):
+def _exported(marks: Marks) -> Shape | None:
+    """What has our ``event_name`` and is still not ours."""
+    if marks.collector_tstamp is not UNSET and _is_said(marks.collector_tstamp):
         return ENRICHED
-    return ROW_OF_EXPORT if has_list and _is_said(event_date) else None
+    has_list = marks.event_params is UNSET or _is_list(marks.event_params)
+    return ROW_OF_EXPORT if has_list and _is_said(marks.event_date) else None
 
 
-def _request(events: list[msgspec.Raw], marks: Marks, named: bool) -> Shape | None:
+def _request(marks: Marks) -> Shape | None:
     """A request of the Measurement Protocol; one of our own batches may say ``client_id``, too."""
     if marks.client_id is marks.app_instance_id is UNSET:
         return None
-    if named and events and b'"event_name"' in bytes(events[0]):
+    events = _decode_list(marks.events) if type(marks.events) is msgspec.Raw else marks.events
+    if events and _is_ours(events[0]):
         return None
     return REQUEST if len(events) == 1 else REQUESTS
 
 
-def _is_said(mark: _Mark) -> bool:
-    return mark is not UNSET and bytes(mark) != b"null"
+def _is_ours(event: Any) -> bool:
+    """Whether an event has a name as ours have."""
+    if type(event) is msgspec.Raw:
+        try:
+            event = _decode_named(event)
+        except UNREADABLE:
+            return False
+    return bool(event.event_name is not UNSET)
 
 
-def _is_list(mark: _Mark) -> bool:
-    return mark is not UNSET and bytes(mark)[:1] == b"["
+def _is_said(mark: Mark) -> bool:
+    return bytes(mark) != b"null" if type(mark) is msgspec.Raw else mark is not None and mark is not UNSET
 
 
-CALL: Final = Shape("segment", segment.adapt)
-CALLS: Final = Shape("segment", split=segment.split)
-REQUEST: Final = Shape("ga4_measurement_protocol", measurement_protocol.adapt)
-REQUESTS: Final = Shape("ga4_measurement_protocol", split=measurement_protocol.split)
-ROW_OF_EXPORT: Final = Shape("ga4_bigquery", bigquery.adapt)
-PUSH: Final = Shape("gtm_data_layer", data_layer.adapt)
-CLOUDEVENT: Final = Shape("cloudevents", lambda value: cloudevents.adapt(value, _inner))
-ENRICHED: Final = Shape("snowplow_enriched", snowplow.adapt_enriched)
-TRACKED: Final = Shape("snowplow_tracker", snowplow.adapt_tracked)
-PAYLOAD: Final = Shape("snowplow_tracker", split=snowplow.split)
-METARANK: Final = Shape("metarank", metarank.adapt)
-ROW: Final = Shape("retailrocket", retailrocket.adapt)
-ROWS: Final = Shape("retailrocket", split=retailrocket.split)
+def _is_list(mark: Mark) -> bool:
+    return bytes(mark)[:1] == b"[" if type(mark) is msgspec.Raw else type(mark) in (list, tuple)
+
+
+CALL: Final = Shape("segment", None, segment.decode, segment.adapt)
+CALLS: Final = Shape("segment", segment.split)
+REQUEST: Final = Shape("ga4_measurement_protocol", None, measurement_protocol.decode, measurement_protocol.adapt)
+REQUESTS: Final = Shape("ga4_measurement_protocol", measurement_protocol.split)
+ROW_OF_EXPORT: Final = Shape("ga4_bigquery", None, bigquery.decode, bigquery.adapt)
+PUSH: Final = Shape("gtm_data_layer", None, data_layer.decode, data_layer.adapt)
+CLOUDEVENT: Final = Shape("cloudevents", None, cloudevents.decode, lambda event: cloudevents.adapt(event, _inner))
+ENRICHED: Final = Shape("snowplow_enriched", None, snowplow.decode_enriched, snowplow.adapt_enriched)
+TRACKED: Final = Shape("snowplow_tracker", None, snowplow.decode_tracked, snowplow.adapt_tracked)
+PAYLOAD: Final = Shape("snowplow_tracker", snowplow.split)
+METARANK: Final = Shape("metarank", None, metarank.decode, metarank.adapt)
+ROW: Final = Shape("retailrocket", None, retailrocket.decode, retailrocket.adapt)
+ROWS: Final = Shape("retailrocket", retailrocket.split)

@@ -28,13 +28,18 @@ def split(value: bytes) -> list[bytes]:
     return [line for line in value.split(b"\n") if line.strip()]
 
 
-def adapt(value: bytes) -> Event:
-    """The event of a row."""
+def decode(value: bytes) -> tuple[bytes, ...]:
+    """The columns of a row."""
     row = _ROW.fullmatch(value.rstrip(b"\n"))
     if row is None:
         header = value.strip() == HEADER
         raise Refused("unmapped", "the header of a file") if header else Refused("schema", "not a row of events.csv")
-    stamp, visitor, name, item, transaction = row.groups()
+    return row.groups()
+
+
+def adapt(row: tuple[bytes, ...]) -> Event:
+    """The event of a row."""
+    stamp, visitor, name, item, transaction = row
     if name not in NAMES:
         raise Refused("unmapped", f"event {name.decode()!r} is none of view, addtocart, transaction")
     return Event(

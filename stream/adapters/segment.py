@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
+from stream.adapters.marks import Marks
 from stream.events import Amount, Count, Event, Item, TrafficSource
 
 NAMES: Final = {
@@ -69,13 +71,13 @@ class _Context(msgspec.Struct, gc=False, rename="camel"):
     traits: dict[str, Any] | None = None
 
 
-class _Call(msgspec.Struct, gc=False, rename="camel"):
+class _Call(Marks, kw_only=True, rename="camel"):
     type: Literal["track", "identify", "page", "screen", "alias", "group"]
     event: Ident = None
-    user_id: Ident = None
-    anonymous_id: Ident = None
-    previous_id: Ident = None
-    message_id: Ident = None
+    userId: Ident | UnsetType = UNSET
+    anonymousId: Ident | UnsetType = UNSET
+    previousId: Ident | UnsetType = UNSET
+    messageId: Ident | UnsetType = UNSET
     timestamp: Stamp = None
     original_timestamp: Stamp = None
     properties: _Properties | None = None
@@ -88,7 +90,9 @@ class _Batch(msgspec.Struct, gc=False):
     batch: list[msgspec.Raw]
 
 
-_decode: Final = msgspec.json.Decoder(_Call, strict=False).decode
+decode: Final = msgspec.json.Decoder(_Call, strict=False).decode
+_NO_CONTEXT: Final = _Context()
+_NO_PROPERTIES: Final = _Properties()
 _decode_batch: Final = msgspec.json.Decoder(_Batch).decode
 
 
@@ -97,53 +101,54 @@ def split(value: bytes) -> list[bytes]:
     return [bytes(call) for call in _decode_batch(value).batch]
 
 
-def adapt(value: bytes) -> Event:
+def adapt(call: _Call) -> Event:
     """The event of a call."""
-    call = _decode(value)
-    context = call.context
-    event = Event(
-        event_name=_name(call),
-        event_id=text(call.message_id),
-        event_timestamp=moment(call.timestamp or call.original_timestamp),
-        user_id=text(call.user_id),
-        user_pseudo_id=text(call.previous_id if call.type == "alias" else call.anonymous_id),
-        platform=call.channel,
-    )
-    if context is not None:
-        event.traffic_source, event.session_id = context.campaign, text(context.session_id)
+    context = call.context or _NO_CONTEXT
+    said = call.properties or _NO_PROPERTIES
     if call.type == "identify":
-        event.user_properties = call.traits or (context.traits if context else None)
-    elif call.properties is not None:
-        _fill(event, call.properties)
+        said = _NO_PROPERTIES  # what an identify says is in its traits
+    event = Event(  # fifteen keywords: with one more CPython makes a dictionary of them first, which costs 0.4 us
+        event_name=_name(call),
+        event_id=text(call.messageId),
+        event_timestamp=moment(call.timestamp or call.original_timestamp),
+        user_id=text(call.userId),
+        user_pseudo_id=text(call.previousId if call.type == "alias" else call.anonymousId),
+        session_id=text(context.session_id),
+        items=_items(said),
+        value=said.revenue if said.revenue is not None else said.value if said.value is not None else said.total,
+        currency=said.currency,
+        transaction_id=text(said.order_id),
+        search_term=said.query,
+        promotion_id=said.promotion_id,
+        item_list_id=said.list_id,
+        platform=call.channel,
+        traffic_source=context.campaign,
+    )
+    if call.type == "identify":
+        event.user_properties = call.traits or context.traits
     return event
 
 
 def _name(call: _Call) -> str:
     """Our name of a call; a name that is not in the table stays as it is."""
+    if call.type == "track":
+        name = required(call.event, "event")
+        return NAMES.get(name.replace("_", " ").lower(), name)
     if call.type == "group":
         raise Refused("unmapped", "a group call: it says nothing about a visitor")
-    if call.type != "track":
-        return {"page": "page_view", "screen": "screen_view"}.get(call.type, call.type)
-    name = required(call.event, "event")
-    return NAMES.get(name.replace("_", " ").lower(), name)
+    return {"page": "page_view", "screen": "screen_view"}.get(call.type, call.type)
 
 
-def _fill(event: Event, said: _Properties) -> None:
-    products = said.products
-    if products is None:
-        products = [said] if said.product_id is not None or said.sku is not None else []
-    event.items = [_item(product) for product in products] or None
-    event.value = said.revenue if said.revenue is not None else said.value if said.value is not None else said.total
-    event.currency = said.currency
-    event.transaction_id = text(said.order_id)
-    event.search_term = said.query
-    event.promotion_id = said.promotion_id
-    event.item_list_id = said.list_id
+def _items(said: _Properties) -> list[Item] | None:
+    """The products of an order or list, else the one that the properties are of."""
+    if said.products is not None:
+        return [_item(product) for product in said.products] or None
+    return None if said.product_id is said.sku is None else [_item(said)]
 
 
 def _item(product: _Product) -> Item:
     return Item(
-        item_id=required(product.product_id if product.product_id is not None else product.sku, "product_id"),
+        item_id=required(product.sku if product.product_id is None else product.product_id, "product_id"),
         item_name=product.name,
         item_category=text(product.category),
         price=product.price,

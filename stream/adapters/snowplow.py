@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Product, Refused, Stamp, Word, items_of, moment, text
+from stream.adapters.marks import Marks
 from stream.events import Amount, Event, Id
 
 PAYLOAD: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
@@ -28,8 +30,8 @@ NAMES: Final = {
     "promo_click": "select_promotion",
 }
 
-_ACTION: Final = "snowplow_ecommerce_action"
 _VENDOR: Final = "com.snowplowanalytics.snowplow.ecommerce"
+_ACTION: Final = f"iglu:{_VENDOR}/snowplow_ecommerce_action/"
 
 
 class _Money(msgspec.Struct, gc=False):
@@ -51,26 +53,24 @@ class _Action(msgspec.Struct, gc=False):
     name: Word = None
 
 
-class _Entities(
-    msgspec.Struct, gc=False, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"
-):
-    """Entities of an event, under the names that enriched events have for them."""
+class _Entities(Marks, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"):
+    """An event's entities under their names in enriched events."""
 
-    product: list[Product] = []
-    transaction: list[_Money] = []
-    refund: list[_Money] = []
-    cart: list[_Money] = []
-    promotion: list[_Known] = []
-    user: list[_Known] = []
+    product: list[Product] | None = None
+    transaction: list[_Money] | None = None
+    refund: list[_Money] | None = None
+    cart: list[_Money] | None = None
+    promotion: list[_Known] | None = None
+    user: list[_Known] | None = None
 
 
 class _Enriched(_Entities, rename=None):
     """Who, where and when, under the names of enriched events; the tracker protocol's are in `_Tracked`."""
 
-    event_name: Ident = None
+    event_name: Ident | UnsetType = UNSET
     event_id: Ident = None
     derived_tstamp: Stamp = None
-    collector_tstamp: Stamp = None
+    collector_tstamp: Stamp | UnsetType = UNSET
     user_id: Ident = None
     domain_userid: Ident = None
     network_userid: Ident = None
@@ -81,7 +81,7 @@ class _Enriched(_Entities, rename=None):
     )
 
 
-class _Tracked(msgspec.Struct, gc=False):
+class _Tracked(Marks, kw_only=True):
     e: str
     eid: Ident = None
     dtm: Stamp = None
@@ -114,15 +114,22 @@ class _Payload(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
 
 
-_decode_enriched: Final = msgspec.json.Decoder(_Enriched, strict=False).decode
-_decode_tracked: Final = msgspec.json.Decoder(_Tracked, strict=False).decode
+decode_enriched: Final = msgspec.json.Decoder(_Enriched, strict=False).decode
+decode_tracked: Final = msgspec.json.Decoder(_Tracked, strict=False).decode
 _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
 _decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
 _decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
 _decode_action: Final = msgspec.json.Decoder(_Action).decode
+_KINDS: Final = {
+    "product": Product,
+    "transaction": _Money,
+    "refund": _Money,
+    "cart": _Money,
+    "promotion": _Known,
+    "user": _Known,
+}
 _decode_entity: Final[dict[str, Callable[[bytes], Any]]] = {
-    field.name: msgspec.json.Decoder(field.type.__args__[0], strict=False).decode
-    for field in msgspec.structs.fields(_Entities)
+    name: msgspec.json.Decoder(kind, strict=False).decode for name, kind in _KINDS.items()
 }
 
 
@@ -131,24 +138,23 @@ def split(value: bytes) -> list[bytes]:
     return [bytes(event) for event in _decode_payload(value).data]
 
 
-def adapt_enriched(value: bytes) -> Event:
+def adapt_enriched(sent: _Enriched) -> Event:
     """The event of an enriched event's JSON."""
-    sent = _decode_enriched(value)
     event = Event(
         event_name=text(sent.event_name) or "",
         event_id=text(sent.event_id),
-        event_timestamp=moment(sent.derived_tstamp or sent.collector_tstamp),
+        event_timestamp=moment(sent.derived_tstamp or sent.collector_tstamp or None),
         user_id=text(sent.user_id),
         user_pseudo_id=text(sent.domain_userid or sent.network_userid),
         session_id=text(sent.domain_sessionid),
         platform=sent.platform,
     )
-    return _acted(event, sent.action, sent)
+    money = sent.transaction or sent.refund or sent.cart
+    return _acted(event, sent.action, sent.product, money, sent.promotion, sent.user)
 
 
-def adapt_tracked(value: bytes) -> Event:
+def adapt_tracked(sent: _Tracked) -> Event:
     """The event of the tracker protocol: a page view, or the e-commerce action."""
-    sent = _decode_tracked(value)
     event = Event(
         event_name="page_view" if sent.e == "pv" else "",
         event_id=text(sent.eid),
@@ -161,25 +167,36 @@ def adapt_tracked(value: bytes) -> Event:
     if sent.e not in ("pv", "ue"):
         raise Refused("unmapped", f"e is {sent.e[:20]!r}: neither a page view nor an e-commerce action")
     action = _action(_json(sent.ue_pr, sent.ue_px)) if sent.e == "ue" else None
-    return _acted(event, action, _entities(_json(sent.co, sent.cx)))
+    entities = _entities(_json(sent.co, sent.cx)).get
+    money = entities("transaction") or entities("refund") or entities("cart")
+    return _acted(event, action, entities("product"), money, entities("promotion"), entities("user"))
 
 
-def _acted(event: Event, action: _Action | None, entities: _Entities) -> Event:
+def _acted(
+    event: Event,
+    action: _Action | None,
+    products: list[Product] | None,
+    money: list[_Money] | None,
+    promotions: list[_Known] | None,
+    users: list[_Known] | None,
+) -> Event:
     """Name, items and money of the action."""
     if action is not None:
         event.event_name = NAMES.get(action.type, action.type)
         event.item_list_id = text(action.name)
     elif event.event_name != "page_view":
         raise Refused("unmapped", f"event_name is {event.event_name[:40]!r}: no page view or e-commerce action")
-    event.items = items_of(entities.product, "product.id")
-    for money in (entities.transaction or entities.refund or entities.cart)[:1]:
-        event.transaction_id, event.currency = text(money.transaction_id), money.currency
-        event.value = money.revenue if money.revenue is not None else money.refund_amount
-        event.value = event.value if event.value is not None else money.total_value
-    if entities.promotion:
-        event.promotion_id = text(entities.promotion[0].id)
-    if entities.user and event.user_id is None:
-        event.user_id = text(entities.user[0].id)
+    if products:
+        event.items = items_of(products, "product.id")
+    if money:
+        paid = money[0]
+        event.transaction_id, event.currency = text(paid.transaction_id), paid.currency
+        event.value = paid.revenue if paid.revenue is not None else paid.refund_amount
+        event.value = event.value if event.value is not None else paid.total_value
+    if promotions:
+        event.promotion_id = text(promotions[0].id)
+    if users and event.user_id is None:
+        event.user_id = text(users[0].id)
     return event
 
 
@@ -200,18 +217,17 @@ def _action(value: bytes) -> _Action:
     if not value:
         raise Refused("schema", "ue_pr or ue_px is missing")
     event = _decode_unstructured(value).data
-    if not event.schema.startswith(f"iglu:{_VENDOR}/{_ACTION}/"):
+    if not event.schema.startswith(_ACTION):
         raise Refused("unmapped", f"schema {event.schema[:80]!r} is not the e-commerce action")
     return _decode_action(event.data)
 
 
-def _entities(value: bytes) -> _Entities:
-    """The e-commerce entities among the contexts."""
-    found = _Entities()
-    if value:
-        for context in _decode_contexts(value).data:
-            if name := _entity(context.schema):
-                getattr(found, name).append(_decode_entity[name](context.data))
+def _entities(value: bytes) -> dict[str, list[Any]]:
+    """The e-commerce entities among the contexts, by kind."""
+    found: dict[str, list[Any]] = {}
+    for context in _decode_contexts(value).data if value else ():
+        if name := _entity(context.schema):
+            found.setdefault(name, []).append(_decode_entity[name](context.data))
     return found
 
 

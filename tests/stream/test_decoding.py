@@ -71,7 +71,7 @@ def nested(depth: int) -> bytes:
         (b'{"control":null}', "unknown_shape"),
         (b"{}", "schema"),
         (b'{"events":5}', "schema"),
-        (b'{"events":5,"events":[]}', "schema"),
+        (b'{"events":5,"events":[]}', "empty"),
         (b'{"events":[1],"events":null}', "schema"),
         (b'{"event_params":{"control":"rank_all"}}', "schema"),
         (b"x" * (MAX_RECORD_BYTES + 1), "too_large"),

@@ -337,7 +337,7 @@ async def test_what_is_inside_is_told_on_the_private_port_only(broker: str) -> N
 
 
 async def test_a_producer_that_hangs_is_replaced_and_what_it_held_is_given_up(broker: str) -> None:
-    async with gateway(broker, gateway_ack_s=0.3) as (made, client):
+    async with gateway(broker, gateway_ack_s=0.3, gateway_rate=0) as (made, client):
         assert (await client.post(view("hung"))).status == 202
         made.inlet._producer._sender.sender_task.cancel()
         assert (await client.post(view("hung"))).status == 503

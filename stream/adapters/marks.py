@@ -1,0 +1,44 @@
+"""The fields by which shapes are told apart.
+
+Every shape's own struct has these fields, too, some of them with the type that the shape gives them: a value whose
+shape is guessed is read as that shape at once, and the marks tell afterwards whether the guess was right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import UNSET
+
+if TYPE_CHECKING:
+    Mark = Any  # what a shape makes of a mark is its own business
+else:
+    Mark = msgspec.Raw | msgspec.UnsetType
+
+
+class Marks(msgspec.Struct, gc=False):
+    """What of a JSON object tells its shape. `events` and `control` are those of our own batches and controls."""
+
+    events: Mark = UNSET
+    control: Mark = UNSET
+    event: Any = None
+    type: Any = None
+    e: Any = None
+    schema: Any = None
+    specversion: Any = None
+    client_id: Mark = UNSET
+    app_instance_id: Mark = UNSET
+    event_date: Mark = UNSET
+    event_params: Mark = UNSET
+    collector_tstamp: Mark = UNSET
+    ecommerce: Mark = UNSET
+    event_name: Mark = UNSET
+    batch: Mark = UNSET
+    messageId: Mark = UNSET
+    userId: Mark = UNSET
+    anonymousId: Mark = UNSET
+    previousId: Mark = UNSET
+    timestamp: Mark = UNSET
+    source: Mark = UNSET
+    tv: Mark = UNSET
