@@ -7,6 +7,7 @@ columns are plain lists, because the next step turns them into arrays once per b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +33,7 @@ from stream.events import (
 )
 from stream.taking import YEAR_2100_US, check_id, taker
 
-__all__ = ["Batch", "DeadLetter", "Record", "decode", "decode_request", "json_of"]
+__all__ = ["Batch", "DeadLetter", "Record", "decode", "decode_request", "fields_of", "json_of"]
 
 BEGINNING: Final = 8  # bytes by which values of one producer begin alike: a key, and no id yet
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
@@ -62,6 +63,8 @@ _encode_event: Final = msgspec.json.Encoder().encode
 _decode_control: Final[Callable[[bytes], Control]] = msgspec.json.Decoder(Control).decode
 _decode_tag: Final[Callable[[bytes], _Tagged]] = msgspec.json.Decoder(_Tagged).decode
 _decode_array: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_unread: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
 
 
@@ -118,6 +121,18 @@ def json_of(raw: bytes) -> bytes:
     """A taken event in our schema; another shape is mapped again, cheaper than to keep what all became."""
     found = adapt(raw, recognise(raw)[0])
     return raw if found is None else _encode_event(found[1])
+
+
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """Fields of a taken event, also those that are not ours; without what can only be passed over unread (1e999)."""
+    try:
+        return _decode_fields(raw)
+    except UNREADABLE:
+        found = {}
+        for name, value in _decode_unread(raw).items():
+            with suppress(*UNREADABLE):
+                found[name] = _decode_any(value)
+        return found
 
 
 def _letter(record: Record, index: int, reason: str, detail: str, original: bytes) -> DeadLetter:

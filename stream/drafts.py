@@ -13,9 +13,9 @@ from stream.adapters.cloudevents import Headers
 from stream.decoding import decode
 from stream.errors import BadInputError
 from stream.events import Event
+from stream.identity import completed
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Draft(NamedTuple):
@@ -68,7 +68,7 @@ def prepare(
     if len(batch.user) != 1 or batch.raw[0] != value:
         raise BadInputError("one event is expected, not a batch or a control record, nor another shape")
     if isinstance(event, bytes) and (batch.without_id or batch.ts[0] == batch.recorded[0]):
-        value = _completed(_decode(value), recorded_us, now_ns)
+        value = completed(value, uuid7(now_ns // 1_000_000), recorded_us)
     return batch.user[0].encode(), value
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.decoding import decode, json_of
+from stream.decoding import decode, fields_of, json_of
 from stream.errors import BadInputError
 from stream.events import Forget, timestamp_us
 from stream.recordings.files import Meter, OnBad
@@ -141,7 +141,7 @@ def _reshaped(item: Item, number: int, shift_us: int, users: Users) -> Iterator[
         return
     batch = decode([Raw(item.place[1], item.recorded_ms, item.key, item.value, item.headers)])
     for raw in batch.raw:
-        yield _renamed(msgspec.json.decode(json_of(raw)), number, shift_us, users)
+        yield _renamed(fields_of(json_of(raw)), number, shift_us, users)
     for _, control in batch.controls:
         if isinstance(control, Forget):
             control.user = users.of(control.user, number)

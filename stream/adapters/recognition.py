@@ -177,20 +177,23 @@ def _request(marks: Marks) -> Shape | None:
     """A request of the Measurement Protocol; one of our own batches may say ``client_id``, too."""
     if marks.client_id is marks.app_instance_id is UNSET:
         return None
-    events = _decode_list(marks.events) if type(marks.events) is msgspec.Raw else marks.events
-    if events and _is_ours(events[0]):
+    events = marks.events
+    if type(events) is msgspec.Raw:
+        named = bytes(events).find(b'"event_name"') >= 0  # spares another look
+        events = _decode_list(events)
+        if named and _is_ours(events[0]):
+            return None
+    elif events[0].event_name is not UNSET:
         return None
     return REQUEST if len(events) == 1 else REQUESTS
 
 
-def _is_ours(event: Any) -> bool:
+def _is_ours(event: msgspec.Raw) -> bool:
     """Whether an event has a name as ours have."""
-    if type(event) is msgspec.Raw:
-        try:
-            event = _decode_named(event)
-        except UNREADABLE:
-            return False
-    return bool(event.event_name is not UNSET)
+    try:
+        return _decode_named(event).event_name is not UNSET
+    except UNREADABLE:
+        return False
 
 
 def _is_said(mark: Mark) -> bool:

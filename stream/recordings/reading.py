@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from stream.decoding import fields_of
 from stream.errors import BadInputError
 from stream.events import Event, timestamp_us
 from stream.recordings.columns import COLUMNS, check_header, csv_rows, event_of
@@ -57,7 +58,7 @@ def open_recording(path: str | Path, on_bad: OnBad = stop) -> Iterator[dict[str,
             yield found
         else:
             for raw in events_of(*found):
-                yield msgspec.json.decode(raw)
+                yield fields_of(raw)
 
 
 def read(
@@ -191,7 +192,7 @@ def _json(
             except BadInputError as error:
                 on_bad(error)
                 continue
-            yield msgspec.json.decode(raw)
+            yield fields_of(raw)
 
 
 def _records(name: str, lines: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, Raw]]:

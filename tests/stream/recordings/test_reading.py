@@ -10,9 +10,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from stream.decoding import decode
+from stream.drafts import prepare
 from stream.errors import BadInputError
 from stream.events import Event
+from stream.local import LocalRecord
 from stream.recordings import open_recording, read_table
+from stream.recordings.records import Raw, encode_line
 
 HEADER = "ts,user,session,item,type,value"
 LINES = [
@@ -191,3 +195,21 @@ def test_a_truncated_file_is_said_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadInputError, match="ended before"):
         list(open_recording(path))
+
+
+UNREADABLE = [b"1e999", b'"\\ud800"', b"[" * 500 + b"]" * 500, b'{"a":[-1e999]}']
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: value[:9].decode())
+def test_what_a_worker_passes_over_unread_is_left_out(tmp_path: Path, value: bytes) -> None:
+    raw = b'{"event_name":"view_item","user_id":"u","item_id":"tent","theirs":%s,"other":[1]}' % value
+    record = LocalRecord(7, 1_750_000_000_000, b"u", raw)
+    assert decode([record]).user == ["u"]
+    for name, line in (("a.jsonl", raw + b"\n"), ("b.jsonl", encode_line("events", 0, Raw(7, record.timestamp, b"u", raw, ())))):
+        (tmp_path / name).write_bytes(line)
+        (event,) = open_recording(tmp_path / name)
+        assert (event["item_id"], event["other"]) == ("tent", [1])
+        assert json.dumps(event.get("theirs", 0)) in ("0", value.decode())
+    key, sent = prepare(raw, 1_750_000_000_000_000_000)
+    assert (key, sent.startswith(raw[:-1])) == (b"u", True)
+    assert decode([LocalRecord(7, 1_750_000_000_000, key, sent)]).without_id == 0
