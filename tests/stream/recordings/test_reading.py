@@ -197,7 +197,7 @@ def test_a_truncated_file_is_said_in_one_line(tmp_path: Path) -> None:
         list(open_recording(path))
 
 
-UNREADABLE = [b"1e999", b'"\\ud800"', b"[" * 500 + b"]" * 500, b'{"a":[-1e999]}']
+UNREADABLE = [b"1e999", b"[" * 500 + b"]" * 500, b'{"a":[-1e999]}']
 
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: value[:9].decode())
@@ -205,7 +205,10 @@ def test_what_a_worker_passes_over_unread_is_left_out(tmp_path: Path, value: byt
     raw = b'{"event_name":"view_item","user_id":"u","item_id":"tent","theirs":%s,"other":[1]}' % value
     record = LocalRecord(7, 1_750_000_000_000, b"u", raw)
     assert decode([record]).user == ["u"]
-    for name, line in (("a.jsonl", raw + b"\n"), ("b.jsonl", encode_line("events", 0, Raw(7, record.timestamp, b"u", raw, ())))):
+    for name, line in (
+        ("a.jsonl", raw + b"\n"),
+        ("b.jsonl", encode_line("events", 0, Raw(7, record.timestamp, b"u", raw, ()))),
+    ):
         (tmp_path / name).write_bytes(line)
         (event,) = open_recording(tmp_path / name)
         assert (event["item_id"], event["other"]) == ("tent", [1])
