@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -82,6 +83,12 @@ class Progress:
             for name, facts in (await self.facts()).items()
             if name.startswith(topic)
         }
+
+    async def books(self) -> Counter[str]:
+        """What became of all events so far, over all their shards."""
+        topic = self._settings.topic("events") + "-"
+        told = [Counter(facts["counts"]) for name, facts in (await self.facts()).items() if name.startswith(topic)]
+        return sum(told, start=Counter())
 
     async def owners(self) -> dict[str, str]:
         """Which worker owns each shard, and since when on its clock, by the shard's name."""

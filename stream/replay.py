@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stream.errors import BadInputError
 from stream.kafka import careful_producer, client_options
@@ -35,10 +36,13 @@ class Pace:
         Events published.
     lag
         Published events that no worker has included yet.
+    books
+        What has been added to the workers' books from the beginning to the end of the replay, by whomever.
     """
 
     sent: int = 0
     lag: int = 0
+    books: Counter[str] = field(default_factory=Counter)
 
 
 Report = Callable[[Pace], None]
@@ -79,6 +83,7 @@ async def replay(
         EventProducer(settings.kafka, settings.topic("events"), **client_options(settings)) as producer,
     ):
         before = sum((await progress.ends("events")).values())
+        books = await progress.books()
         for event in events:
             ts = time_us(event)
             if ts is not None:
@@ -99,6 +104,7 @@ async def replay(
             report(pace)
 
         await progress.drained(note)
+        pace.books = await progress.books() - books
     return pace
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream.cli.common import load_settings
 from stream.errors import BadInputError
@@ -67,7 +67,9 @@ def list_(
         return
     console = Console()
     if shown:
-        table = Table("number", "written", "reason", "detail", "from", "bytes", "state")
+        table = Table("number", "written", "reason", Column("detail", overflow="fold"), "from", "bytes", "state")
+        for column in table.columns:
+            column.no_wrap = column.header != "detail"  # places and times are what one filters by
         for letter in shown:
             row = (letter.number, iso(letter.written_ms * 1000), letter.reason, letter.detail, letter.origin)
             table.add_row(*(escape(str(cell)) for cell in (*row, f"{len(letter.value):,}", letter.state)))

@@ -56,16 +56,23 @@ async def _publish(
     sent = 0
     topic = settings.topic("events")
     async with EventProducer(settings.kafka, topic, linger_ms=5, **client_options(settings)) as producer:
-        async for event in _each(file, events):
-            try:
-                await producer.send_soon(event)
-            except BadInputError as error:
-                raise BadInputError(f"{file}, event {sent + 1}: {error}") from error
-            sent += 1
-            if sent % LOOK_EVERY == 0:
-                progress.update(task, completed=sent, rate=progress.tasks[0].speed or 0.0)
+        try:
+            async for event in _each(file, events):
+                await _send(producer, event, f"{file}, event {sent + 1}")
+                sent += 1
+                if sent % LOOK_EVERY == 0:
+                    progress.update(task, completed=sent, rate=progress.tasks[0].speed or 0.0)
+        except BadInputError as error:
+            raise BadInputError(f"{error}; the {sent:,} events before it are sent") from error
     progress.update(task, completed=sent)
     return sent
+
+
+async def _send(producer: EventProducer, event: Mapping[str, Any] | bytes, place: str) -> None:
+    try:
+        await producer.send_soon(event)
+    except BadInputError as error:
+        raise BadInputError(f"{place}: {error}") from error
 
 
 async def _each(file: str, events: Iterator[Mapping[str, Any] | bytes]) -> AsyncIterator[Mapping[str, Any] | bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
@@ -26,6 +26,9 @@ from stream.recordings.files import Meter, OnBad, expand, stop
 from stream.recordings.mapping import FieldMap
 from stream.rounds import Item, Source, Users, between, rounds
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.replay import Pace
 
 SHOWN: Final = 20  # damaged lines told one by one
 
@@ -124,18 +127,19 @@ def replay(
     if dry_run:
         _dry_run(choice, skipped, json=json)
         return
+    counts: dict[str, Any]
     with _progress(console) as progress:
         bar = _Bar(progress, choice)
         if local:
             counts = asyncio.run(_local(settings, bar.watch(choice.items()), out, skipped, republish=republish))
         else:
-            sent = asyncio.run(_through_kafka(settings, choice, pace, bar, steered=steered, republish=republish))
-            counts = {"sent": sent}
+            done = asyncio.run(_through_kafka(settings, choice, pace, bar, steered=steered, republish=republish))
+            counts = {"sent": done.sent, "books": dict(done.books)}
     counts |= {"skipped": skipped.count, "controls_left_out": choice.source.left_out}
     if json or local:
         typer.echo(msgspec.json.encode(counts).decode())
-    elif skipped.count:
-        console.print(f"skipped {skipped.count:,} damaged lines or refused events")
+    else:
+        _tell(console, done, skipped.count)
 
 
 def _choice(
@@ -228,7 +232,7 @@ def _dry_run(choice: Choice, skipped: Skipped, *, json: bool) -> None:
 
 async def _through_kafka(
     settings: Settings, choice: Choice, speed: float | None, bar: _Bar, *, steered: bool, republish: bool
-) -> int:
+) -> Pace:
     from stream.replay import replay as run
     from stream.replay import republish as run_again
 
@@ -252,7 +256,17 @@ async def _through_kafka(
     pace = await run(settings, items, pacer, lambda now: bar.show(now.sent, now.lag), refused)
     if republish:
         await run_again(settings)
-    return pace.sent
+    return pace
+
+
+def _tell(console: Console, done: Pace, skipped: int) -> None:
+    """What was sent and what became of it: else a recording that is too old for the topic is passed over in silence."""
+    books = ", ".join(f"{count:,} {name}" for name, count in done.books.most_common() if name != "without_id")
+    console.print(f"sent {done.sent:,} events; meanwhile the workers counted {books or 'nothing'}", highlight=False)
+    if done.books["late"]:
+        console.print("late: behind the newest event of its partition by more than RIVULET_LATENESS_HOURS; not learned")
+    if skipped:
+        console.print(f"skipped {skipped:,} damaged lines or refused events")
 
 
 async def _local(

@@ -55,7 +55,7 @@ def _judge_config(check: str, topic: Topic, config: Mapping[str, str] | None) ->
 def judge_copies(facts: Mapping[str, TopicFacts], brokers: int) -> list[Finding]:
     """Judge how many copies of its records a lost disk would leave; nothing where no topic is seen."""
     seen = {name: min(all_ for all_, _ in topic.replicas.values()) for name, topic in facts.items() if topic.found}
-    single = [name for name, copies in seen.items() if copies == 1]
+    single = sorted(name for name, copies in seen.items() if copies == 1)
     if not seen:
         return []
     if single:

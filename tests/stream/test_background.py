@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from structlog.testing import capture_logs
 
 from stream.background import Background
@@ -17,7 +19,8 @@ class Worker:
         self.crashed: list[BaseException] = []
         self.settings = Settings()
         self.broadcast = self.item_writer = SimpleNamespace(run=None)
-        self.app = SimpleNamespace(task=lambda _: None, crash=self.crash)
+        self.tasks: list[Any] = []
+        self.app = SimpleNamespace(task=self.tasks.append, crash=self.crash, should_stop=False)
 
     async def crash(self, error: BaseException) -> None:
         self.crashed.append(error)
@@ -43,3 +46,30 @@ async def test_what_is_refused_for_good_ends_the_worker_and_what_passes_does_not
     refused = ConfigurationError("Kafka refuses records for global")
     await background._carefully("publish", failing(refused))
     assert worker.crashed == [refused]
+
+
+async def test_work_that_is_cancelled_from_within_begins_again_until_the_worker_stops() -> None:
+    worker = Worker()
+    begun = asyncio.Queue[int]()
+
+    async def run() -> None:
+        begun.put_nowait(begun.qsize())
+        stray = asyncio.get_running_loop().create_future()
+        stray.cancel()
+        await stray
+
+    worker.item_writer = SimpleNamespace(run=run)
+    Background(cast(Any, worker))
+    async with asyncio.timeout(20):
+        with capture_logs() as lines:
+            task = asyncio.create_task(worker.tasks[1]())
+            for _ in range(3):
+                await begun.get()
+        assert [(line["event"], line["reason"]) for line in lines] == [
+            ("background_work_failed", "cancelled, and nobody asked for it")
+        ]
+        worker.app.should_stop = True
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert task.cancelled()
