@@ -10,18 +10,19 @@ from typing import Any
 from tests.worker_process import Installation, environment
 
 
-async def command(shop: Installation, *arguments: str) -> tuple[int, str, str]:
+async def command(shop: Installation, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
     """Run ``rivulet`` as somebody would type it: exit code, output, errors."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "stream.cli",
         *arguments,
-        env=environment(shop.settings),
+        env=environment(shop.settings) | {"COLUMNS": "200"},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 

@@ -198,9 +198,7 @@ class Installation:
 
     async def counts(self) -> Counter[str]:
         """What the user shards have counted, as `rv:meta` tells."""
-        topic = self.settings.topic("events") + "-"
-        facts = (await self.progress.facts()).items()
-        return sum((Counter(fact["counts"]) for name, fact in facts if name.startswith(topic)), start=Counter())
+        return await self.progress.books()
 
     async def processed_by(self, worker: WorkerProcess) -> int:
         """Event records that one worker has processed."""

@@ -1,0 +1,168 @@
+"""The doors of the command line, one after the other, as an operator would use them: on a real Kafka and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+from tests.commands import command
+from tests.records import event
+from tests.worker_process import Installation, environment
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {path.name: json.loads(path.read_text()) for path in (ROOT / "stream" / "schemas").glob("*.schema.json")}
+REGISTRY: Any = Registry().with_resources((name, Resource.from_contents(found)) for name, found in SCHEMAS.items())
+FILMS = ("at=event_timestamp", "viewer=user_id", "film=item_id", "eur=items.price")
+HOUR_S = 3_600
+
+
+async def rivulet(shop: Installation, *arguments: str, code: int = 0, stdin: str = "") -> str:
+    """What a command prints, and what it says on the way."""
+    ended, out, err = await command(shop, *arguments, stdin=stdin)
+    assert ended == code, (arguments, out, err)
+    return err + out
+
+
+def last_json(printed: str) -> dict[str, Any]:
+    """The summary behind whatever a progress bar left."""
+    found: dict[str, Any] = json.loads(next(line for line in reversed(printed.splitlines()) if line.startswith("{")))
+    return found
+
+
+def films(folder: Path, name: str, seconds: int) -> str:
+    """A table with columns of its own: who saw what, beginning some seconds since 1970."""
+    rows = [
+        f"{seconds + n * 60},{who},{film},3.5" for n, (who, film) in enumerate([("v", "f1"), ("v", "f2"), ("w", "f1")])
+    ]
+    (folder / name).write_text("\n".join(["at,viewer,film,eur", *rows]) + "\n")
+    return str(folder / name)
+
+
+def mapped(file: str) -> list[str]:
+    return [file, *(part for pair in FILMS for part in ("--map", pair)), "--set", "event_name=view_item"]
+
+
+async def test_record_check_replay_get_and_watch(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    now = int(time.time())
+    lines = [json.dumps({"event_name": "view_item", "user_id": f"u{n}", "item_id": "tent"}) for n in range(4)]
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        shop.start()
+        await rivulet(shop, "publish", "-", stdin="\n".join(lines))
+        await shop.drained()
+        folder = tmp_path / "recorded"
+        assert last_json(await rivulet(shop, "record", str(folder), "--all", "--json"))["total"] == 4
+        assert last_json(await rivulet(shop, "record", str(folder), "--all", "--json"))["records"] == 0
+
+        verb = [sys.executable, "-m", "stream.cli", "get", "w-2", "--watch", "--every", "0.05", "--json"]
+        watching = await asyncio.create_subprocess_exec(
+            *verb, env=environment(shop.settings), stdout=asyncio.subprocess.PIPE
+        )
+        assert watching.stdout is not None
+        try:
+            assert json.loads(await watching.stdout.readline())["recommendations"]["source"] != "recs"
+            again = ["--loop", "2", "--users", "-{round}", "--speed", "1000", "--json"]
+            table = mapped(films(tmp_path, "films.csv", now - HOUR_S))
+            done = last_json(await rivulet(shop, "replay", *table, *again))
+            assert (done["sent"], done["books"]["learned"], done["skipped"]) == (6, 6, 0)
+            async with asyncio.timeout(60):
+                while "f2" not in (page := json.loads(await watching.stdout.readline()))["recommendations"]["items"]:
+                    pass
+            assert page["user"] == "w-2"
+        finally:
+            watching.terminate()
+        assert await watching.wait() == 0
+
+        told = await rivulet(shop, "replay", *mapped(films(tmp_path, "old.csv", now - 400 * 24 * HOUR_S)), *again[:-1])
+        assert "sent 6 events; meanwhile the workers counted 6 late" in told
+        assert "RIVULET_LATENESS_HOURS" in told
+        once_more = last_json(await rivulet(shop, "replay", str(folder), "--json"))
+        assert (once_more["sent"], once_more["books"]["duplicates"]) == (4, 4)
+        assert "f2" in await rivulet(shop, "get", "w-2", "--why", "--profile", "--offers")
+
+
+async def test_what_is_written_follows_the_schemas(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Values of the Redis contract and records of the topics that others write, as they really stand there."""
+    kinds = {
+        "recs": "list",
+        "similar": "list",
+        "trending": "list",
+        "item": "item",
+        "profile": "profile",
+        "meta": "meta",
+    }
+    found: dict[str, int] = dict.fromkeys(kinds, 0)
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, ranking="blend") as shop:
+        shop.start()
+        await rivulet(
+            shop, "catalogue", "put", "-", stdin='{"item_id":"tent","title":"Tent","price":9,"currency":"EUR"}'
+        )
+        await shop.publish(event(f"u{n}", item, at=n) for n in range(6) for item in ("tent", "bag"))
+        await shop.republish()
+
+        async def complete() -> bool:
+            names = [key.decode() async for key in client.scan_iter(f"{shop.settings.prefix}:*")]
+            return all(any(kind in name.split(":") for name in names) for kind in kinds)
+
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
+            await shop.until(complete, "keys of every kind")
+            async for key in client.scan_iter(f"{shop.settings.prefix}:*"):
+                kind = next((part for part in key.decode().split(":") if part in kinds), None)
+                if kind is None:
+                    continue
+                value = await client.hgetall(key) if kind in ("profile", "meta") else json.loads(await client.get(key))
+                if kind in ("profile", "meta"):
+                    value = {name.decode(): content.decode() for name, content in value.items()}
+                follows(f"redis-{kinds[kind]}", value)
+                found[kind] += 1
+        assert all(found.values()), found
+        for role, name in (("events", "event"), ("items", "item")):
+            for record in await shop.read(role):
+                value = json.loads(record.value)
+                follows("control" if "control" in value else name, value)
+
+
+def follows(name: str, value: Any) -> None:
+    schema = SCHEMAS[f"{name}.schema.json"]
+    errors = [error.message for error in Draft202012Validator(schema, registry=REGISTRY).iter_errors(value)]
+    assert errors == [], (name, value)
+
+
+async def test_an_operator_sees_topics_settings_schemas_and_no_problem(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        assert json.loads((await command(shop, "topics", "--check", "--json"))[1])
+        judged = json.loads((await command(shop, "doctor", "--json"))[1])
+        assert judged
+        assert "no problems" in await rivulet(shop, "doctor")
+        assert kafka in await rivulet(shop, "settings")
+        await rivulet(shop, "schemas", str(tmp_path / "schemas"))
+        assert {path.name for path in (tmp_path / "schemas").iterdir()} >= set(SCHEMAS)
+
+
+@pytest.mark.parametrize("verb", ["doctor", "topics", "dlq", "record"])
+async def test_without_a_server_a_command_ends_with_one_line_and_3(
+    verb: str, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        away = shop.settings.model_copy(update={"kafka": "127.0.0.1:1"})
+        shop.settings, there = away, shop.settings
+        arguments = {"dlq": ["dlq", "list"], "record": ["record", str(tmp_path / "out"), "--all"]}.get(verb, [verb])
+        try:
+            told = await rivulet(shop, *arguments, code=1 if verb == "doctor" else 3)
+        finally:
+            shop.settings = there
+        assert "127.0.0.1:1" in told
+        assert "Traceback" not in told
+        assert verb == "doctor" or told.strip().count("\n") == 0
