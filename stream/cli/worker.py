@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import structlog
 import typer
 
 from stream.cli.common import load_settings
@@ -28,9 +29,12 @@ def worker(
     from stream import logs
     from stream.app import run
     from stream.cli.compile_ import compile_with_progress
+    from stream.compilation import are_kernels_compiled
     from stream.preflight import check
 
     asyncio.run(check(settings))
     logs.configure(settings.log_level, settings.log_format)
+    if not are_kernels_compiled():
+        structlog.get_logger(__name__).info("compiling_kernels", takes="about a minute, once after each update")
     compile_with_progress()  # before joining: a member that compiles for half a minute is a member that does nothing
     run(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollecto
 from prometheus_client.registry import Collector
 
 STOP_S: Final = 1.0
+IDLE_S: Final = 75.0  # longer than balancers keep theirs; aiohttp would wait for an hour
 
 Check = Callable[[], dict[str, str]]
 
@@ -81,16 +82,25 @@ class Port:
         Longest body.
     stop_s
         How long open requests may take while the port closes, seconds.
+    idle_s
+        How long a connection may stay open without a further request, seconds.
     """
 
     def __init__(
-        self, host: str, port: int, routes: Iterable[web.RouteDef], most_bytes: int, stop_s: float = STOP_S
+        self,
+        host: str,
+        port: int,
+        routes: Iterable[web.RouteDef],
+        most_bytes: int,
+        stop_s: float = STOP_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._host, self._port = host, port
         app = web.Application(client_max_size=most_bytes)
         app.add_routes(list(routes))
         # the door unpacks for itself, within bounds
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_s, auto_decompress=False, logger=_log)
+        options: dict[str, Any] = {"shutdown_timeout": stop_s, "keepalive_timeout": idle_s, "auto_decompress": False}
+        self._runner = web.AppRunner(app, access_log=None, logger=_log, **options)
 
     def __str__(self) -> str:
         return f"{self._host}:{self._port}" if self._port else "none"

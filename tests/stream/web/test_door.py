@@ -24,6 +24,7 @@ from stream.errors import ConfigurationError, UnavailableError
 from stream.settings import Settings
 from stream.web.door import Door
 from stream.web.gateway import Gateway
+from stream.web.pages import Pages, Port
 from tests.brokers import free_ports
 from tests.gateways import Client, gateway
 from tests.records import read_events
@@ -365,3 +366,19 @@ async def test_no_broker_at_the_start_is_one_line() -> None:
     (port,) = free_ports(1)
     with pytest.raises(UnavailableError, match="does not answer"):
         await Gateway(Settings(kafka=f"127.0.0.1:{port}")).serve()
+
+
+async def test_a_connection_without_further_requests_is_closed() -> None:
+    (port,) = free_ports(1)
+    served = Port("127.0.0.1", port, Pages(dict, dict, ()).health(), 1, idle_s=0.1)
+    await served.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n")
+        async with asyncio.timeout(20):
+            told = await reader.read()  # up to the end
+        writer.close()
+    finally:
+        await served.stop()
+    assert told.startswith(b"HTTP/1.1 200")
+    assert b"close" not in told
