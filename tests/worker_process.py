@@ -231,10 +231,16 @@ class Installation:
         self.sent += len(futures)
 
     async def write(
-        self, role: str, value: bytes | None, key: bytes | None = None, partition: int | None = None
+        self,
+        role: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
     ) -> RecordMetadata:
         """Write one record to a topic."""
-        return await self._producer.send_and_wait(self.settings.topic(role), value, key=key, partition=partition)
+        topic = self.settings.topic(role)
+        return await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
 
     async def look_again(self) -> None:
         """Let the writer see partitions that were added."""

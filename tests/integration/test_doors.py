@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from referencing import Registry, Resource
 
 from tests.commands import command
 from tests.records import event
-from tests.worker_process import Installation, environment
+from tests.worker_process import Installation, balance, environment
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {path.name: json.loads(path.read_text()) for path in (ROOT / "stream" / "schemas").glob("*.schema.json")}
 REGISTRY: Any = Registry().with_resources((name, Resource.from_contents(found)) for name, found in SCHEMAS.items())
+GOLDEN = sorted((ROOT / "tests" / "stream" / "adapters" / "golden").glob("*.json"))
 FILMS = ("at=event_timestamp", "viewer=user_id", "film=item_id", "eur=items.price")
 HOUR_S = 3_600
 
@@ -89,6 +91,31 @@ async def test_record_check_replay_get_and_watch(kafka: str, redis_url: str, top
         once_more = last_json(await rivulet(shop, "replay", str(folder), "--json"))
         assert (once_more["sent"], once_more["books"]["duplicates"]) == (4, 4)
         assert "f2" in await rivulet(shop, "get", "w-2", "--why", "--profile", "--offers")
+
+
+async def test_every_published_form_is_learned_or_a_dead_letter_with_its_reason(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = {"events_partitions": 1, "lateness_hours": 24 * 365 * 5}  # nothing in a wrong place, nothing too late
+    shapes: Counter[str] = Counter()
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, **settings) as shop:
+        shop.start()
+        for file in GOLDEN:
+            for case in json.loads(file.read_text())["cases"]:
+                value = case["sent"].encode() if isinstance(case["sent"], str) else json.dumps(case["sent"]).encode()
+                headers = [(name, text.encode()) for name, text in case.get("headers", {}).items()]
+                await shop.write("events", value, b"k", 0, headers)
+                shapes[file.stem] += len(case["becomes"])
+                shapes.update(refusal["reason"] for refusal in case["refused"])
+        await shop.drained()
+        counts = await shop.counts()
+        letters = Counter(dict(letter.headers)["reason"].decode() for letter in await shop.read("dlq"))
+        told = Counter(letters)
+        for file in GOLDEN:
+            told[file.stem] = sum(n for name, n in counts.items() if name.startswith(f"shape:{file.stem}"))
+        assert told == shapes
+        assert balance(counts) == shapes.total()
+        assert {f"dead:{reason}": n for reason, n in letters.items()}.items() <= counts.items()
 
 
 async def test_what_is_written_follows_the_schemas(

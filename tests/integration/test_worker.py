@@ -184,10 +184,14 @@ async def test_a_paused_redis_delays_and_loses_nothing(
         done = sum((await shop.progress.ends("events")).values())
         more = list(islice(Shop(seed=4, users=300).events(), 2_000, 4_000))
         walk = [event("walker", f"step{number}", at=86_400 + number) for number in range(15)]
+
+        async def noticed() -> bool:
+            return "redis_away" in shop.workers[0].output
+
         redis_server.pause()
         try:
             await shop.publish([*more, *walk])
-            await asyncio.sleep(3)
+            await shop.until(noticed, "that Redis does not answer is not noticed")
         finally:
             redis_server.resume()
         await shop.drained()
