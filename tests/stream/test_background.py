@@ -49,11 +49,13 @@ async def test_what_is_refused_for_good_ends_the_worker_and_what_passes_does_not
 
 async def test_work_that_is_cancelled_from_within_begins_again_until_the_worker_stops() -> None:
     worker = Worker()
-    begun = asyncio.Queue[int]()
+    begun, third = 0, asyncio.Event()
 
     async def run() -> None:
-        begun.put_nowait(0)
-        if begun.qsize() == 3:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            third.set()
             await asyncio.Event().wait()
         stray = asyncio.get_running_loop().create_future()
         stray.cancel()
@@ -64,8 +66,7 @@ async def test_work_that_is_cancelled_from_within_begins_again_until_the_worker_
     async with asyncio.timeout(20):
         with capture_logs() as lines:
             task = asyncio.create_task(worker.tasks[1]())
-            while begun.qsize() < 3:
-                await asyncio.sleep(0)
+            await third.wait()
         assert [(line["event"], line["reason"]) for line in lines] == [
             ("background_work_failed", "cancelled, and nobody asked for it")
         ]
