@@ -128,7 +128,7 @@ class Installation:
             enable_idempotence=True,
             max_request_size=4 * 1_048_576,
             linger_ms=5,
-            request_timeout_ms=120_000,  # how long it waits for a broker that is away
+            request_timeout_ms=600_000,  # how long it waits for a broker that is away
         )
         await self._producer.start()
         return self
