@@ -1,8 +1,9 @@
-"""Two histories that turn out to be one visitor's: in one order, and what that changes in what was learned."""
+"""Histories that turn out to be one visitor's: in one order, and what that changes in what was learned."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.covisitation import Deltas, Weighting, emit, retract
 from models.histories import Histories, Touches
@@ -10,9 +11,9 @@ from models.profiles import SESSION_GAP_S
 
 
 def joined(one: Touches, two: Touches) -> Touches:
-    """The touches of two histories in order of time, as one user's; of equal times those of `one` come first.
+    """Touches of the same users from two sides, user by user in order of time; of equal times those of `one` first.
 
-    Where one history goes on within half an hour of the other, as a visitor does who logs in, the visit goes on, too.
+    Where one side goes on within half an hour of the other, as a visitor does who logs in, the visit goes on, too.
 
     Examples
     --------
@@ -24,40 +25,37 @@ def joined(one: Touches, two: Touches) -> Touches:
     >>> found.item.tolist(), found.starts.tolist()
     ([7, 8, 9], [True, False, True])
     """
-    ts = np.concatenate((one.ts, two.ts))
-    order = np.argsort(ts, kind="stable")
-    ts = ts[order]
-    soon = np.diff(ts.astype(np.int64), prepend=-SESSION_GAP_S - 1) <= SESSION_GAP_S
-    return Touches(
-        np.zeros(len(ts), dtype=np.int32),
-        np.concatenate((one.item, two.item))[order],
-        np.concatenate((one.kind, two.kind))[order],
-        ts,
-        np.concatenate((one.starts, two.starts))[order] & ~soon,
-    )
+    order = np.lexsort((np.append(one.ts, two.ts), np.append(one.user, two.user)))
+    both = Touches._make(np.concatenate((a, b))[order] for a, b in zip(one, two, strict=True))
+    second = order >= len(one.ts)
+    goes_on = np.diff(both.ts.astype(np.int64)) <= SESSION_GAP_S
+    both.starts[1:] &= ~(goes_on & (second[1:] != second[:-1]) & (both.user[1:] == both.user[:-1]))
+    return both
 
 
-def adopt(histories: Histories, user: int, touches: Touches, weighting: Weighting) -> Deltas:
-    """Join other touches with a user's history, as if all of them had been this user's from the beginning.
+def rewrite(histories: Histories, users: NDArray[np.int32], touches: Touches, weighting: Weighting) -> Deltas:
+    """Let some users' histories be others, as if they had been these from the beginning.
 
     Parameters
     ----------
     histories
         Changed in place; longer than its ring, a history keeps its newest touches.
-    user
-        Whose.
+    users
+        Whose: distinct indices.
     touches
-        Another history, oldest first, whose deltas were taken back.
+        Theirs from now on, each one's oldest first; nobody else's.
     weighting
         As touches are learned with it.
 
     Returns
     -------
     Deltas
-        What the user's history had emitted with the opposite sign, then what the joined one emits.
+        What the histories had emitted with the opposite sign, then what the new ones emit.
+
+    Notes
+    -----
+    About 0.1 ms, and 10 ns per pair of touches.
     """
-    users = np.array([user], dtype=np.int32)
     before = retract(histories, users, weighting)
-    whole = joined(histories.recall(users), touches)
     histories.clear(users)
-    return before.then(emit(histories.arrays, whole._replace(user=whole.user + np.int32(user)), weighting))
+    return before.then(emit(histories.arrays, touches, weighting))

@@ -26,6 +26,7 @@ PURCHASE, ADD_TO_CART, REMOVE_FROM_CART = 1, 2, 3  # what an event does to the c
 ANALYTICS, PERSONALISATION, ADS = 0, 2, 4  # bit positions of the grants in `flags`
 GRANTED, DENIED = 1, 2
 CONSENT_MASK = np.uint8(0x3F)
+CUSTOMER = np.uint8(0x40)  # came under a customer's id: nobody may take this history for a cookie's
 FRESH_SESSION = np.uint8(0x80)  # a session has begun and nothing of weight was touched in it yet
 
 

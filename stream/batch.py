@@ -50,7 +50,7 @@ class Batch:
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
     (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
     re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name; `cookies`: by position the
-    cookie of an event that names it beside its customer.
+    cookie of an event that names it beside its customer; `anonymous`: positions of events that name a cookie alone.
     """
 
     offset: list[int] = field(default_factory=list)
@@ -76,3 +76,4 @@ class Batch:
     without_id: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     cookies: dict[int, str] = field(default_factory=dict)
+    anonymous: list[int] = field(default_factory=list)

@@ -26,8 +26,7 @@ from stream.events import (
     Event,
     Id,
     Joined,
-    Link,
-    Move,
+    Linked,
     RankAgain,
     Request,
 )
@@ -68,7 +67,7 @@ _decode_unread: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
 
 
-def decode(records: Sequence[Record], most: int | None = None) -> Batch:
+def decode(records: Sequence[Record], most: int | None = None, until: tuple[type, ...] = ()) -> Batch:
     """Decode and validate one fetch.
 
     Parameters
@@ -77,6 +76,8 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
         Records of one partition, in offset order.
     most
         Most events of one record; a record with more is a dead letter as a whole. None: as many as fit.
+    until
+        Kinds of control records behind which nothing more is read.
 
     Returns
     -------
@@ -89,8 +90,10 @@ def decode(records: Sequence[Record], most: int | None = None) -> Batch:
     """
     batch = Batch()
     judge = _Judge(batch, most)
-    take, beginnings = judge.take, judge.beginnings
+    take, beginnings, controls = judge.take, judge.beginnings, batch.controls
     for record in records:
+        if controls and isinstance(controls[-1][1], until):
+            break
         value = record.value
         if not value or len(value) > MAX_RECORD_BYTES:
             reason = "too_large" if value else "empty"
@@ -262,15 +265,18 @@ def _take_control(record: Record, value: bytes, control: Control, batch: Batch) 
     try:
         for user in control.users if isinstance(control, RankAgain) else ():
             check_id("users[]", user)
-        if isinstance(control, Request | Move):
-            check_id("user", control.user)
         if isinstance(control, Request):
+            check_id("user", control.user)
             _date(control, record)
-        elif isinstance(control, Link):
-            check_id("to", control.to)
+        elif isinstance(control, Linked):
+            for link in control.moving:
+                check_id("moving[].user", link.user)
+                check_id("moving[].to", link.to)
         elif isinstance(control, Joined):
-            for touch in control.past:
-                check_id("past[].item_id", touch.item_id)
+            for past in control.moving:
+                check_id("moving[].user", past.user)
+                for touch in past.touches:
+                    check_id("moving[].touches[].item_id", touch.item_id)
     except Refused as verdict:
         batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
     else:

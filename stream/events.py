@@ -154,35 +154,59 @@ class Export(msgspec.Struct, kw_only=True, tag_field="control", tag="export"):
     asked_ms: int | None = None
 
 
-class Past(msgspec.Struct, array_like=True, gc=False):
-    """One touch of a history that moves; the time in seconds since 1970, and whether it opened a session."""
+Second = Annotated[int, msgspec.Meta(ge=946_684_800, lt=4_102_444_800)]  # since 1970
+Place = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]  # see `stream.stages.linking`
+MAX_MOVES: Final = 26  # of a record: of histories of 127, taken back and learned again, that is MAX_RECORD_ITEMS
+
+
+class PastTouch(msgspec.Struct, array_like=True, gc=False):
+    """One touch of a history that moves, and whether it opened a session."""
 
     item_id: Id
     event_name: str
-    second: Annotated[int, msgspec.Meta(ge=946_684_800, lt=4_102_444_800)]
+    second: Second
     starts: bool
 
 
-class Link(msgspec.Struct, kw_only=True, tag_field="control", tag="link"):
-    """Control record of topic ``events``: what `user`, a cookie, has touched belongs to the customer `to`."""
+class Link(msgspec.Struct, array_like=True, gc=False):
+    """What `user`, a cookie, has touched up to a second belongs to the customer `to`; `place` tells a repeated one."""
 
     user: Id
     to: Id
+    second: Second
+    place: Place
+
+
+class Past(msgspec.Struct, array_like=True):
+    """What a cookie had touched, oldest first, which is the customer `user`'s; `place` tells a repeated one."""
+
+    user: Id
+    place: Place
+    touches: Annotated[list[PastTouch], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class Linked(msgspec.Struct, kw_only=True, tag_field="control", tag="link"):
+    """Control record of topic ``events``: cookies of the partition that turned out to be customers.
+
+    `source` is the partition that says so; its places rise, from record to record, too.
+    """
+
+    source: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    moving: Annotated[list[Link], msgspec.Meta(max_length=MAX_MOVES)]
 
 
 class Joined(msgspec.Struct, kw_only=True, tag_field="control", tag="joined"):
-    """Control record of topic ``events``, the answer to a `Link`: touches of a cookie that are the customer `user`'s.
+    """Control record of topic ``events``, the answer to a `Linked`: histories that belong to customers here.
 
-    `id` is the same whenever the link is carried out again; `past` has the oldest touch first.
+    `source` is the partition that had them; its places rise, from record to record, too.
     """
 
-    user: Id
-    id: Id
-    past: Annotated[list[Past], msgspec.Meta(max_length=MAX_ITEMS)]
+    source: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    moving: Annotated[list[Past], msgspec.Meta(max_length=MAX_MOVES)]
 
 
 Request = Forget | Export
-Move = Link | Joined
+Move = Linked | Joined
 Control = RankAll | RankAgain | Request | Move
 
 

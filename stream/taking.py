@@ -33,7 +33,7 @@ def taker(batch: Batch) -> Take:
     )
     touch_event, touch_item = batch.touch_event.append, batch.touch_item.append
     touch_category, touch_price = batch.touch_category.append, batch.touch_price.append
-    positions, cookies = batch.offset, batch.cookies
+    positions, cookies, anonymous = batch.offset, batch.cookies, batch.anonymous.append
 
     def take(event: Event, record: Record, index: int, raw: bytes) -> None:
         """Append one event, or raise `Refused` before anything was appended."""
@@ -62,7 +62,9 @@ def taker(batch: Batch) -> Take:
         session = event.session_id
         session_(session if type(session) is str else "" if session is None else str(session))
         raw_(raw)
-        if event.user_id and event.user_pseudo_id and event.user_pseudo_id != user:
+        if not event.user_id:
+            anonymous(position)
+        elif event.user_pseudo_id and event.user_pseudo_id != user:
             cookies[position] = event.user_pseudo_id
         if not event_id:
             batch.without_id += 1

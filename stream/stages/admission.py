@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.consent import hear
 from models.decay import YEAR_2000_S
 from models.hashing import hash_ids, partition_of
-from models.profiles import ADS, ANALYTICS, DENIED, PERSONALISATION
+from models.profiles import ADS, ANALYTICS, CUSTOMER, DENIED, PERSONALISATION
 from stream.decoding import Batch
 from stream.stages.space import printable
 from stream.stages.user_shard import UserShard
@@ -42,13 +42,16 @@ class Admitted(NamedTuple):
 
 
 def admit(shard: UserShard, batch: Batch, partition: int, partitions: int) -> Admitted:
-    """Judge each event of a batch; counts what is refused and updates watermark, dedup window and consent."""
+    """Judge each event of a batch; counts what is refused; updates watermark, window, consent, who is a customer."""
     ts = np.array(batch.ts, dtype=np.int64)
     forgotten = _forgotten(shard, batch, ts)
     index = _known(shard, batch, partition, partitions, forgotten)
     shard.reserve()
     keep = index >= 0
     foreign = ~(keep | forgotten)
+    customers = keep.copy()
+    customers[batch.anonymous] = False
+    shard.profiles.arrays.flags[index[customers]] |= CUSTOMER
     shard.touched[index[keep]] = ts[keep] // 1_000_000 - YEAR_2000_S  # of a user's events the last one counts
     keep &= ~_duplicates(shard, batch, keep)
     late = _late(shard, batch, ts, index >= 0, keep)

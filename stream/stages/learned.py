@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -54,6 +55,14 @@ class Learned:
     def everyone(self) -> bool:
         """Whether all users are to be ranked and written."""
         return self.as_of_ms is not None
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Learned]) -> Learned:
+        """Parts, one at least, one after the other: in pairs, as what was gathered is copied each time."""
+        if len(parts) == 1:
+            return parts[0]
+        half = len(parts) // 2
+        return cls.of_all(parts[:half]).then(cls.of_all(parts[half:]))
 
     def then(self, after: Learned) -> Learned:
         """Both, one after the other."""

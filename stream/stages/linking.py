@@ -1,27 +1,31 @@
 """From a cookie to a customer: the history of a visitor who has logged in follows to the customer's partition.
 
-The first event with both ids (later ones once an hour at most) sends a `Link` to the cookie's partition. There, what
+The first event with both ids (later ones once an hour at most) sends a `Linked` to the cookie's partition. There, what
 the cookie's history taught is taken back, and the history goes as a `Joined` to the customer's partition, where it is
-learned as the customer's. Each step is a record of topic ``events``, in line with the events of its user: a crash
-repeats it, and the second time there is nothing left to move, or the record's id has been seen.
+learned as the customer's. Each step is a record of topic ``events``, in line with the events of its user.
+
+A crash repeats a step, and its record then comes twice. Every link and every history has a *place* in the log of the
+partition that sent it; places rise from record to record, so what is not above the highest place heard of its source
+was there before. What moves is thus decided by the first copy alone, and is a pure function of the log.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.covisitation import Weighting, retract
+from models.covisitation import Weighting
 from models.decay import YEAR_2000_S
 from models.hashing import hash_ids, partition_of
 from models.histories import Touches
-from models.joined_histories import adopt
-from models.profiles import ANALYTICS
+from models.joined_histories import joined, rewrite
+from models.profiles import ANALYTICS, CUSTOMER
 from stream.decoding import Batch
-from stream.events import KINDS, MAX_ID_BYTES, Joined, Link, Past
+from stream.events import KINDS, MAX_ID_BYTES, MAX_MOVES, Joined, Link, Linked, Past, PastTouch
 from stream.packing import Origin
 from stream.stages.admission import Admitted
 from stream.stages.learned import Learned
@@ -32,97 +36,171 @@ from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 
 AGAIN_S: Final = 3_600  # of event time: a visitor may have left and come back under the cookie alone
+PLACES: Final = 1_024  # in a record, more than MAX_ELEMENTS and MAX_MOVES
+MOST_BYTES: Final = 524_288  # of a record, half of what one may have
 KIND_NAMES: Final = tuple(KINDS)
 
+Moving = TypeVar("Moving", Link, Past)
 
-def links(shard: UserShard, batch: Batch, admitted: Admitted, partitions: int) -> list[Send]:
-    """A `Link` for each learned event with a cookie beside its customer, unless the same was sent within the hour.
 
-    A pure function of the shard and the records, whatever the batches: what was sent last is kept per customer.
+def links(shard: UserShard, batch: Batch, admitted: Admitted, partition: int, partitions: int) -> list[Send]:
+    """A link for each learned event with a cookie beside its customer, unless the two were linked within the hour.
+
+    A pure function of the shard and the records, whatever the batches.
     """
-    places = [place for place, cookie in batch.cookies.items() if admitted.keep[place] and _is_id(cookie)]
-    if not places:
+    events = [event for event, cookie in batch.cookies.items() if admitted.keep[event] and _is_id(cookie)]
+    if not events:
         return []
-    hours = np.array([batch.ts[place] // (AGAIN_S * 1_000_000) for place in places], dtype=np.uint64)
-    cookies = hash_ids([batch.cookies[place] for place in places])
-    signs = ((cookies ^ hours * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)).astype(np.uint32)
-    users = admitted.index[places]
-    moved = np.isin(users, users[shard.linked[users] != signs])
-    sends = []
-    for at in np.flatnonzero(moved).tolist():
-        user, place = users[at], places[at]
-        if shard.linked[user] == signs[at]:
-            continue
-        shard.linked[user] = signs[at]
-        link = Link(user=batch.cookies[place], to=batch.user[place])
-        key = link.user.encode()
-        home = partition_of(key, partitions)
-        sends.append(Send("events", msgspec.json.encode(link), partition=home, key=key))
-    return sends
+    hours = np.array([batch.ts[event] // (AGAIN_S * 1_000_000) for event in events], dtype=np.uint64)
+    cookies = hash_ids([batch.cookies[event] for event in events])
+    signs = shard.hashes[admitted.index[events]] ^ cookies * np.uint64(0x9E3779B97F4A7C15) ^ hours << np.uint64(32)
+    found = []
+    for at in np.flatnonzero(~shard.linked.mark(signs)).tolist():
+        event = events[at]
+        place = _place(batch.offset[event], batch.index[event])
+        found.append(Link(batch.cookies[event], batch.user[event], batch.ts[event] // 1_000_000, place))
+    return _sends(Linked, partition, _by_home(found, partitions))
 
 
 def hand_over(
     shard: UserShard,
     space: ItemSpace,
     weighting: Weighting,
-    link: Link,
+    linked: Linked,
     identity: tuple[int, int],
     partitions: int,
 ) -> Learned:
-    """Take a cookie's history out of a shard and send it to the customer's; `identity` is partition and offset."""
+    """Take cookies' histories, up to their links, out of a shard and send them to the customers'.
+
+    `identity` is partition and offset. Who ever came as a customer keeps what is his, whoever names him as a cookie.
+    """
     partition, offset = identity
-    users = shard.users.lookup([link.user])
-    if users[0] < 0 or shard.histories.arrays.count[users[0]] == 0:
-        return Learned.of_request([], [])
-    deltas = retract(shard.histories, users, weighting)
-    touches = shard.histories.recall(users)
-    columns = zip(
-        space.ids.texts(touches.item), touches.kind.tolist(), touches.ts.tolist(), touches.starts.tolist(), strict=True
-    )
-    past = [Past(item, KIND_NAMES[kind], ts + YEAR_2000_S, starts) for item, kind, ts, starts in columns]
-    joined = Joined(user=link.to, id=f"link-{partition}-{offset}", past=past)
-    shard.changes.add(users)
-    shard.histories.clear(users)
-    origin = Origin.of_record(offset, len(deltas.item))
-    key = link.to.encode()
-    sends = send_deltas(deltas, origin, space, shard, partition, offset)
-    sends.append(Send("events", msgspec.json.encode(joined), partition=partition_of(key, partitions), key=key))
-    return _ranked(shard, users, sends)
+    moving = _by_home(_unheard(shard, linked.source, linked.moving, offset), partitions)
+    found = moving.pop(partition, [])
+    sends = _sends(Linked, partition, moving)
+    users = shard.users.lookup([link.user for link in found])
+    holders = np.unique(users[users >= 0])
+    known = (shard.profiles.arrays.flags[holders] & CUSTOMER) > 0
+    shard.counts["not_cookies"] += int(np.isin(users, holders[known]).sum())
+    touches = _recall(shard, holders[~known])
+    taker = np.full(len(touches.user), -1)
+    for n, link in enumerate(found):
+        taker[(taker < 0) & (touches.user == users[n]) & (touches.ts <= link.second - YEAR_2000_S)] = n
+    if not (taker >= 0).any():
+        return Learned.of_request(sends, [])
+    movers = np.unique(touches.user[taker >= 0])
+    rest = _those(touches, (taker < 0) & np.isin(touches.user, movers))
+    shard.changes.add(movers)
+    deltas = rewrite(shard.histories, movers, rest, weighting)
+    sends += send_deltas(deltas, Origin.of_record(offset, len(deltas.item)), space, shard, partition, offset)
+    pasts = [
+        Past(found[n].to, found[n].place, _told(_those(touches, taker == n), space))
+        for n in np.unique(taker[taker >= 0]).tolist()
+    ]
+    return _ranked(shard, movers, sends + _sends(Joined, partition, _by_home(pasts, partitions)))
 
 
 def take_over(
-    shard: UserShard, space: ItemSpace, weighting: Weighting, joined: Joined, identity: tuple[int, int]
+    shard: UserShard,
+    space: ItemSpace,
+    weighting: Weighting,
+    joined_: Joined,
+    identity: tuple[int, int],
+    partitions: int,
 ) -> Learned:
-    """Learn a cookie's history as the customer's, unless that was done, or the customer is not known or refuses it."""
+    """Learn cookies' histories as their customers', but of those who are not known, refuse it, or were forgotten."""
     partition, offset = identity
-    (seen,) = shard.seen.mark(hash_ids([joined.id])).tolist()
-    users = shard.users.lookup([joined.user])
-    if seen or users[0] < 0 or denied(shard, users, ANALYTICS)[0] or not joined.past:
-        return Learned.of_request([], [])
-    touches = Touches(
-        np.zeros(len(joined.past), dtype=np.int32),
-        space.encode([touch.item_id for touch in joined.past]),
-        np.array([KINDS.get(touch.event_name, 0) for touch in joined.past], dtype=np.uint8),
-        np.array([touch.second - YEAR_2000_S for touch in joined.past], dtype=np.int64).astype(np.uint32),
-        np.array([touch.starts for touch in joined.past], dtype=np.bool_),
+    moving = _by_home(_unheard(shard, joined_.source, joined_.moving, offset), partitions)
+    found = moving.pop(partition, [])
+    sends = _sends(Joined, partition, moving)
+    users = shard.users.lookup([past.user for past in found])
+    welcome = users >= 0
+    welcome[welcome] = ~denied(shard, users[welcome], ANALYTICS)
+    source = np.repeat(np.arange(len(found)), [len(past.touches) for past in found])
+    touches = _read([touch for past in found for touch in past.touches], users[source], space)
+    persons = hash_ids([past.user for past in found])[source]
+    kept = welcome[source] & ~shard.tombstones.cover(persons, touches.ts.astype(np.int64))
+    if not kept.any():
+        return Learned.of_request(sends, [])
+    touches = _those(touches, kept)
+    heirs = np.unique(touches.user)
+    shard.changes.add(heirs)
+    deltas = rewrite(shard.histories, heirs, joined(_recall(shard, heirs), touches), weighting)
+    shard.counts["joined"] += len(np.unique(source[kept]))
+    sends += send_deltas(deltas, Origin.of_record(offset, len(deltas.item)), space, shard, partition, offset)
+    return _ranked(shard, heirs, sends)
+
+
+def _place(offset: int, n: int) -> int:
+    """Of the n-th thing that a record gives rise to, among all that its partition ever sends."""
+    return offset * PLACES + n
+
+
+def _unheard(shard: UserShard, source: int, moving: Sequence[Moving], offset: int) -> Iterator[Moving]:
+    """What of a source is heard for the first time, with the place that it has here."""
+    heard = shard.heard.get(source, -1)
+    shard.heard[source] = max([heard, *(each.place for each in moving)])
+    for n, each in enumerate(moving):
+        if each.place > heard:
+            yield msgspec.structs.replace(each, place=_place(offset, n))
+
+
+def _by_home(moving: Iterable[Moving], partitions: int) -> dict[int, list[Moving]]:
+    """What moves, by the partition that its user belongs to."""
+    found: dict[int, list[Moving]] = {}
+    for each in moving:
+        found.setdefault(partition_of(each.user.encode(), partitions), []).append(each)
+    return found
+
+
+def _sends(kind: Callable[..., Linked | Joined], source: int, moving: Mapping[int, list[Moving]]) -> list[Send]:
+    return [
+        Send("events", value, partition=home)
+        for home, some in moving.items()
+        for value in _values(lambda part: kind(source=source, moving=part), some)
+    ]
+
+
+def _values(made: Callable[[list[Moving]], Linked | Joined], moving: list[Moving]) -> list[bytes]:
+    """One record, or several of about equal size where it would be too large."""
+    value = msgspec.json.encode(made(moving))
+    if len(moving) <= MAX_MOVES and (len(value) <= MOST_BYTES or len(moving) == 1):
+        return [value]
+    half = len(moving) // 2
+    return _values(made, moving[:half]) + _values(made, moving[half:])
+
+
+def _recall(shard: UserShard, users: NDArray[np.int32]) -> Touches:
+    touches = shard.histories.recall(users)
+    return touches._replace(user=users[touches.user])
+
+
+def _those(touches: Touches, which: NDArray[np.bool_]) -> Touches:
+    return Touches._make(column[which] for column in touches)
+
+
+def _told(touches: Touches, space: ItemSpace) -> list[PastTouch]:
+    columns = zip(
+        space.ids.texts(touches.item), touches.kind.tolist(), touches.ts.tolist(), touches.starts.tolist(), strict=True
     )
-    person = np.full(len(touches.ts), hash_ids([joined.user])[0])
-    kept = ~shard.tombstones.cover(person, touches.ts.astype(np.int64))  # the history may come after it was forgotten
-    touches = Touches._make(column[kept] for column in touches)
-    if len(touches.ts) == 0:
-        return Learned.of_request([], [])
-    shard.changes.add(users)
-    deltas = adopt(shard.histories, int(users[0]), touches, weighting)
-    shard.counts["joined"] += 1
-    origin = Origin.of_record(offset, len(deltas.item))
-    return _ranked(shard, users, send_deltas(deltas, origin, space, shard, partition, offset))
+    return [PastTouch(item, KIND_NAMES[kind], ts + YEAR_2000_S, starts) for item, kind, ts, starts in columns]
+
+
+def _read(told: list[PastTouch], users: NDArray[np.int32], space: ItemSpace) -> Touches:
+    return Touches(
+        users,
+        space.encode([touch.item_id for touch in told]),
+        np.array([KINDS.get(touch.event_name, 0) for touch in told], dtype=np.uint8),
+        np.array([touch.second - YEAR_2000_S for touch in told], dtype=np.int64).astype(np.uint32),
+        np.array([touch.starts for touch in told], dtype=np.bool_),
+    )
 
 
 def _ranked(shard: UserShard, users: NDArray[np.int32], sends: list[Send]) -> Learned:
-    """Sends, and a new list for the user whose history has changed."""
+    """Sends, and new lists for users whose histories have changed."""
     ts_ms = (shard.profiles.arrays.last_ts[users].astype(np.int64) + YEAR_2000_S) * 1000
     return Learned(sends, users, ts_ms, np.zeros(0, dtype=np.int64))
 
 
 def _is_id(cookie: str) -> bool:
-    return cookie.isprintable() and len(cookie.encode()) <= MAX_ID_BYTES
+    return cookie.isprintable() and (cookie.isascii() or len(cookie.encode()) <= MAX_ID_BYTES)

@@ -13,7 +13,7 @@ from models.decay import YEAR_2000_S
 from models.hashing import partition_of
 from models.profiles import EventColumns, Sample
 from stream.decoding import Batch, DeadLetter, json_of
-from stream.events import Move, Request
+from stream.events import Request
 from stream.identity import derived_id, with_fields
 from stream.packing import Origin
 from stream.stages.admission import Admitted
@@ -135,6 +135,6 @@ def rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
     return Send("events", raw, partition=home, key=key, timestamp_ms=batch.recorded[event] // 1000)
 
 
-def request_for(request: Request | Move, home: int) -> Send:
+def request_for(request: Request, home: int) -> Send:
     """A request about one user, to be ordered with its user's events."""
     return Send("events", msgspec.json.encode(request), partition=home, key=request.user.encode())

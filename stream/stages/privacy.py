@@ -14,8 +14,7 @@ from models.decay import YEAR_2000_S
 from models.hashing import hash_ids
 from models.profiles import ADS, ANALYTICS, GRANTED, PERSONALISATION
 from stream.answers import Exported, Forgotten, Touch
-from stream.decoding import Batch
-from stream.events import KINDS, Control, Export, Forget, Move, RankAgain, Request
+from stream.events import KINDS, Control, Export, Forget, RankAgain, Request
 from stream.keys import PRIVACY_TTL_S, Keys
 from stream.resp import WriteBatch
 from stream.stages.learned import Answer
@@ -34,18 +33,6 @@ class Removed(NamedTuple):
     deltas: Deltas
     users: NDArray[np.int32]
     answer: Answer
-
-
-def request_at(batch: Batch, first: int) -> int | None:
-    """Offset of the last record to be taken together, so that the first request of a batch comes alone.
-
-    `first` is the batch's first offset. What a request finds must not depend on where a fetch ends: events before it
-    are learned, events behind it are not.
-    """
-    for offset, control in batch.controls:
-        if isinstance(control, Request | Move):
-            return offset if offset == first else offset - 1
-    return None
 
 
 def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) -> Removed:

@@ -7,6 +7,7 @@ written, and perform nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS, Export, Joined, Link, Move, RankAll, Request
+from stream.events import KIND_WEIGHTS, KINDS, Export, Forget, Joined, Linked, Move, RankAll, Request
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
@@ -33,7 +34,7 @@ from stream.stages.learned import Answer, Learned, newest
 from stream.stages.linking import hand_over, links, take_over
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.placing import Placing
-from stream.stages.privacy import erasure, export, forget, named_again, request_at
+from stream.stages.privacy import erasure, export, forget, named_again
 from stream.stages.pushing import Pushes, Ranked, Shelf, push
 from stream.stages.ranking import Ranking, ranking_of
 from stream.stages.reclaiming import USERS, mark_histories, mark_lists
@@ -50,6 +51,7 @@ _CART_EFFECT[KINDS["add_to_cart"]] = ADD_TO_CART
 _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 
+ALONE: Final = (Forget, Export, Linked, Joined)
 AHEAD: Final = 16  # records looked at for each user that a nearly full shard has room for
 
 
@@ -131,28 +133,43 @@ class UserStage:
         """
         self.space.reclaimer.step()
         shard = self.shards[partition]
-        learned: Learned | None = None
-        while records:
+        parts = []
+        at = 0
+        while at < len(records):
             evicted = shard.make_room()
-            ahead = records[: AHEAD * (self.rules.users - len(shard.users))]
-            batch = decode(ahead)
-            ends = (filled_at(shard, batch, partition, self.partitions), request_at(batch, ahead[0].offset))
-            end = min((offset for offset in ends if offset is not None), default=None)
-            if end is not None:
-                ahead = [record for record in ahead if record.offset <= end]
-                batch = decode(ahead)
-            part = self._learn_batch(partition, shard, batch, ahead[-1].offset)
+            batch, end = self._ahead(partition, shard, records, at)
+            request = batch.controls[-1][1] if batch.controls else None
+            if isinstance(request, Request | Move):
+                part = self._obey(partition, shard, records[at].offset, request)
+            else:
+                part = self._learn_batch(partition, shard, batch, records[end - 1].offset)
             part.dropped = np.append(evicted, part.dropped)
-            learned = part if learned is None else learned.then(part)
-            records = records[len(ahead) :]
-        assert learned is not None
-        return learned
+            parts.append(part)
+            at = end
+        return Learned.of_all(parts)
+
+    def _ahead(self, partition: int, shard: UserShard, records: Sequence[Record], at: int) -> tuple[Batch, int]:
+        """The next records for whose users there is room, from position `at` on, and where they end.
+
+        A request comes alone: what it finds must not depend on where a fetch ends. Each record is decoded twice at
+        most, but for shards that are nearly full.
+        """
+        end = at + AHEAD * (self.rules.users - len(shard.users))
+        batch = decode(records[at:end], until=ALONE)
+        end = min(end, len(records))
+        if batch.controls and isinstance(batch.controls[-1][1], ALONE):
+            end = _position(records, batch.controls[-1][0])
+            if end == at:
+                return batch, at + 1
+            batch.controls.pop()
+        filled = filled_at(shard, batch, partition, self.partitions)
+        if filled is not None:
+            end = _position(records, filled) + 1
+            batch = decode(records[at:end])
+        return batch, end
 
     def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
-        """Learn from records up to the offset `last`, for whose users there is room; a request comes alone."""
-        for offset, control in batch.controls:
-            if isinstance(control, Request | Move):
-                return self._obey(partition, shard, offset, control)
+        """Learn from records up to the offset `last`, for whose users there is room."""
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
         shard.counts.update({f"shape:{shape}": count for shape, count in batch.shapes.items()})
@@ -165,7 +182,7 @@ class UserStage:
             sends += samples_of(lesson, self.space, batch, admitted, partition)
             sends += self.ranking.tell(shard, partition, last)
             if batch.cookies and self.rules.link:
-                sends += links(shard, batch, admitted, self.partitions)
+                sends += links(shard, batch, admitted, partition, self.partitions)
         profiles = shard.profiles.arrays
         event_ms = admitted.ts[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
@@ -189,15 +206,15 @@ class UserStage:
         return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0, answers=answers)
 
     def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move) -> Learned:
-        """Forget a user, tell what is kept, or move a history, as the record at an offset asks."""
+        """Forget a user, tell what is kept, or move histories, as the record at an offset asks."""
         shard.counts["controls"] += 1
+        if isinstance(request, Linked):
+            return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
+        if isinstance(request, Joined):
+            return take_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
         home = partition_of(request.user.encode(), self.partitions)
         if home != partition:
             return Learned.of_request([request_for(request, home)], [])
-        if isinstance(request, Link):
-            return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
-        if isinstance(request, Joined):
-            return take_over(shard, self.space, self.weights, request, (partition, offset))
         if isinstance(request, Export):
             return Learned.of_request([], [export(shard, self.space, self.keys, request)])
         removed = forget(shard, self.keys, self.weights, request)
@@ -371,6 +388,10 @@ class UserStage:
         shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
         deltas = self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
+
+
+def _position(records: Sequence[Record], offset: int) -> int:
+    return bisect_left(records, offset, key=lambda record: record.offset)
 
 
 def _last_ms(profiles: ProfileArrays, users: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from models.histories import Histories
 from models.nesting import part, prefixed
 from models.newcomers import Newcomers
 from models.placement import Placement
-from models.profiles import Profiles
+from models.profiles import CUSTOMER, Profiles
 from models.references import translate
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
@@ -31,6 +31,7 @@ from stream.stages.space import ItemSpace
 
 EVERYONE: Final = slice(None)
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
+LINKED: Final = 262_144  # links remembered: beyond that many in an hour some are made again, in vain
 
 ITEM_COLUMNS: Final = ("histories.item", "last")  # hold indices of items
 
@@ -50,7 +51,7 @@ class UserRules:
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
     placements: tuple[Placement, ...] = ()
-    link: bool = False  # a cookie's history follows to the customer
+    link: bool = True  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
 
     @property
@@ -80,7 +81,8 @@ class UserShard:
     Notes
     -----
     Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for
-    the dedup window; 16 bytes per forgotten user. With the blend 24 bytes per item of the process and at most 8 MB.
+    the dedup window, 4 MB for links; 16 bytes per forgotten user. With the blend 24 bytes per item of the process and
+    at most 8 MB.
     Whatever changes rows of users notes them in `changes`: a copy may be under way.
     """
 
@@ -92,6 +94,8 @@ class UserShard:
         self.profiles = Profiles()
         self.seen = SeenWindow(rules.dedup)
         self.tombstones = Tombstones(rules.tombstones)
+        self.linked = SeenWindow(LINKED)  # which customer and cookie, in which hour
+        self.heard: dict[int, int] = {}  # by partition: the highest place of its links and histories that came here
         self.sent = np.full(targets, -1, dtype=np.int64)
         self.watermark = 0
         self.counts: Counter[str] = Counter()
@@ -102,7 +106,6 @@ class UserShard:
         self.segment = np.zeros(0, dtype=np.int16)
         self.profiled_ms = np.zeros(0, dtype=np.int64)
         self.offers = np.zeros(0, dtype=np.uint64)
-        self.linked = np.zeros(0, dtype=np.uint32)  # which cookie of the customer was linked last, and in which hour
         self.placed = np.zeros((0, len(rules.placements)), dtype=np.uint64)  # signature of each list, 0 for no key
         self.named = {placement.name for placement in rules.placements}  # placements that may have keys in Redis
         self.newcomers = Newcomers()  # counts only if some placement explores
@@ -140,7 +143,6 @@ class UserShard:
             self.profiled_ms = grown(self.profiled_ms, len(self.last))
             self.offers = grown(self.offers, len(self.last))
             self.placed = grown(self.placed, len(self.last))
-            self.linked = grown(self.linked, len(self.last))
 
     def make_room(self) -> NDArray[np.int32]:
         """Drop the users that came last longest ago if the shard is full; to be called between two records.
@@ -170,7 +172,7 @@ class UserShard:
         self.touched[users] = NEVER
         self.last[users] = -1
         self.segment[users] = -1
-        for column in (self.pushed_ms, self.profiled_ms, self.offers, self.placed, self.linked):
+        for column in (self.pushed_ms, self.profiled_ms, self.offers, self.placed):
             column[users] = 0
 
     def doubt(self, users: slice | NDArray[np.int32] = EVERYONE) -> None:
@@ -228,7 +230,6 @@ class UserShard:
             "segment": self.segment,
             "profiled_ms": self.profiled_ms,
             "offers": self.offers,
-            "linked": self.linked,
             **({"placed": self.placed} if self.rules.placements else {}),
         }
 
@@ -252,6 +253,7 @@ class UserShard:
                 **prefixed("users", _rows(self.users.arrays())),
                 **prefixed("seen", _rows(self.seen.arrays())),
                 **prefixed("tombstones", _rows(self.tombstones.arrays())),
+                **prefixed("linked", _rows(self.linked.arrays())),
                 "blend.items": Known(self.blend),
                 **prefixed("blend", {name: Known(self.blend, array) for name, array in self.blend.by_item().items()}),
                 **prefixed("blend", _rows(self.blend.state())),
@@ -278,6 +280,7 @@ class UserShard:
             "shortest": self.shortest,
             "placements": names,
             "named": sorted(self.named),
+            "heard": sorted(self.heard.items()),
         }
 
     @classmethod
@@ -308,7 +311,6 @@ class UserShard:
         shard.profiles = Profiles.restore(part(columns, "profiles"))
         for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
             setattr(shard, name, columns[name])
-        shard.linked = columns.get("linked", np.zeros(shard.users.size, dtype=np.uint32))
         shard.seen = SeenWindow.from_arrays(part(arrays, "seen"), rules.dedup)
         shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
         shard._unread = part(arrays, "blend")
@@ -317,6 +319,10 @@ class UserShard:
         told = msgspec.json.decode(arrays["facts"].tobytes())
         shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
+        if "heard" in told:
+            shard.heard, shard.linked = dict(told["heard"]), SeenWindow.from_arrays(part(arrays, "linked"), LINKED)
+        else:
+            shard.profiles.arrays.flags[:] |= CUSTOMER  # who is one was not noted then: better none moves than theirs
         shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))
         shard.named.update(told.get("named", ()))
         shard.placed = _replaced(columns.get("placed"), told.get("placements", ()), rules, shard.users.size)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.covisitation import Deltas, emit, retract, weighting
 from models.histories import Histories, Touches
-from models.joined_histories import adopt, joined
+from models.joined_histories import joined, rewrite
 from tests.plain import bounded
 
 WEIGHTS = weighting(np.array([1.0, 0.0, 2.0], dtype=np.float32))
@@ -57,7 +57,8 @@ def test_it_is_as_if_there_had_been_one_visitor(
     taught = [emit(apart.arrays, touches(rows, user=user), WEIGHTS) for user, rows in enumerate((one, two))]
     moved = apart.recall(np.array([1], dtype=np.int32))
     taught.append(retract(apart, np.array([1], dtype=np.int32), WEIGHTS))
-    taught.append(adopt(apart, 0, moved, WEIGHTS))
+    mine = np.array([0], dtype=np.int32)
+    taught.append(rewrite(apart, mine, joined(apart.recall(mine), moved), WEIGHTS))
     expected = emit(whole.arrays, joined(apart_of(one), apart_of(two)), WEIGHTS)
     assert apart.recent(0) == whole.recent(0)
     assert sums(*taught) == pytest.approx(sums(expected), abs=1e-5)
@@ -83,3 +84,26 @@ def test_touches_are_in_order_and_none_is_lost(
     )
     assert (np.diff(found.ts.astype(np.int64)) >= 0).all()
     assert found.starts.tolist() == touches(one + two).starts.tolist()  # visits that touch become one
+
+
+@given(st.lists(st.tuples(history, history), min_size=1, max_size=3))
+@bounded
+def test_several_users_are_joined_as_each_one_alone(
+    pairs: list[tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]],
+) -> None:
+    one, two = (
+        Touches._make(map(np.concatenate, zip(*(touches(rows, user=n) for n, rows in enumerate(side)), strict=True)))
+        for side in zip(*pairs, strict=True)
+    )
+    alone = [joined(touches(mine, user=n), touches(theirs, user=n)) for n, (mine, theirs) in enumerate(pairs)]
+    expected = Touches._make(map(np.concatenate, zip(*alone, strict=True)))
+    assert [column.tolist() for column in joined(one, two)] == [column.tolist() for column in expected]
+
+
+def test_a_visit_that_its_own_side_began_stays_one() -> None:
+    """A session id may change within half an hour; only from one side to the other does a visit go on."""
+    starts = np.array([True, True])
+    one = touches([(1, 0, 1), (2, 0, 2)])._replace(starts=starts)
+    assert joined(one, touches([])).starts.tolist() == [True, True]
+    assert joined(one, touches([(3, 0, 0)])).starts.tolist() == [True, False, True]
+    assert joined(one, touches([(3, 0, 3)])).starts.tolist() == [True, True, False]

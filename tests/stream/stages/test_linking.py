@@ -7,23 +7,34 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.hashing import hash_ids, partition_of
 from stream.decoding import decode
-from stream.events import Joined, Link, Past
+from stream.events import Joined, Link, Linked, Past, PastTouch
 from stream.keys import Keys, parse_list
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
-from stream.stages.user_shard import UserRules
-from tests.records import HOUR, cells, close, cut, event, publish, read, record, stream
+from stream.stages.sends import Send
+from stream.stages.user_shard import UserRules, UserShard
+from tests.records import HOUR, T0_US, cells, close, cut, event, publish, read, record, stream
 
 KEYS = Keys()
 P = 3
+T0_S = T0_US // 1_000_000
+
+
+def view(cookie: str, item: str, at: float) -> dict[str, Any]:
+    """An event of somebody who is known by a cookie alone."""
+    made = event(cookie, item, at=at)
+    return {"user_pseudo_id": made.pop("user_id")} | made
+
+
 START = [event(who, item, at=n) for n, (who, item) in enumerate((w, i) for w in "ab" for i in ("tent", "mat", "stove"))]
-ANONYMOUS = [event("cookie", item, at=100 + 60 * n) for n, item in enumerate(("tent", "mat"))]
+ANONYMOUS = [view("cookie", item, at=100 + 60 * n) for n, item in enumerate(("tent", "mat"))]
 EARLIER = [event("ada", item, at=20 + n) for n, item in enumerate(("stove", "lamp"))]
 
 
@@ -33,7 +44,7 @@ def login(at: float = 300, cookie: str = "cookie", user: str = "ada", **fields: 
 
 def shop(events: Iterable[dict[str, Any]], **rules: Any) -> LocalPipeline:
     given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9} | rules
-    made = UserRules(**({"link": True} | given))
+    made = UserRules(**given)
     pipeline = LocalPipeline(MemoryStore(), made, partitions=P, item_partitions=2)
     publish(pipeline, events)
     return pipeline
@@ -142,24 +153,25 @@ def test_who_refuses_meanwhile_is_taught_nothing() -> None:
     assert (joins(pipeline), recent(pipeline, "ada"), recent(pipeline, "cookie")) == (0, [], [])
 
 
-def sent(pipeline: LocalPipeline, partition: int, records: Iterable[Any]) -> list[Any]:
-    """Controls that a stage sends for some records."""
+def sent(pipeline: LocalPipeline, partition: int, records: Iterable[Any]) -> list[tuple[int | None, Link]]:
+    """Links that a stage sends for some records, each with the partition it goes to."""
     sends = pipeline.users.learn(partition, list(records)).sends
-    return [(send.partition, decode([record(0, send.value)]).controls[0][1]) for send in sends if send.role == "events"]
-
-
-def test_the_same_is_asked_for_once_an_hour() -> None:
-    pipeline = shop([])
-    events = [
-        *(login(at=n) for n in range(3)),
-        login(at=10, cookie="phone"),
-        login(at=11),
-        login(at=12),
-        login(at=HOUR * 1.2),
+    controls = [
+        (send.partition, decode([record(0, send.value)]).controls[0][1]) for send in sends if send.role == "events"
     ]
-    found = sent(pipeline, partition_of(b"ada", P), stream(events))
-    assert [link.user for _, link in found] == ["cookie", "phone", "cookie", "cookie"]
+    return [(home, link) for home, control in controls if isinstance(control, Linked) for link in control.moving]
+
+
+def test_the_same_two_are_linked_once_an_hour_whatever_is_between_them() -> None:
+    """Two browsers that take turns are linked once each."""
+    pipeline = shop([])
+    turns = [login(at=10 + n, cookie=cookie) for n, cookie in enumerate(("cookie", "phone") * 50)]
+    events = [*(login(at=n) for n in range(3)), *turns, login(at=HOUR * 1.2), login(at=HOUR * 1.3, user="bob")]
+    found = sent(pipeline, partition_of(b"ada", P), stream(events[:-1]))
+    assert [(link.user, link.second - T0_S) for _, link in found] == [("cookie", 0), ("phone", 11), ("cookie", 4320)]
     assert {(where, link.to) for where, link in found if link.user == "cookie"} == {(partition_of(b"cookie", P), "ada")}
+    found = sent(pipeline, partition_of(b"bob", P), stream(events[-1:], start=1_000))
+    assert [(link.user, link.to) for _, link in found] == [("cookie", "bob")]
 
 
 EVENTS = [login(at=n * 400, cookie=f"c{n % 3}", user="ada" if n % 4 else "bob") for n in range(40)]
@@ -168,41 +180,163 @@ EVENTS = [login(at=n * 400, cookie=f"c{n % 3}", user="ada" if n % 4 else "bob") 
 @settings(deadline=None, max_examples=20)
 @given(st.sets(st.integers(1, len(EVENTS) - 1), max_size=8))
 def test_what_is_asked_for_does_not_depend_on_where_a_fetch_ends(cuts: set[int]) -> None:
-    rules = UserRules(link=True)
-    one, many = (LocalPipeline(MemoryStore(), rules, partitions=1, item_partitions=1) for _ in range(2))
+    one, many = (LocalPipeline(MemoryStore(), UserRules(), partitions=1, item_partitions=1) for _ in range(2))
     whole = sent(one, 0, stream(EVENTS))
     parts = [sent(many, 0, part) for part in cut(stream(EVENTS), cuts)]
     assert [link for part in parts for link in part] == whole
+    assert [link.place for _, link in whole] == sorted({link.place for _, link in whole})
     assert len(whole) > 10
 
 
-def carried_out(pipeline: LocalPipeline, control: Link | Joined, at: int) -> None:
-    """A control record at an offset of its user's partition."""
-    partition = partition_of(control.user.encode(), P)
+def test_the_links_of_a_fetch_share_a_record_per_partition() -> None:
+    logins = [login(at=n, cookie=f"c{n}", user=f"u{n}") for n in range(20)]
+    for events, records in ((logins, 1), ([login(at=n, cookie=f"c{n}", user=f"u{n}") for n in range(60)], 4)):
+        pipeline = LocalPipeline(MemoryStore(), UserRules(), partitions=1, item_partitions=1)
+        sends = [send for send in pipeline.users.learn(0, stream(events)).sends if send.role == "events"]
+        assert len(sends) == records
+        batch = decode([record(n, send.value) for n, send in enumerate(sends)])
+        moving = [link for _, control in batch.controls for link in control.moving]  # type: ignore[union-attr]
+        assert [link.user for link in moving] == [f"c{n}" for n in range(len(events))]
+
+
+def test_histories_too_large_for_a_record_go_in_several() -> None:
+    long = [f"{n:0254}" + '\\"' for n in range(127)]  # escaped, each is as long as an id can be in JSON
+    anonymous = [view(f"c{who}", item, at=n) for who in range(26) for n, item in enumerate(long)]
+    logins = [login(at=300, cookie=f"c{who}", user=f"u{who}") for who in range(26)]
+    rules = UserRules(history=127, ranking="covisit")
+    pipeline = LocalPipeline(MemoryStore(), rules, partitions=1, item_partitions=1)
+    publish(pipeline, [*anonymous, *logins])
+    assert joins(pipeline) == 26
+    assert pipeline.dead == []
+    shard = pipeline.users.shards[0]
+    assert shard.histories.arrays.count[shard.users.lookup([f"u{who}" for who in range(26)])].tolist() == [127] * 26
+
+
+def carried_out(pipeline: LocalPipeline, partition: int, control: Linked | Joined, at: int) -> list[Send]:
+    """What comes of a control record at an offset of a partition; it is sent on."""
     learned = pipeline.users.learn(partition, [record(at, msgspec.json.encode(control), at=at)])
     for send in learned.sends:
         pipeline._send(send)
+    return learned.sends
+
+
+def linked(*links: tuple[str, str, float, int], source: int = 7) -> Linked:
+    """Links of (cookie, customer, second after T0, place)."""
+    moving = [Link(cookie, to, T0_S + int(at), place) for cookie, to, at, place in links]
+    return Linked(source=source, moving=moving)
+
+
+def everything(pipeline: LocalPipeline) -> Any:
+    return rows(pipeline), recent(pipeline, "ada"), recent(pipeline, "cookie"), joins(pipeline)
 
 
 def test_a_crash_repeats_each_step_and_changes_nothing() -> None:
-    """The cookie's shard comes back as it was before the link, and the customer's gets the same history twice."""
-    pipeline = shop([*START, *EARLIER, *ANONYMOUS, event("ada", at=90, name="login")])
+    """Whoever crashes after a send: its record comes twice, the second time after more has happened."""
+    pipeline = shop([*START, *EARLIER, *ANONYMOUS, event("ada", at=90, name="login")], dedup=1)
+    home, target = partition_of(b"cookie", P), partition_of(b"ada", P)
+    assert home != target
+    before = pipeline.users.copy(home).whole()
+    carried_out(pipeline, home, linked(("cookie", "ada", 300, 5)), 1_000)
+    asyncio.run(pipeline.drain())
+    assert joins(pipeline) == 1
+    later = view("cookie", "rope", at=299)
+    publish(pipeline, [later, event("ada", "mug", at=310)])
+    once = everything(pipeline)
+    assert once[1:] == (["mug", "mat", "tent", "lamp", "stove"], ["rope"], 1)
+    for place in (5, 4):  # the customer's worker says it again, or something before it
+        assert not carried_out(pipeline, home, linked(("cookie", "ada", 300, place)), 1_001 + place)
+    pipeline.users.open(home, before)  # the cookie's worker starts again from before the link
+    sends = carried_out(pipeline, home, linked(("cookie", "ada", 300, 5)), 1_000)
+    assert [send.role for send in sends].count("events") == 1
+    carried_out(pipeline, home, linked(("cookie", "ada", 300, 5)), 1_001)
+    publish(pipeline, [later])
+    assert everything(pipeline)[1:] == once[1:]  # the item stage skips deltas by offset, which are not those of before
+
+
+def test_what_was_heard_of_each_source_is_in_the_snapshot() -> None:
+    pipeline = shop([*START, *ANONYMOUS, login(), *(login(at=400 + n, cookie=f"c{n}") for n in range(30))])
+    for shard in pipeline.users.shards.values():
+        arrays = {name: array.copy() for name, array in shard.copy(pipeline.space).whole().items()}
+        found = UserShard.restore(shard.rules, pipeline.space, arrays)
+        assert (found.heard, len(found.linked)) == (shard.heard, len(shard.linked))
+        assert found.profiles.arrays.flags.tolist() == shard.profiles.arrays.flags[: shard.users.size].tolist()
+    assert any(shard.heard for shard in pipeline.users.shards.values())
+    home = partition_of(b"ada", P)
+    pipeline.users.open(home, pipeline.users.copy(home).whole())
+    assert sent(pipeline, home, stream([login(at=500)], start=10_000)) == []  # within the hour of the one before
+
+
+def test_links_that_come_in_one_record_are_judged_one_after_another() -> None:
+    """Two customers at the same browser: each gets what was looked at before his login."""
+    pipeline = shop([*START, event("ada", at=90, name="x"), event("bob", at=90, name="x"), *ANONYMOUS])
+    publish(pipeline, [event("unknown", at=170, name="x")])
     home = partition_of(b"cookie", P)
-    before = pipeline.users.copy(home).whole() if home != partition_of(b"ada", P) else None
-    assert before is not None
-    carried_out(pipeline, Link(user="cookie", to="ada"), 1_000)
+    both = linked(
+        ("cookie", "ada", 110, 1), ("nobody", "ada", 110, 2), ("cookie", "bob", 130, 3), ("cookie", "bob", 160, 4)
+    )
+    carried_out(pipeline, home, both, 1_000)
     asyncio.run(pipeline.drain())
-    once = rows(pipeline), recent(pipeline, "ada"), joins(pipeline)
-    assert once[2] == 1
-    carried_out(pipeline, Link(user="cookie", to="ada"), 1_001)  # asked for again: there is nothing left
+    assert (recent(pipeline, "ada"), recent(pipeline, "bob"), recent(pipeline, "cookie")) == (["tent"], ["mat"], [])
+
+
+def test_what_was_touched_after_the_link_stays_with_the_cookie() -> None:
+    """However late the link comes: who uses the browser next is somebody else."""
+    after = [view("cookie", item, at=400 + n) for n, item in enumerate(("rope", "lamp"))]
+    pipeline = shop([*START, event("ada", at=90, name="x"), *ANONYMOUS, *after])
+    carried_out(pipeline, partition_of(b"cookie", P), linked(("cookie", "ada", 300, 1)), 1_000)
     asyncio.run(pipeline.drain())
-    assert (rows(pipeline), recent(pipeline, "ada"), joins(pipeline)) == once
-    pipeline.users.open(home, before)
-    learned = pipeline.users.learn(home, [record(1_000, msgspec.json.encode(Link(user="cookie", to="ada")), at=1_000)])
-    (again,) = (send for send in learned.sends if send.role == "events")  # the item stage skips the deltas by offset
-    pipeline._send(again)
-    asyncio.run(pipeline.drain())
-    assert (rows(pipeline), recent(pipeline, "ada"), joins(pipeline)) == once
+    assert (recent(pipeline, "ada"), recent(pipeline, "cookie")) == (["mat", "tent"], ["lamp", "rope"])
+    known = [{**each, "user_id": "ada"} for each in ANONYMOUS]
+    assert rows(pipeline) == close(rows(shop([*START, event("ada", at=90, name="x"), *known, *after])))
+
+
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_the_history_of_a_customer_is_never_handed_over(when: int) -> None:
+    """Whoever names another customer as his cookie learns nothing of him, and takes nothing from him."""
+    victim = [event("victim", item, at=100 + n) for n, item in enumerate(("tent", "mat"))]
+    if when:  # once is enough; also an event that is not learned tells who is a customer
+        said = {} if when == 1 else {"consent": {"analytics_storage": "denied"}}
+        anonymous = [view("victim", item, at=100 + n) for n, item in enumerate(("tent", "mat"))]
+        victim = [*anonymous, event("victim", at=150, name="login", **said)]
+    pipeline = shop([*START, *victim, login(cookie="victim", user="attacker")])
+    assert recent(pipeline, "victim") == ["mat", "tent"]
+    assert (recent(pipeline, "attacker"), joins(pipeline)) == ([], 0)
+    assert sum(shard.counts["not_cookies"] for shard in pipeline.users.shards.values()) == 1
+
+
+def test_of_whom_a_snapshot_does_not_say_it_counts_as_a_customer() -> None:
+    pipeline = shop([*START, *ANONYMOUS])
+    home = partition_of(b"cookie", P)
+    arrays = pipeline.users.copy(home).whole()
+    facts = msgspec.json.decode(arrays["facts"].tobytes())
+    del facts["heard"]  # of before customers were noted
+    old = {name: array for name, array in arrays.items() if not name.startswith("linked.")}
+    pipeline.users.open(home, old | {"facts": np.frombuffer(msgspec.json.encode(facts), dtype=np.uint8)})
+    publish(pipeline, [login()])
+    assert (joins(pipeline), recent(pipeline, "cookie")) == (0, ["mat", "tent"])
+
+
+def test_an_export_of_the_customer_tells_what_came_from_the_cookie_and_one_of_the_cookie_does_not() -> None:
+    pipeline = shop([*START, *EARLIER, *ANONYMOUS, login()])
+    publish(
+        pipeline,
+        [
+            {"control": "export", "user": user, "user_id": user, "event_timestamp": T0_US + 10**9}
+            for user in ("ada", "cookie")
+        ],
+    )
+    ada, cookie = (msgspec.json.decode(read(pipeline.store, KEYS.privacy(user)) or b"") for user in ("ada", "cookie"))  # type: ignore[arg-type]
+    assert [touch["item_id"] for touch in ada["history"]] == ["stove", "lamp", "tent", "mat"]
+    assert cookie["history"] == []
+
+
+def test_to_forget_the_cookie_forgets_what_has_not_moved() -> None:
+    after = view("cookie", "rope", at=400)
+    pipeline = shop([*START, *EARLIER, *ANONYMOUS, login(), after])
+    forgotten(pipeline, "cookie")
+    assert (recent(pipeline, "cookie"), recent(pipeline, "ada")) == ([], ["mat", "tent", "lamp", "stove"])
+    forgotten(pipeline, "ada")
+    assert rows(pipeline) == close(rows(shop(START)))
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -211,27 +345,39 @@ def test_a_history_that_comes_after_its_owner_was_forgotten_is_not_learned(forgo
     shard = pipeline.users.shards[partition_of(b"ada", P)]
     if forgotten:
         shard.tombstones.put(hash_ids(["ada"]).tolist()[0], until=2**31, asked=1)
-    carried_out(
-        pipeline, Joined(user="ada", id="link-0-1", past=[Past("tent", "view_item", 1_700_000_000, True)]), 1_000
-    )
+    touches = [PastTouch("tent", "view_item", 1_700_000_000, True)]
+    joined = Joined(source=0, moving=[Past("ada", 5, touches), Past("nobody", 6, touches)])
+    carried_out(pipeline, partition_of(b"ada", P), joined, 1_000)
     assert recent(pipeline, "ada") == (["stove"] if forgotten else ["stove", "tent"])
 
 
 def test_what_lands_in_a_foreign_partition_goes_home() -> None:
     pipeline = shop([*START, *ANONYMOUS, event("ada", at=90, name="login")])
     wrong = (partition_of(b"cookie", P) + 1) % P
-    pipeline.topics["events"].append(wrong, 0, None, msgspec.json.encode(Link(user="cookie", to="ada")))
+    for place in (5, 5, 4):  # what comes twice goes on once
+        carried_out(pipeline, wrong, linked(("cookie", "ada", 300, place)), 1_000)
     asyncio.run(pipeline.drain())
     assert (joins(pipeline), recent(pipeline, "ada")) == (1, ["mat", "tent"])
+    touches = [PastTouch("rope", "view_item", T0_S + 200, True)]
+    wrong = (partition_of(b"ada", P) + 1) % P
+    for place in (5, 5, 4):
+        carried_out(pipeline, wrong, Joined(source=9, moving=[Past("ada", place, touches)]), 2_000)
+    asyncio.run(pipeline.drain())
+    assert (joins(pipeline), recent(pipeline, "ada")) == (2, ["rope", "mat", "tent"])
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"control": "link", "user": "c"},
-        {"control": "link", "user": "c", "to": "a\u0001"},
-        {"control": "joined", "user": "a", "id": "x", "past": [["i", "view_item", 5, True]]},
-        {"control": "joined", "user": "a", "id": "x", "past": [["i\n", "view_item", 1_700_000_000, True]]},
+        {"control": "link", "user": "c", "to": "a"},  # of before they were packed
+        {"control": "link", "source": -1, "moving": []},
+        {"control": "link", "source": 0, "moving": [["c", "a", 1_700_000_000, -1]]},
+        {"control": "link", "source": 0, "moving": [["c", "a\u0001", 1_700_000_000, 1]]},
+        {"control": "link", "source": 0, "moving": [["c\n", "a", 1_700_000_000, 1]]},
+        {"control": "link", "source": 0, "moving": [["c", "a", 1_700_000_000, 1]] * 27},
+        {"control": "joined", "source": 0, "moving": [["a", 1, [["i", "view_item", 5, True]]]]},
+        {"control": "joined", "source": 0, "moving": [["a\n", 1, []]]},
+        {"control": "joined", "source": 0, "moving": [["a", 1, [["i\n", "view_item", 1_700_000_000, True]]]]},
     ],
 )
 def test_what_no_worker_would_write_is_a_dead_letter(wrong: dict[str, Any]) -> None:
