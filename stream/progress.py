@@ -20,6 +20,7 @@ from stream.settings import Settings
 from stream.store import RedisStore
 
 POLL_S = 0.1
+ANSWERS = 4  # an event may be sent on, link, have a history handed over: each time a record behind those waited for
 
 
 class Progress:
@@ -105,6 +106,12 @@ class Progress:
             await asyncio.sleep(POLL_S)
 
     async def drained(self, report: Callable[[int], None] = lambda _: None) -> None:
-        """Wait until the workers have included all events, then all deltas of these."""
-        for role in ("events", "covisits", "global"):
+        """Wait until the workers have included all events and what followed from them, then all deltas of these."""
+        ends: dict[int, int] = {}
+        for _ in range(ANSWERS):
+            before, ends = ends, await self.ends("events")
+            if ends == before:
+                break
+            await self.until("events", ends, report)
+        for role in ("covisits", "global"):
             await self.until(role, await self.ends(role), report)

@@ -1,4 +1,4 @@
-"""A recorded stream made rough: beside its events repeats, late ones, refusals, broken records and strays."""
+"""A recorded stream made rough: beside its events repeats, late ones, refusals, broken records, strays and logins."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.hashing import partition_of
+from models.histories import HISTORY
 from stream.recordings import open_recording
 from tests.records import user_of
 
@@ -28,7 +29,8 @@ class Written(NamedTuple):
 class RoughStream(NamedTuple):
     """What is written, what the workers must count of it, and whose lists are to be read.
 
-    `counts` leaves `learned` and `denied` out: a refusal holds for whatever its user does later.
+    `counts` leaves `learned` and `denied` out: a refusal holds for whatever its user does later. `joined`
+    are visitors who came under a cookie before they logged in.
     """
 
     records: list[Written]
@@ -37,10 +39,15 @@ class RoughStream(NamedTuple):
 
 
 def rough_stream(recording: Path, events: int, partitions: int) -> RoughStream:
-    """The first `events` events of a recording, of which a few percent are replaced or followed by trouble."""
+    """The first `events` events of a recording, of which a few percent are replaced or followed by trouble.
+
+    Some users are known by a cookie first and by both ids last.
+    """
+    numbered = list(enumerate(islice(open_recording(recording), events)))
+    names, joined = _logins(numbered)
     records: list[Written] = []
     users: dict[str, None] = {}
-    counts = dict.fromkeys(("duplicates", "late", "dead:not_json", "rekeyed"), 0)
+    counts = dict.fromkeys(("duplicates", "late", "dead:not_json", "rekeyed"), 0) | {"joined": joined}
 
     def write(event: Mapping[str, Any], aside: int = 0) -> None:
         user = user_of(dict(event))
@@ -48,9 +55,9 @@ def rough_stream(recording: Path, events: int, partitions: int) -> RoughStream:
         at = (partition_of(user.encode(), partitions) + aside) % partitions
         records.append(Written(at, user.encode(), msgspec.json.encode(event)))
 
-    for number, plain in enumerate(islice(open_recording(recording), events)):
-        event = plain | {"event_id": f"e{number}"}
-        match number % 200 if number > 1000 else 0:
+    for number, plain in numbered:
+        event = plain | {"event_id": f"e{number}"} | names.get(number, {})
+        match number % 200 if number > 1000 and number not in names else 0:
             case 20:  # sent twice
                 write(event)
                 counts["duplicates"] += 1
@@ -71,6 +78,25 @@ def rough_stream(recording: Path, events: int, partitions: int) -> RoughStream:
                 continue
         write(event)
     return RoughStream(records, counts, list(users))
+
+
+def _logins(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[dict[int, dict[str, str | None]], int]:
+    """What some events name instead of a user alone, and of how many users.
+
+    Those who come in the first half do so under a cookie and in the last third under both ids: by then, all from
+    before is written and learned in any order. What is moved must still be in the histories.
+    """
+    events: dict[str, list[int]] = {}
+    for number, event in numbered:
+        events.setdefault(event["user_id"], []).append(number)
+    first, last = len(numbered) // 2, len(numbered) * 2 // 3
+    chosen = {user: at for user, at in events.items() if len(at) < HISTORY and at[0] < first and at[-1] >= last}
+    names: dict[int, dict[str, str | None]] = {}
+    for user, at in chosen.items():
+        cookie: dict[str, str | None] = {"user_pseudo_id": f"cookie-{user}"}
+        alone = cookie | {"user_id": None}
+        names |= {number: alone if number < first else cookie if number >= last else {} for number in at}
+    return names, len(chosen)
 
 
 def per_partition(records: Iterable[Written], partitions: int) -> list[int]:
