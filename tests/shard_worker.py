@@ -60,6 +60,7 @@ class Status(msgspec.Struct):
     losses: list[Loss]
     may_write: bool
     buffered: int
+    refused: int = 0  # times that ready() found no gate
 
 
 def chain(state: int, offset: int) -> int:
@@ -105,6 +106,7 @@ class CountingStage:
         self.topic = orders.topic
         self.orders = orders
         self.state: dict[int, list[int]] = {}
+        self.refused = 0
 
     async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
         return arrays
@@ -120,7 +122,8 @@ class CountingStage:
 
     async def ready(self) -> None:
         gate = Path(self.orders.folder) / "gate"
-        while self.orders.gated and not gate.exists():  # noqa: ASYNC110  # the test opens it from another process
+        while self.orders.gated and not gate.exists():  # the test opens it from another process
+            self.refused += 1
             await asyncio.sleep(0.02)
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
@@ -190,6 +193,7 @@ def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
             may_write=host.may_write(),
             buffered=sum(len(event.value.records) for event in waiting)
             + sum(len(fetch.records) for shard in host.shards.values() for fetch in shard.waiting),
+            refused=stage.refused,
         )
         path = Path(orders.folder) / f"status-{orders.name}.json"
         path.with_suffix(".tmp").write_bytes(msgspec.json.encode(status))

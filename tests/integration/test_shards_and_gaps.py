@@ -1,0 +1,70 @@
+"""The log has holes: they are counted as lost, or stop the worker."""
+
+from __future__ import annotations
+
+import numpy as np
+from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[import-untyped]  # no py.typed
+
+from tests.shard_group import Group
+
+
+async def test_deleted_records_are_counted_as_lost(group: Group) -> None:
+    await group.write(4000)
+    group.start()
+    await group.until_read()
+    await group.end()
+    before = group.ends[0]
+    await group.write(4000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
+    await admin.start()
+    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=before + 300)})
+    await admin.close()
+    group.start()
+    await group.until_read()
+    assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(before, before + 300, True)]
+    assert group.count("lost", "a") == 300
+
+
+async def test_new_group_starts_at_the_first_record_that_is_left(group: Group) -> None:
+    await group.write(4000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
+    await admin.start()
+    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=300)})
+    await admin.close()
+    group.start()
+    await group.until_read()
+    assert group.count("lost", "a") == group.count("gaps", "a") == 0
+    assert group.count("records", "a") == 3700
+
+
+async def _write_with_markers(group: Group) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=group.kafka, transactional_id=group.topic)
+    await producer.start()
+    for _ in range(2):  # each commit leaves a marker, which takes an offset and is never delivered
+        async with producer.transaction():
+            for _ in range(10):
+                await producer.send_and_wait(group.topic, b"x", partition=0)
+    await producer.stop()
+
+
+async def test_hole_that_the_broker_does_not_explain_stops_the_worker(group: Group) -> None:
+    await _write_with_markers(group)
+    group.start()
+    assert await group.exit_code() != 0
+    assert f"1 records of {group.topic}-0 are missing: offsets 10 to 10" in group.log()
+
+
+async def test_hole_that_the_broker_does_not_explain_can_be_accepted(group: Group) -> None:
+    await _write_with_markers(group)
+    group.start(on_gap="accept")
+    await group.until(lambda: group.position()[0] == 21, "it stays before the hole")
+    assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(10, 11, False)]
+
+
+async def test_snapshot_beyond_the_log_stops_the_worker(group: Group) -> None:
+    await group.write(400)
+    group.store.write(f"{group.topic}-1", 5000, {"state": np.array([5000, 1], np.int64)})
+    group.start()
+    assert await group.exit_code() != 0
+    assert "the topic was made anew or the broker lost records" in group.log()

@@ -1,0 +1,65 @@
+"""Workers are killed, frozen, hung or broken: nothing of their shards is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.shard_group import Group
+
+
+async def test_killed_worker_goes_on_from_its_snapshot(group: Group) -> None:
+    async with group.writing():
+        worker = group.start(session_s=2.0)
+        for _ in range(3):
+            await group.until_moved("a", 1000)
+            worker.kill()
+            worker.wait()
+            worker = group.start(session_s=2.0)
+    await group.until_read(30)
+    await group.end()
+    group.assert_exact()
+
+
+async def test_frozen_worker_comes_back_and_spoils_nothing(group: Group) -> None:
+    async with group.writing():
+        frozen = group.start("a", session_s=2.0)
+        group.start("b", session_s=2.0)
+        await group.until_shared()
+        await group.until_moved("a", 500)
+        frozen.send_signal(signal.SIGSTOP)
+        await group.until(lambda: len(group.status("b").next) == 4, "b does not take over")
+        await group.until_moved("b", 2000)
+        frozen.send_signal(signal.SIGCONT)
+        await group.until_shared()
+    await group.until_read()
+    await group.end("a")
+    await group.end("b")
+    group.assert_exact()
+
+
+async def test_bug_in_a_stage_stops_the_worker_and_loses_nothing(group: Group) -> None:
+    await group.write(4000)
+    group.start(fail="crash", fail_at=600)
+    assert await group.exit_code() != 0
+    assert "a bug" in group.log()
+    group.start()
+    await group.until_read()
+    await group.end()
+    group.assert_exact()
+
+
+async def test_hung_stage_delays_neither_the_group_nor_the_shutdown(group: Group) -> None:
+    await group.write(4000)
+    group.start("a", fail="hang", fail_at=600, release_s=1.0, exit_s=1.0)
+    await group.until(lambda: (group.folder / "failed-hang").exists(), "it does not hang")
+    started = time.monotonic()
+    group.start("b")
+    await group.until(lambda: len(group.status("b").next) == 2, "b waits for the hung stage")
+    assert time.monotonic() - started < 15, "two heartbeats and a's release; the group itself would wait 20 s"
+    started = time.monotonic()
+    await group.end("a")
+    assert time.monotonic() - started < 6
+    await group.until_read()
+    await group.end("b")
+    group.assert_exact()
