@@ -117,6 +117,8 @@ def _check_ids(event: Event, user: str, event_id: str) -> None:
 
 def check_id(name: str, value: str) -> None:
     """Refuse one id with control characters or too many bytes."""
+    if value.isascii() and value.isprintable() and len(value) <= MAX_ID_BYTES:  # nearly all, at a tenth of the cost
+        return
     if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
         raise Refused("id_invalid", f"{name} has a control character")
     if len(value.encode()) > MAX_ID_BYTES:

@@ -82,10 +82,11 @@ def hand_over(
     holders = np.unique(users[users >= 0])
     known = (shard.profiles.arrays.flags[holders] & CUSTOMER) > 0
     shard.counts["not_cookies"] += int(np.isin(users, holders[known]).sum())
-    touches = _recall(shard, holders[~known])
+    holders = holders[~known & (shard.histories.arrays.count[holders] > 0)]
+    touches = _recall(shard, holders)
     taker = np.full(len(touches.user), -1)
-    for n, link in enumerate(found):
-        taker[(taker < 0) & (touches.user == users[n]) & (touches.ts <= link.second - YEAR_2000_S)] = n
+    for n in np.flatnonzero(np.isin(users, holders)).tolist():  # of most nothing is known, or it has moved
+        taker[(taker < 0) & (touches.user == users[n]) & (touches.ts <= found[n].second - YEAR_2000_S)] = n
     if not (taker >= 0).any():
         return Learned.of_request(sends, [])
     movers = np.unique(touches.user[taker >= 0])
