@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -87,7 +86,7 @@ class Meta:
 
     def _shard_facts(self, tp: TP, at: int, since: float) -> bytes:
         worker = self._worker
-        facts: dict[str, Any] = {"next": at, "owner": f"{os.getpid()} since {since:.3f}"}
+        facts: dict[str, Any] = {"next": at, "owner": f"{self.roster.name} since {since:.3f}"}
         users, items = worker.users.shards.get(tp.partition), worker.items.shards.get(tp.partition)
         if tp.topic == worker.user_agent.topic and users is not None:
             facts |= users.facts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,8 +26,13 @@ PREFIX: Final = b"worker-"
 log = structlog.get_logger(__name__)
 
 
+def worker_name(pid: int) -> str:
+    """What a process of this machine is called: in two containers pids may be the same."""
+    return f"{pid}@{socket.gethostname()}"
+
+
 class Roster:
-    """Looks after the fields ``worker-<pid>`` of `rv:meta`.
+    """Looks after the fields ``worker-<pid>@<host>`` of `rv:meta`.
 
     A dead worker's field is told by its standing still, not by a time in it: clocks of machines differ.
 
@@ -45,7 +51,8 @@ class Roster:
         self._beat_at = self._look_at = self._began
         self._seen: dict[bytes, tuple[bytes, float]] = {}
         self._left = False
-        self.field: Final = PREFIX + b"%d" % os.getpid()
+        self.name: Final = worker_name(os.getpid())
+        self.field: Final = PREFIX + self.name.encode()
 
     @property
     def up_s(self) -> int:

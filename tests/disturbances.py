@@ -107,7 +107,7 @@ class Fleet:
     async def settled(self) -> None:
         """Wait until every running worker owns something."""
         while True:
-            owners = {int(owner.split()[0]) for owner in (await self.shop.progress.owners()).values()}
+            owners = {int(owner.split("@")[0]) for owner in (await self.shop.progress.owners()).values()}
             if owners >= {worker.pid for worker in self._free}:
                 return
             await asyncio.sleep(POLL_S)

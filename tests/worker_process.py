@@ -33,6 +33,7 @@ from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.progress import Progress
 from stream.replay import republish
+from stream.roster import worker_name
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
@@ -65,6 +66,11 @@ class WorkerProcess(Child):
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def field(self) -> str:
+        """Its own field of `rv:meta`."""
+        return f"worker-{worker_name(self.pid)}"
 
     @property
     def code(self) -> int | None:
@@ -202,7 +208,7 @@ class Installation:
 
     async def processed_by(self, worker: WorkerProcess) -> int:
         """Event records that one worker has processed."""
-        return int((await self.progress.facts()).get(f"worker-{worker.pid}", {}).get("records", 0))
+        return int((await self.progress.facts()).get(worker.field, {}).get("records", 0))
 
     def snapshots(self) -> SnapshotStore:
         return SnapshotStore(self.settings.snapshot_folder)

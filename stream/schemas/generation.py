@@ -69,7 +69,7 @@ _HASHES: Final[dict[str, Schema]] = {
         "additionalProperties": {
             "type": "string",
             "contentMediaType": "application/json",
-            "description": "Facts of a shard (<topic>-<partition>) or of a worker (worker-<pid>);"
+            "description": "Facts of a shard (<topic>-<partition>) or of a worker (worker-<pid>@<host>);"
             " 1: the shard has been owned (owned-<topic>-<partition>)",
         },
     },

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 from stream.progress import Progress
+from stream.roster import worker_name
 from stream.snapshots import SnapshotStore
 from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, first_progress, machine, preload, report
 
@@ -71,7 +72,7 @@ async def measure(bench_: Bench, users: int, late: int) -> dict[str, object]:
         took = time.monotonic() - killed
         facts = await progress.facts()
         known = sum(fact["users"] for name, fact in facts.items() if name.startswith(settings.topic("events") + "-"))
-        again = facts[f"worker-{successor.process.pid}"]["records"]
+        again = facts[f"worker-{worker_name(successor.process.pid)}"]["records"]
         successor.stop()
     return {
         "users": known,

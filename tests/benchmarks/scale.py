@@ -26,6 +26,7 @@ if __name__ == "__main__":
 
 from stream.demo.shop import Shop
 from stream.progress import Progress
+from stream.roster import worker_name
 from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, included, machine, preload, report
 
 WORKERS = (1, 2, 4)
@@ -110,7 +111,7 @@ async def warm_up(bench_: Bench, progress: Progress, group: Sequence[WorkerProce
 async def totals(progress: Progress, group: Sequence[WorkerProcess]) -> Counter[str]:
     """What some workers have counted, together."""
     facts = await progress.facts()
-    found = (facts.get(f"worker-{worker.process.pid}", {}) for worker in group)
+    found = (facts.get(f"worker-{worker_name(worker.process.pid)}", {}) for worker in group)
     return sum((Counter(fact) for fact in found), start=Counter())
 
 

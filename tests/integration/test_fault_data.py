@@ -131,7 +131,7 @@ async def test_a_hot_user_does_not_keep_others_waiting_and_costs_one_list_a_flus
         worker = shop.start()
         await shop.publish([each for n in range(500) for each in (*hot[n * 40 : n * 40 + 40], others[n])])
         await shop.drained()
-        facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+        facts = (await shop.progress.facts())[worker.field]
         counts = await shop.counts()
         assert counts["learned"] == balance(counts) == shop.sent
         assert facts["lists"] < len(hot) / 10

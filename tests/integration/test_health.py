@@ -136,7 +136,7 @@ async def test_ready_when_caught_up_and_the_metrics_are_the_books(
         }
         assert batches["user"] == len(stream)
         assert values(metrics["rivulet_up"], "server") == {("kafka",): 1, ("redis",): 1}
-        worker_facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+        worker_facts = (await shop.progress.facts())[worker.field]
         memory = values(metrics["rivulet_memory_bytes"], "structure")
         assert {"histories", "rows"} <= {structure for (structure,) in memory}
         assert all(size > 0 for size in memory.values())

@@ -39,7 +39,7 @@ async def owned(shop: Installation, worker: WorkerProcess) -> set[int]:
 
 
 def is_of(owner: str, worker: WorkerProcess) -> bool:
-    return int(owner.split()[0]) == worker.pid
+    return int(owner.split("@")[0]) == worker.pid
 
 
 def names(kind: str, partitions: set[int]) -> list[str]:

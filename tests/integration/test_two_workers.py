@@ -63,7 +63,7 @@ async def test_two_workers_share_and_take_over(kafka: str, redis_url: str, topic
         assert all(now - then > 200 for now, then in zip(after, before, strict=True))
         await check(shop, written)
         for worker in (first, second):
-            facts = (await shop.progress.facts())[f"worker-{worker.pid}"]
+            facts = (await shop.progress.facts())[worker.field]
             assert facts["cache_hits"] > 0
             assert facts["cache_misses"] > 0
 
