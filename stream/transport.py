@@ -95,7 +95,9 @@ class BatchConsumer(Consumer):
 
     async def _wait_for_flow(self) -> None:
         while not self.flow_active and not self.should_stop:
-            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode's Event type, asyncio's works too
+            flow: Any = self.can_resume_flow  # asyncio's event, for which mode's type has no room
+            await self.wait(flow, timeout=ARRIVAL_S)
+            await self._look_after_group()  # an error of the group may be why it is stopped
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         message = super()._to_message(tp, record.records[-1])

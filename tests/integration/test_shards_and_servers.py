@@ -23,6 +23,24 @@ async def test_error_that_ends_the_heartbeats_is_followed_by_a_rejoin(group: Gro
     group.assert_exact()
 
 
+async def test_error_that_ends_the_heartbeats_is_noticed_while_flow_is_stopped(group: Group) -> None:
+    """Flow resumes long after the seek here: it must not take that long."""
+    worker = group.start(session_s=2.0, resume_s=120.0)
+    await group.write(2000)
+    await group.until_read()  # the first assignment came before the worker was made slow
+    (group.folder / "rejoin").touch()
+    await group.until(lambda: group.log().count("Successfully synced") > 1, "no rejoin")
+    (group.folder / "heartbeat-error").touch()
+    await group.until(lambda: "Joining the group again" in group.log(), "it stays out")
+    worker.kill()
+    worker.wait()
+    await group.write(2000)
+    group.start()
+    await group.until_read(30)
+    await group.end()
+    group.assert_exact()
+
+
 async def test_server_without_answer_is_waited_for(group: Group) -> None:
     await group.write(4000)
     (group.folder / "down").touch()
