@@ -26,7 +26,7 @@ def joined(one: Touches, two: Touches) -> Touches:
     ([7, 8, 9], [True, False, True])
     """
     order = np.lexsort((np.append(one.ts, two.ts), np.append(one.user, two.user)))
-    both = Touches._make(np.concatenate((a, b))[order] for a, b in zip(one, two, strict=True))
+    both = Touches._make(np.append(a, b)[order] for a, b in zip(one, two, strict=True))
     second = order >= len(one.ts)
     goes_on = np.diff(both.ts.astype(np.int64)) <= SESSION_GAP_S
     both.starts[1:] &= ~(goes_on & (second[1:] != second[:-1]) & (both.user[1:] == both.user[:-1]))
