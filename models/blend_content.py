@@ -16,7 +16,7 @@ from models.candidates import Candidates
 from models.content_index import ContentIndex
 from models.content_search import Workspace, clear_query, cosine, list_near, set_query
 from models.content_vectors import DESCRIBED, ContentArrays
-from models.kernel import kernel, lean_kernel
+from models.kernel import lean_kernel
 from models.text_features import Facts
 from models.vocabulary import grown
 
@@ -79,7 +79,7 @@ class Contents:
         return Catalogue(self._index.arrays, self._price)
 
 
-@kernel
+@lean_kernel
 def vote_alike(
     catalogue: Catalogue,
     recent: NDArray[np.int32],
@@ -142,28 +142,29 @@ def compare_prices(
             candidates.x[feature, c] = min(asked, paid) / max(asked, paid)
 
 
-@kernel
-def most_alike(index: ContentArrays, recent: NDArray[np.int32], item: int) -> int:
-    """The one of some items that is most like an item, the first of equals; -1 if none has anything in common with it.
-
-    A microsecond, for listed items only.
-    """
-    best, alike = 0.0, -1
-    for one in recent:
-        if one < len(index.length) and index.length[one] > 0.0:
-            likeness = shared(index, one, item) / index.length[one]
-            if likeness > best:
-                best, alike = likeness, one
-    return alike
-
-
 @lean_kernel
-def shared(index: ContentArrays, one: int, other: int) -> float:
-    """Sum of the products of two items' weights."""
-    total = 0.0
-    for f in range(index.filled[one]):
-        place = index.place[one, f]
-        for g in range(index.filled[other]):
-            if index.place[other, g] == place:
-                total += index.tf[one, f] * index.tf[other, g] * index.idf[place] ** 2
-    return total
+def name_alike(
+    index: ContentArrays,
+    recent: NDArray[np.int32],
+    items: NDArray[np.int32],
+    asked: NDArray[np.bool_],
+    work: Workspace,
+    likeness: NDArray[np.float32],
+    out: NDArray[np.int32],
+) -> None:
+    """Write for some items, those asked for, which recent one is most like each.
+
+    The first of equals, -1 where none has anything in common. `likeness` is room. 0.1 us per item asked for.
+    """
+    for i in range(len(items)):
+        likeness[i] = 0.0
+        out[i] = -1 if asked[i] else out[i]
+    for r in range(len(recent)):
+        known, size = set_query(index, recent[r : r + 1], NEAR, work)
+        for i in range(len(items)):
+            if known > 0 and asked[i]:
+                value = np.float32(cosine(index, items[i], work, size))
+                if value > likeness[i]:
+                    likeness[i] = value
+                    out[i] = recent[r]
+        clear_query(known, work)

@@ -21,7 +21,7 @@ from models.candidates import ROOM, Candidates, add_cells, column
 from models.content_search import Workspace, workspace
 from models.covisitation import power_law
 from models.histories import SESSION_START, HistoryArrays
-from models.kernel import kernel, lean_kernel
+from models.kernel import lean_kernel
 from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
 from models.ranking import Query, Scratch, find_voters, query
@@ -63,8 +63,9 @@ class Desk(NamedTuple):
 
     `scratch`, `matches`, `candidates`: those of the voters, the sessions and the candidates. `recent`: the visitor's
     distinct items, newest first; `voters`: how many vote, and how many make the query in content space; `content`: room
-    for that; `group`: the list's rows of weights; `weight`: their sum. By candidate: `score`, `chance`. By place in the
-    list: `clue`, kept from the candidates.
+    for that; `best`: cells from which the walk goes on; `group`: the list's rows of weights; `weight`: their sum;
+    `gradient`: room for a lesson. By candidate: `score`, `chance`. By place in the list: `clue`, kept from the candidates,
+    and `asked`, whether content is to name it.
     """
 
     scratch: Scratch
@@ -78,6 +79,9 @@ class Desk(NamedTuple):
     chance: NDArray[np.float32]
     clue: NDArray[np.int32]
     content: Workspace
+    best: NDArray[np.int64]
+    gradient: NDArray[np.float64]
+    asked: NDArray[np.bool_]
 
 
 def desk(work: Scratch, history: int, dimensions: int = DIMENSIONS) -> Desk:
@@ -96,6 +100,9 @@ def desk(work: Scratch, history: int, dimensions: int = DIMENSIONS) -> Desk:
         np.zeros(ROOM, dtype=np.float32),
         np.zeros(ROOM, dtype=np.int32),
         workspace(LATEST * ITEM_FEATURES, dimensions),
+        np.full(STEPS, -1, dtype=np.int64),
+        np.zeros(FEATURES),
+        np.zeros(ROOM, dtype=np.bool_),
     )
 
 
@@ -104,7 +111,7 @@ def votes(kinds: NDArray[np.float32] | None = None, near: float = NEAR_POWER) ->
     return query(kinds)._replace(near=power_law(near, VOTERS))
 
 
-@kernel
+@lean_kernel
 def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     """Gather a user's candidates with their features, and the groups of the list; returns how many there are.
 
@@ -173,13 +180,14 @@ def _neighbours(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     return found
 
 
-@kernel
+@lean_kernel
 def _walk(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     """Let the neighbours of the best neighbours of the newest item vote, as far as their rows are at hand."""
     if voters == 0:
         return found
     row = desk.scratch.row[0]
-    best = np.full(STEPS, -1, dtype=np.int64)
+    best = desk.best
+    best[:] = -1
     for c in range(rows.size[row]):
         at = STEPS if rows.item[row, c] != desk.recent[0] else 0
         while at > 0 and (best[at - 1] < 0 or rows.value[row, c] > rows.value[row, best[at - 1]]):

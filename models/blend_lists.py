@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blend_content import Catalogue, most_alike
+from models.blend_content import Catalogue, name_alike
 from models.blend_features import CONTENT, NEWEST, POPULAR, PRICE, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
 from models.histories import HistoryArrays, Touches
-from models.kernel import kernel, lean_kernel
+from models.kernel import lean_kernel
 from models.listwise import Learner, learn, mixed, score, softmax
 from models.neighbour_rows import RowArrays
 from models.postings import Postings
@@ -39,7 +39,7 @@ class BlendArrays(NamedTuple):
     catalogue: Catalogue
 
 
-@kernel
+@lean_kernel
 def weigh(arrays: BlendArrays, histories: HistoryArrays, user: int, rows: RowArrays, query: Query, desk: Desk) -> int:
     """Gather and score a user's candidates; returns how many there are, the first being the item the user is on."""
     sources = Sources(histories, rows, arrays.postings, arrays.tallies, arrays.catalogue)
@@ -51,7 +51,7 @@ def weigh(arrays: BlendArrays, histories: HistoryArrays, user: int, rows: RowArr
     return found
 
 
-@kernel
+@lean_kernel
 def learn_touches(
     arrays: BlendArrays,
     histories: HistoryArrays,
@@ -99,7 +99,7 @@ def remember(arrays: BlendArrays, histories: HistoryArrays, user: int, item: int
     learn_touch(arrays.postings, histories, user, item)
 
 
-@kernel
+@lean_kernel
 def teach(arrays: BlendArrays, desk: Desk, found: int, item: int, rate: float) -> None:
     """Move the weights towards the item that was touched, if it was a candidate; count lesson and hit."""
     arrays.counts[LESSONS] += 1
@@ -112,10 +112,10 @@ def teach(arrays: BlendArrays, desk: Desk, found: int, item: int, rate: float) -
         better += value > scores[target]
     arrays.counts[HITS] += better < TOP
     softmax(scores, desk.chance[:found])
-    learn(arrays.learner, desk.candidates.x, desk.chance[:found], target, desk.group, rate)
+    learn(arrays.learner, desk.candidates.x, desk.chance[:found], target, desk.group, desk.gradient, rate)
 
 
-@kernel
+@lean_kernel
 def rank_blended(
     arrays: BlendArrays,
     histories: HistoryArrays,
@@ -153,8 +153,10 @@ def list_candidates(
         at = desk.candidates.place[out.item[u, i]] - 1
         reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at])
         desk.clue[i] = desk.candidates.clue[at]
-        if reasons[i] == LIKE:
-            desk.clue[i] = most_alike(arrays.catalogue.vectors, desk.recent[: desk.voters[1]], out.item[u, i])
+        desk.asked[i] = reasons[i] == LIKE
+    latest = desk.recent[: desk.voters[1]]
+    vectors, work = arrays.catalogue.vectors, desk.content
+    name_alike(vectors, latest, out.item[u, :filled], desk.asked, work, desk.chance, desk.clue)
     clear(desk.candidates, found)
     explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
     for i in range(filled):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from models.blend_features import Desk
 from models.blend_lists import BlendArrays, list_candidates, weigh
 from models.histories import HistoryArrays
-from models.kernel import kernel, lean_kernel
+from models.kernel import lean_kernel
 from models.listwise import softmax
 from models.neighbour_rows import RowArrays
 from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, pick_offers
@@ -17,7 +17,7 @@ from models.ranking import Lists, Query, Scratch
 LEAST = 1e-12  # chance of what `softmax` leaves out: sums of offers need scores above 0
 
 
-@kernel
+@lean_kernel
 def rank_users_blended(
     arrays: BlendArrays,
     histories: HistoryArrays,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.candidates import Candidates, column
 from models.content_vectors import ContentArrays
 from models.inverted_index import ENTRIES, InvertedIndex
-from models.kernel import kernel
+from models.kernel import lean_kernel
 
 PROBES: Final = 24  # features of a query that are looked up
 SEARCHED: Final = 512  # items whose cosine is computed; 1,024 found no more on three recordings
@@ -35,7 +35,7 @@ def workspace(features: int, dimensions: int) -> Workspace:
     return Workspace(np.zeros(dimensions), np.zeros(room, dtype=np.int32), np.zeros(room))
 
 
-@kernel
+@lean_kernel
 def cosine(index: ContentArrays, item: int, work: Workspace, size: float) -> float:
     """Cosine of an item's vector with the query in the workspace, whose length is `size`."""
     total = 0.0
@@ -45,7 +45,7 @@ def cosine(index: ContentArrays, item: int, work: Workspace, size: float) -> flo
     return total / (index.length[item] * size) if index.length[item] > 0.0 and size > 0.0 else 0.0
 
 
-@kernel
+@lean_kernel
 def vote_content(
     index: ContentArrays,
     recent: NDArray[np.int32],
@@ -88,7 +88,7 @@ def vote_content(
     return found
 
 
-@kernel
+@lean_kernel
 def list_near(
     index: ContentArrays, known: int, probes: int, most: int, work: Workspace, candidates: Candidates, found: int
 ) -> int:
@@ -106,7 +106,7 @@ def list_near(
     return found
 
 
-@kernel
+@lean_kernel
 def clear_query(known: int, work: Workspace) -> None:
     """Leave the workspace as it was before a query of so many features."""
     for f in range(known):
@@ -114,7 +114,7 @@ def clear_query(known: int, work: Workspace) -> None:
         work.strength[f] = 0.0
 
 
-@kernel
+@lean_kernel
 def set_query(
     index: ContentArrays, recent: NDArray[np.int32], near: NDArray[np.float64], work: Workspace
 ) -> tuple[int, float]:
@@ -143,7 +143,7 @@ def set_query(
     return known, math.sqrt(total)
 
 
-@kernel
+@lean_kernel
 def _list_having(lists: InvertedIndex, place: int, most: int, candidates: Candidates, found: int) -> int:
     """List the items with a feature, newest first, until there are `most` candidates."""
     listed = np.int64(lists.listed[place])

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernel import kernel, lean_kernel
+from models.kernel import lean_kernel
 
 FLOOR: Final = 1e-2  # start of the sums of squared gradients: the first steps are not longer than ten rates
 NEGLIGIBLE: Final = 1e-4  # a candidate's share of a gradient below which it is left out
@@ -60,13 +60,14 @@ def score(x: NDArray[np.float32], found: int, weight: NDArray[np.float32], out: 
             row[c] += w * values[c]
 
 
-@kernel
+@lean_kernel
 def learn(
     learner: Learner,
     x: NDArray[np.float32],
     chance: NDArray[np.float32],
     target: int,
     groups: NDArray[np.int64],
+    gradient: NDArray[np.float64],
     rate: float,
 ) -> None:
     """Move the weights towards the candidate that was chosen.
@@ -81,11 +82,13 @@ def learn(
         Which one was chosen.
     groups
         Rows of the list's groups.
+    gradient
+        Room for one number per feature.
     rate
         Learning rate, > 0.
     """
     features = len(x)
-    gradient = np.zeros(features, dtype=np.float64)
+    gradient[:] = 0.0
     for c in range(len(chance)):
         share = np.float64(chance[c]) - (1.0 if c == target else 0.0)
         if abs(share) < NEGLIGIBLE:

@@ -57,7 +57,7 @@ def test_weights_equal_the_plain_learner_step_by_step(
         softmax(out, out)
         lists = [list(candidate) for candidate in candidates]
         assert out.tolist() == pytest.approx(plain.chances(lists, rows), abs=1e-5)
-        learn(learner, x, out, target, groups, rate)
+        learn(learner, x, out, target, groups, np.empty(len(x)), rate)
         plain.learn(lists, target, rows, rate)
         assert learner.weight == pytest.approx(np.array(plain.weight), abs=1e-3)
 
@@ -71,7 +71,7 @@ def test_learns_which_feature_tells_the_target_and_only_in_the_groups_it_saw() -
         mixed(learner, np.array([1]), weight)
         score(x, 8, weight, out)
         softmax(out, out)
-        learn(learner, x, out, int(x[0].argmax()), np.array([1]), 0.1)
+        learn(learner, x, out, int(x[0].argmax()), np.array([1]), np.empty(len(x)), 0.1)
     assert learner.weight[0, 0] > 1 > abs(learner.weight[0, 1])
     assert not learner.weight[2].any()
 
