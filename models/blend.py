@@ -25,9 +25,11 @@ from models.covisitation import Deltas, Weighting
 from models.histories import HistoryArrays, Touches
 from models.listwise import Learner
 from models.neighbour_rows import RowArrays
+from models.nesting import prefixed
 from models.postings import NONE, Postings, listed, remove_users
+from models.race import CHANGES, LEADER
 from models.ranking import Lists, Query
-from models.tallies import NEVER, Tallies
+from models.tallies import MEMORIES, NEVER, Tallies, widened
 from models.weight_averaging import Opinion, move
 
 # where all learning of the weights starts: about what five public streams agreed on
@@ -66,7 +68,7 @@ class Blend:
     Notes
     -----
     A list costs 10-18 us (random visitors, cold caches), a third of it for similar sessions; a lesson as much again
-    (one touch in four once `ALL_TEACH` are past). Memory: 64 bytes per block and 24 per item.
+    (one touch in eight once `MANY_TEACH` are past). Memory: 64 bytes per block and 40 per item.
     """
 
     def __init__(
@@ -116,6 +118,16 @@ class Blend:
         shared: NDArray[np.float64] = self.arrays.learner.weight[0].copy()
         return shared
 
+    @property
+    def memory(self) -> float:
+        """Half-life, in touches, of the short memory of popularity that leads the race."""
+        return float(MEMORIES[self.arrays.tallies.race.lead[LEADER]])
+
+    @property
+    def memory_changes(self) -> int:
+        """How often the lead of that race has changed."""
+        return int(self.arrays.tallies.race.lead[CHANGES])
+
     def facts(self) -> dict[str, Any]:
         """What operators see of it: plain values."""
         return {
@@ -123,6 +135,8 @@ class Blend:
             "hit_rate": round(self.hit_rate, 4),
             "drifts": self.drifts,
             "mean": self.heard,
+            "memory": self.memory,
+            "memory_changes": self.memory_changes,
             "weights": dict(zip(NAMES, np.round(self.weights, 4).tolist(), strict=True)),
         }
 
@@ -277,6 +291,7 @@ class Blend:
             "allocated": postings.allocated,
             "popular": tallies.popular,
             "events": tallies.events,
+            **prefixed("race", tallies.race._asdict()),
             "weight": learner.weight,
             "square": learner.square,
             "counts": counts,
@@ -316,9 +331,12 @@ class Blend:
         postings.block[: len(arrays["block"])] = arrays["block"]
         postings.allocated[:] = arrays["allocated"]
         for name, column in blend.by_item().items():
-            column[items] = arrays[name]
+            kept = arrays[name]
+            column[items] = widened(kept, int(arrays["events"][0])) if kept.ndim < column.ndim else kept
         tallies.popular[:] = arrays["popular"]
         tallies.events[:] = arrays["events"]
+        for name, column in tallies.race._asdict().items():
+            column[:] = arrays.get(f"race.{name}", column)
         counts[:] = arrays["counts"]
         blend._told = arrays["told"].copy()
         blend.drifts, blend.heard, blend._spoke, blend.spoke_at = blend_drifts, heard, spoke, tuple(spoke_at)

@@ -24,9 +24,10 @@ from models.histories import SESSION_START, HistoryArrays
 from models.kernel import lean_kernel
 from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
+from models.race import LEADER
 from models.ranking import Query, Scratch, find_voters, query
 from models.session_votes import Matches, Neighbourhood, distinct_recent, vote_sessions
-from models.tallies import FADED, HALF_LIVES, NEVER, Tallies, strength
+from models.tallies import FADED, MEMORIES, NEVER, SLOW, Tallies, strength
 
 # features by row of the candidates' table: first the votes ...
 NEWEST, PREVIOUS, EARLIER, STEP, SESSIONS, WALK, SEEN, BACK, NEAR, TIMES, POPULAR, TRENDING = range(12)
@@ -64,8 +65,8 @@ class Desk(NamedTuple):
     `scratch`, `matches`, `candidates`: those of the voters, the sessions and the candidates. `recent`: the visitor's
     distinct items, newest first; `voters`: how many vote, and how many make the query in content space; `content`: room
     for that; `best`: cells from which the walk goes on; `group`: the list's rows of weights; `weight`: their sum;
-    `gradient`: room for a lesson. By candidate: `score`, `chance`. By place in the list: `clue`, kept from the candidates,
-    and `asked`, whether content is to name it.
+    `gradient`: room for a lesson. By candidate: `score`, `chance`. By place in the list: `clue`, kept from the
+    candidates, and `asked`, whether content is to name it.
     """
 
     scratch: Scratch
@@ -237,17 +238,23 @@ def _level(candidates: Candidates, found: int) -> None:
 
 @lean_kernel
 def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
-    slow = tallies.events[0] / HALF_LIVES[0]
-    fast = tallies.events[0] / HALF_LIVES[1]
+    slow = tallies.events[0] / SLOW
+    memory = tallies.race.lead[LEADER]
     for c in range(found):
         item = candidates.item[c]
         if item < len(tallies.slow) and tallies.slow[item] > NEVER:
             candidates.x[POPULAR, c] = strength(tallies.slow[item], slow) / 8.0
-            candidates.x[TRENDING, c] = strength(tallies.fast[item], fast) / 8.0
+            candidates.x[TRENDING, c] = trend(tallies, item, memory)
         elif candidates.x[SEEN, c] == 0.0:  # what the visitor saw, somebody has touched, whether it is counted or not
             candidates.x[NEW, c] = 1.0
             candidates.x[POPULAR, c] = FADED / 8.0  # as if touched once, just now
             candidates.x[TRENDING, c] = FADED / 8.0
+
+
+@lean_kernel
+def trend(tallies: Tallies, item: int, memory: int) -> float:
+    """How popular a counted item is over one of the short memories."""
+    return strength(tallies.fast[item, memory], tallies.events[0] / MEMORIES[memory]) / 8.0
 
 
 @lean_kernel

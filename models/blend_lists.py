@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.blend_content import Catalogue, name_alike
 from models.blend_features import CONTENT, NEWEST, POPULAR, PRICE, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
+from models.blend_race import race_memories
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
 from models.histories import HistoryArrays, Touches
@@ -23,7 +24,10 @@ from models.vocabulary import id_less
 
 NEXT, ALIKE, ONWARD, AGAIN, TREND, FRESH, LIKE = range(1, 8)  # of `models.ranking.REASONS`, behind COVISIT
 ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
-EVERY: Final = 4  # ... later each so many-th: enough to follow, at a quarter of the cost
+MANY_TEACH: Final = 40_000  # ... until there were so many lessons each so many-th, ...
+OFTEN: Final = 4
+EVERY: Final = 8  # ... and later each so many-th: enough to follow, at an eighth of the cost
+RACED: Final = 4  # one lesson in so many judges the variants of constants
 GRID: Final = 1e5  # scores that agree to 1e-5 rank by id
 TOP: Final = 20  # a hit is a target among so many
 TOUCHES, LESSONS, HITS = range(3)  # counts
@@ -87,8 +91,8 @@ def on_item(histories: HistoryArrays, user: int, item: int) -> bool:
 @lean_kernel
 def is_lesson(counts: NDArray[np.int64], histories: HistoryArrays, user: int) -> bool:
     """Whether the next touch of a user is to teach the weights."""
-    turn = counts[LESSONS] < ALL_TEACH or counts[TOUCHES] % EVERY == 0
-    return bool(turn and histories.count[user] > 0)
+    every = 1 if counts[LESSONS] < ALL_TEACH else (OFTEN if counts[LESSONS] < MANY_TEACH else EVERY)
+    return bool(counts[TOUCHES] % every == 0 and histories.count[user] > 0)
 
 
 @lean_kernel
@@ -112,6 +116,8 @@ def teach(arrays: BlendArrays, desk: Desk, found: int, item: int, rate: float) -
         better += value > scores[target]
     arrays.counts[HITS] += better < TOP
     softmax(scores, desk.chance[:found])
+    if arrays.counts[LESSONS] % RACED == 0:
+        race_memories(arrays.tallies, desk, found, target)
     learn(arrays.learner, desk.candidates.x, desk.chance[:found], target, desk.group, desk.gradient, rate)
 
 

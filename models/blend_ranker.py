@@ -95,7 +95,7 @@ class BlendRanker(HistoryRanker):
     Notes
     -----
     Learn + rank of one event: about 10-20 us inside a kernel, about 100 us through these Python methods.
-    Memory: as `ItemSimilarity`, plus 64 bytes per block and 24 per item.
+    Memory: as `ItemSimilarity`, plus 64 bytes per block and 40 per item.
 
     Examples
     --------

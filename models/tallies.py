@@ -1,9 +1,10 @@
-"""How often items are touched, over a long and a short memory, in one number per item and memory.
+"""How often items are touched, over a long memory and a few short ones, in one number per item and memory.
 
 A cell is ``log2(sum 2^(n/H))`` over an item's touches n, counted in events: forward decay in the logarithm, so that
 nothing overflows, reading needs one subtraction (``cell - now/H`` is log2 of the decayed count), and two cells compare
 without a clock. Counting in events instead of seconds makes one half-life fit a busy hour and a quiet month. The most
-popular items stay listed without a search: all cells decay alike, so that only a touch can change their order.
+popular items stay listed without a search: all cells decay alike, so that only a touch can change their order. Which
+short memory tells best what comes next differs from shop to shop, so they race (`models.race`).
 
 References
 ----------
@@ -18,30 +19,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernel import lean_kernel
+from models.race import Race
 from models.vocabulary import grown
 
 NEVER: Final = -np.inf
-HALF_LIVES: Final = (100_000.0, 2_000.0)  # in events
+SLOW: Final = 100_000.0  # half-life of the long memory, in events
+MEMORIES: Final = np.array([500.0, 2_000.0, 8_000.0])  # of the short ones, ...
+MIDDLE: Final = 1  # ... and the one that leads at first
 POPULAR: Final = 50  # items listed
 FADED: Final = 17.0  # halvings after which a touch no longer counts
 
 
 class Tallies(NamedTuple):
-    """`slow`, `fast`: the cells by item index; `popular`: the items with the highest slow cells, best first, else -1.
+    """`slow`, `fast`: the cells by item index, and by short memory.
 
-    `events`: touches counted. Memory: 16 bytes per item.
+    `popular`: the items with the highest slow cells, best first, else -1; `events`: touches counted; `race`: of the
+    short memories. Memory: 32 bytes per item.
     """
 
     slow: NDArray[np.float64]
     fast: NDArray[np.float64]
     popular: NDArray[np.int32]
     events: NDArray[np.int64]
+    race: Race
 
     @classmethod
     def empty(cls) -> Tallies:
         """Nothing counted."""
         popular = np.full(POPULAR, -1, dtype=np.int32)
-        return cls(np.zeros(0), np.zeros(0), popular, np.zeros(1, dtype=np.int64))
+        race = Race.start(len(MEMORIES), MIDDLE)
+        return cls(np.zeros(0), np.zeros((0, len(MEMORIES))), popular, np.zeros(1, dtype=np.int64), race)
 
     def reserved(self, items: int) -> Tallies:
         """The same with room for item indices below `items`."""
@@ -53,13 +60,19 @@ class Tallies(NamedTuple):
         return self._replace(slow=slow, fast=fast)
 
 
+def widened(middle: NDArray[np.float64], events: int) -> NDArray[np.float64]:
+    """Cells of all short memories from those of the middle one, all that earlier versions had."""
+    return np.asarray((middle - events / MEMORIES[MIDDLE])[:, None] + events / MEMORIES)
+
+
 @lean_kernel
 def tally(tallies: Tallies, item: int) -> None:
     """Count a touch of an item."""
     tallies.events[0] += 1
     now = np.float64(tallies.events[0])
-    tallies.slow[item] = added(tallies.slow[item], now / HALF_LIVES[0])
-    tallies.fast[item] = added(tallies.fast[item], now / HALF_LIVES[1])
+    tallies.slow[item] = added(tallies.slow[item], now / SLOW)
+    for memory in range(len(MEMORIES)):
+        tallies.fast[item, memory] = added(tallies.fast[item, memory], now / MEMORIES[memory])
     raise_to_place(tallies.popular, tallies.slow, item)
 
 

@@ -80,7 +80,8 @@ def _line(s: Summary) -> str:
         f"{s.events:,} events, {s.events_per_s:,.0f}/s, {s.users:,} users, {s.users_with_recs:,} with lists, "
         f"{s.users_with_offers:,} with offers, freshness p50 {s.freshness_p50_ms:.0f} ms p99 "
         f"{s.freshness_p99_ms:.0f} ms, hit rate {s.hit_rate:.1%}\n"
-        f"blend: {', '.join(f'{name} {weight:.2f}' for name, weight in s.weights.items())}, {s.drifts} drifts\n"
+        f"blend: {', '.join(f'{name} {weight:.2f}' for name, weight in s.weights.items())}, {s.drifts} drifts, "
+        f"trending over {', '.join(f'{memory:,}' for memory in s.memories)} touches\n"
         f"reasons: {', '.join(f'{model} {count:,}' for model, count in s.reasons.items())}\n"
     )
 

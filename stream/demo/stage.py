@@ -30,8 +30,9 @@ OUTCOMES = ("learned", "duplicates", "late", "denied", "rekeyed")
 class Summary(msgspec.Struct, frozen=True):
     """State of a demo; `lost` counts published events that are in no shard's books.
 
-    `weights`: of the blend, mean of the shards; `drifts`: lasting falls of its hit rate; `reasons`: why items were
-    listed, by model, in the lists that were glimpsed.
+    `weights`: of the blend, mean of the shards; `drifts`: lasting falls of its hit rate; `memories`: short memories of
+    popularity that lead somewhere, in touches; `reasons`: why items were listed, by model, in the lists that were
+    glimpsed.
     """
 
     events: int
@@ -45,6 +46,7 @@ class Summary(msgspec.Struct, frozen=True):
     hit_rate: float
     weights: dict[str, float]
     drifts: int
+    memories: list[int]
     reasons: dict[str, int]
 
 
@@ -147,6 +149,7 @@ class DemoStage:
             hit_rate=sum(s["hits"][1] for s in shards) / predictions if predictions else 0.0,
             weights={name: sum(blend["weights"][name] for blend in blends) / len(blends) for name in names},
             drifts=sum(blend["drifts"] for blend in blends),
+            memories=sorted({int(blend["memory"]) for blend in blends}),
             reasons=dict(self._reasons.most_common()),
         )
 

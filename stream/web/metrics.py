@@ -237,6 +237,20 @@ def _families() -> tuple[Family[Worker], ...]:
             "Share of recent lessons whose item the blend had among its first 20",
             _blend("hit_rate"),
         ),
+        Family(
+            GAUGE,
+            "rivulet_blend_memory",
+            ("partition",),
+            "Touches in which the blend's short memory of popularity halves: the one that leads the race",
+            _blend("memory"),
+        ),
+        Family(
+            COUNTER,
+            "rivulet_blend_memory_changes",
+            ("partition",),
+            "How often another short memory took the lead",
+            _blend("memory_changes"),
+        ),
         Family(GAUGE, "rivulet_blend_weight", ("partition", "feature"), "Weights of the blend", _weights),
         Family(
             GAUGE,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tallies import FADED, HALF_LIVES, POPULAR, Tallies, strength, tally
+from models.tallies import FADED, MEMORIES, POPULAR, SLOW, Tallies, strength, tally
 
 
 @given(items=st.lists(st.integers(0, 4), max_size=80), many=st.integers(0, 3))
@@ -19,7 +19,7 @@ def test_cells_and_list_equal_plain_decayed_sums(items: list[int], many: int) ->
             events.append(item)
             tally(tallies, item)
     now = len(events)
-    for cells, half_life in ((tallies.slow, HALF_LIVES[0]), (tallies.fast, HALF_LIVES[1])):
+    for cells, half_life in ((tallies.slow, SLOW), *zip(tallies.fast.T, MEMORIES, strict=True)):
         for item in range(5):
             count = sum(0.5 ** ((now - n) / half_life) for n, other in enumerate(events, 1) if other == item)
             expected = max(math.log2(count) + FADED, 0.0) if count else 0.0
