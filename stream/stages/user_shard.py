@@ -81,7 +81,7 @@ class UserShard:
     Notes
     -----
     Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for
-    the dedup window, 4 MB for links; 16 bytes per forgotten user. With the blend 24 bytes per item of the process and
+    the dedup window, 4 MB for links; 16 bytes per forgotten user. With the blend 40 bytes per item of the process and
     at most 8 MB.
     Whatever changes rows of users notes them in `changes`: a copy may be under way.
     """
