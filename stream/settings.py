@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     ranking: Literal["blend", "covisit"] = Field(
         "blend", description="What ranks lists and offers: the blend, or co-visitation alone (cheaper)"
     )
-    blend_frozen: bool = Field(False, description="Keep the blend's weights and memory as they are instead of learning them")
+    blend_frozen: bool = Field(
+        False, description="Keep the blend's weights and memory as they are instead of learning them"
+    )
     placements: Path | None = Field(
         None, description="TOML file of placements with lists of their own (see Placements); none = `recs` alone"
     )
