@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.postings import FIRST, WIDTH
 from models.session_knn import SessionKNN, run
+from models.session_votes import kth_largest
 from tests.streams import ITEM_IDS, TOUCHES, Touch, queries, shown, stream_of
 
 
@@ -120,3 +122,12 @@ def test_brings_back_what_the_session_saw_before() -> None:
     for item in ("tent", "mat"):
         model.learn_one("ann", item, 1)
     assert [item for item, _ in model.recommend("ann")] == ["tent"]
+
+
+@given(values=st.lists(st.integers(0, 9), min_size=1, max_size=40), k=st.integers(1, 40))
+@settings(deadline=None)
+def test_kth_largest_equals_a_sort(values: list[int], k: int) -> None:
+    k = min(k, len(values))
+    order = np.array(values, dtype=np.float32)
+    assert kth_largest(order, k) == sorted(values, reverse=True)[k - 1]
+    assert sorted(order.tolist()) == sorted(values)
