@@ -35,6 +35,7 @@ from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 
+PLACEHOLDERS: Final = frozenset(("undefined", "null", "none", "nan", "unknown", "(not set)", "anonymous", "0", "-"))
 AGAIN_S: Final = 3_600  # of event time: a visitor may have left and come back under the cookie alone
 PLACES: Final = 1_024  # in a record, more than MAX_ELEMENTS and MAX_MOVES
 MOST_BYTES: Final = 524_288  # of a record, half of what one may have
@@ -204,4 +205,6 @@ def _ranked(shard: UserShard, users: NDArray[np.int32], sends: list[Send]) -> Le
 
 
 def _is_id(cookie: str) -> bool:
+    if cookie.lower() in PLACEHOLDERS:
+        return False
     return cookie.isprintable() and (cookie.isascii() or len(cookie.encode()) <= MAX_ID_BYTES)

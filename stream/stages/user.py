@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from models.covisitation import Weighting, weighting
 from models.decay import YEAR_2000_S
-from models.hashing import hash_ids, partition_of
+from models.hashing import partition_of
 from models.histories import Touches
-from models.offer_ranking import OfferColumns, OfferScratch
-from models.offer_table import build_table
-from models.offers import Offer, encode_offer
+from models.offers import Offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
 from models.ranking import score_lists
 from stream.copying import Copying
@@ -32,10 +30,11 @@ from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
 from stream.stages.linking import hand_over, links, take_over
+from stream.stages.offering import Offering
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.placing import Placing
 from stream.stages.privacy import erasure, export, forget, named_again
-from stream.stages.pushing import Pushes, Ranked, Shelf, push
+from stream.stages.pushing import Pushes, Ranked, push
 from stream.stages.ranking import Ranking, ranking_of
 from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
@@ -85,8 +84,7 @@ class UserStage:
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
         self.segmenting = Segmenting(space)
-        self._terms = np.zeros(0, dtype=np.uint64)
-        self.set_offers([])
+        self.offering = Offering(space)
         space.reclaimer.holders.append(self._mark_items)
         space.reclaimer.forgetters.append(self._forget_items)
 
@@ -102,7 +100,7 @@ class UserStage:
     def adopt(self, partition: int, shard: UserShard) -> None:
         """Start a shard that is complete already."""
         self.shards[partition] = shard
-        shard.shelve(self._terms)
+        shard.shelve(self.offering.terms)
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""
@@ -224,35 +222,17 @@ class UserStage:
 
     def set_offers(self, offers: Sequence[Offer]) -> None:
         """Replace the offers that may be pushed."""
-        self._offers = {offer.id.encode(): offer for offer in offers}
-        self._stale = True
+        self.offering.replace(offers)
 
     def put_offer(self, key: bytes, offer: Offer | None) -> None:
-        """Add or replace one offer, or withdraw it; cheap, as the table is made anew only when it is needed next."""
-        if offer is None:
-            self._offers.pop(key, None)
-        else:
-            self._offers[key] = offer
-        self._stale = True
+        """Add or replace one offer, or withdraw it; cheap, as they are laid out anew only when that is needed next."""
+        self.offering.put(key, offer)
 
     def _restock(self) -> None:
         """Lay out the offers, if they or the labels of segments have changed since that was done."""
-        if not self._stale:
-            return
-        self._stale = False
-        space, offers = self.space, [self._offers[key] for key in sorted(self._offers)]
-        table = build_table(
-            offers,
-            lambda item: int(space.encode([item])[0]),
-            lambda category: int(space.encode_categories([category])[0]),
-            self.segmenting.labels,
-        )
-        self._columns = OfferColumns.of(table)
-        self._sums = OfferScratch.of(self._columns)
-        self._shelf = Shelf.of(table)
-        self._terms = np.unique(hash_ids([encode_offer(offer).decode() for offer in offers]))
-        for shard in self.shards.values():
-            shard.shelve(self._terms)
+        if self.offering.lay_out(self.segmenting.labels):
+            for shard in self.shards.values():
+                shard.shelve(self.offering.terms)
 
     def outdated(self, partition: int, most: int) -> NDArray[np.int32]:
         """The next users, at most so many, to whom something was pushed that has been withdrawn since or changed terms.
@@ -261,7 +241,7 @@ class UserStage:
         change.
         """
         self._restock()
-        return self.shards[partition].outdated(self._terms, most)
+        return self.shards[partition].outdated(self.offering.terms, most)
 
     def take_model(self, key: bytes, value: bytes) -> None:
         """Take over a record of topic ``models``; other keys are for other versions."""
@@ -277,7 +257,7 @@ class UserStage:
         self.versions["segments"] = model.version
         changed = self.segmenting.replace(model)
         if changed:
-            self._stale = True
+            self.offering.doubt()
 
     def rank(
         self,
@@ -316,10 +296,10 @@ class UserStage:
         moved = segments != shard.segment[users]
         shard.segment[users] = segments
         now_ms = ts_ms if as_of_ms is None else np.maximum(ts_ms, as_of_ms)
-        lists, picked = self.ranking.rank(shard, users, self._columns, self._sums, now_ms // 1000)
+        lists, picked = self.ranking.rank(shard, users, self.offering.columns, self.offering.sums, now_ms // 1000)
         placed = self.placing.place(shard, users, lists)
         ranked = Ranked(users, ts_ms, lists.first(self.rules.k), picked, moved, placed)
-        pushes = push(shard, self.space, self.keys, ranked, self._shelf, force=force)
+        pushes = push(shard, self.space, self.keys, ranked, self.offering.shelf, force=force)
         pushes.sends += served(partition, shard, self.space, pushes.written)
         return pushes
 
@@ -334,7 +314,7 @@ class UserStage:
         """
         self._restock()
         space = self.space
-        space.marked[np.flatnonzero(np.diff(self._columns.item_start))] = True
+        space.marked[self.offering.items()] = True
         for shard in list(self.shards.values()):
             for start in range(0, shard.users.size, USERS):
                 mark_histories(space.marked, shard.histories.arrays, start, min(start + USERS, shard.users.size))

@@ -142,6 +142,14 @@ def test_any_learned_event_that_names_both_will_do(both: dict[str, Any], moved: 
     assert (joins(pipeline), recent(pipeline, "cookie")) == ((1, []) if moved else (0, ["mat", "tent"]))
 
 
+@pytest.mark.parametrize("placeholder", ["undefined", "NULL", "(not set)"])
+def test_a_placeholder_is_nobodys_cookie(placeholder: str) -> None:
+    seen = view(placeholder, "tent", at=100)
+    pipeline = shop([*START, seen, login(cookie=placeholder)])
+    assert recent(pipeline, placeholder) == ["tent"]
+    assert recent(pipeline, "ada") == []
+
+
 def test_who_refuses_meanwhile_is_taught_nothing() -> None:
     """The refusal comes behind the event with both ids, and before the history."""
     pipeline = shop([*START, *ANONYMOUS])

@@ -160,7 +160,7 @@ def test_many_offers_are_laid_out_once(reviewer: Reviewer, monkeypatch: pytest.M
         built.append(len(offers))
         return build_table(offers, *rest)
 
-    monkeypatch.setattr("stream.stages.user.build_table", build)
+    monkeypatch.setattr("stream.stages.offering.build_table", build)
     for n in range(500):
         stage.put_offer(b"%d" % n, Offer(id=f"offer-{n}", items=("mat",), value=1.0))
     assert built == []
