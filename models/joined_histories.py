@@ -13,7 +13,8 @@ from models.profiles import SESSION_GAP_S
 def joined(one: Touches, two: Touches) -> Touches:
     """Touches of the same users from two sides, user by user in order of time; of equal times those of `one` first.
 
-    Where one side goes on within half an hour of the other, as a visitor does who logs in, the visit goes on, too.
+    Where one side goes on within half an hour of the other, as a visitor does who logs in, the visit goes on, too;
+    after a longer pause another one begins, even if its own first touches are not known any more.
 
     Examples
     --------
@@ -26,11 +27,21 @@ def joined(one: Touches, two: Touches) -> Touches:
     ([7, 8, 9], [True, False, True])
     """
     order = np.lexsort((np.append(one.ts, two.ts), np.append(one.user, two.user)))
-    both = Touches._make(np.append(a, b)[order] for a, b in zip(one, two, strict=True))
+    both = Touches._make(np.append(getattr(one, name), getattr(two, name))[order] for name in Touches._fields)
     second = order >= len(one.ts)
     goes_on = np.diff(both.ts.astype(np.int64)) <= SESSION_GAP_S
-    both.starts[1:] &= ~(goes_on & (second[1:] != second[:-1]) & (both.user[1:] == both.user[:-1]))
+    turns = (second[1:] != second[:-1]) & (both.user[1:] == both.user[:-1])
+    both.starts[1:] = np.where(turns, ~goes_on, both.starts[1:])
     return both
+
+
+def newest(touches: Touches, most: int) -> Touches:
+    """At most so many touches of each user, the newest of each; users one after another, oldest touch first.
+
+    What a history has no room for must not be learned with it: nothing could take it back.
+    """
+    left = np.searchsorted(touches.user, touches.user, side="right") - np.arange(len(touches.user))
+    return Touches._make(column[left <= most] for column in touches)
 
 
 def rewrite(histories: Histories, users: NDArray[np.int32], touches: Touches, weighting: Weighting) -> Deltas:

@@ -63,14 +63,18 @@ class Background:
         Faust ends such a task with one line and goes on without it. Seen where a process had been frozen for minutes:
         whose cancellation it was is not known; timeouts inside of each other that expire at once can leave one over.
         """
+        name, again = work.__qualname__, False
         while True:
             try:
+                if again:
+                    await asyncio.sleep(TELL_S)
+                    self._troubles.done(name)
                 await work()
             except asyncio.CancelledError:
                 if self._worker.app.should_stop:
                     raise
-                self._troubles.failed(work.__qualname__, UnavailableError("cancelled, and nobody asked for it"))
-                await asyncio.sleep(TELL_S)
+                self._troubles.failed(name, UnavailableError("cancelled, and nobody asked for it"))
+                again = True
 
     async def _publish(self) -> None:
         worker = self._worker

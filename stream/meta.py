@@ -62,6 +62,8 @@ class Meta:
             log.warning("redis_emptied", doubted="all that was written")
         self._told.clear()
         self._worker.doubt()
+        for shard in list(self._worker.host.shards.values()):
+            await self.claim(shard.name)
 
     async def _remembers(self) -> bool:
         ours = next((tp for tp in self._told if tp in self._worker.host.shards), None)

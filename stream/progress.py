@@ -72,7 +72,7 @@ class Progress:
         return {tp.partition: end for tp, end in found.items()}
 
     async def facts(self) -> dict[str, dict[str, Any]]:
-        """Every field of `rv:meta` that holds facts, by name (``events-0``, ``worker-4711``)."""
+        """Every field of `rv:meta` that holds facts, by name (``events-0``, ``worker-4711@host``)."""
         fields = await self.store.hgetall(self._meta)
         return {name.decode(): msgspec.json.decode(value) for name, value in fields.items() if value[:1] == b"{"}
 

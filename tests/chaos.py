@@ -108,6 +108,7 @@ class Arena:
             session_s=SESSION_S,
             neighbours=ROOM,
             transitions=ROOM,
+            link=True,
             **settings,
         )
 

@@ -20,7 +20,6 @@ from stream.fetches import ConsumerRecord
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.learned import Learned
-from stream.stages.pushing import Pushes
 from stream.stages.sends import Send
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserShard
@@ -60,52 +59,52 @@ class UserAgent(Agent[UserStage]):
             log.warning("blend_drift", shard=shard.name, hit_rate=round(blend.hit_rate, 4), drifts=blend.drifts)
         acks = asyncio.ensure_future(self._send(learned.sends))
         try:
-            await self._push(shard, learned)
+            told = await self._push(shard, learned)
         except BaseException:
             acks.cancel()
             raise
         await acks
+        await self._send(told)
         self.stats.events(learned.event_ms, len(records))
 
     async def _send(self, sends: Sequence[Send]) -> None:
-        with self.stats.timed("user", "send"):
-            await self.publisher.send(sends)
+        if sends:
+            with self.stats.timed("user", "send"):
+                await self.publisher.send(sends)
 
-    async def _push(self, shard: Shard, learned: Learned) -> None:
+    async def _push(self, shard: Shard, learned: Learned) -> list[Send]:
+        """Rank and write; returns what is to be told of what was written."""
+        told: list[Send] = []
         force = await self.fence.may_follow(shard) or learned.force
         if learned.everyone:  # asked for after all rows were published: none read before may count
             await self.neighbours.drop()
         for answer in learned.answers:
             if not await self.fence.may_write(shard):
-                return
+                return told
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
         slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
         for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
-                return
+                return told
             users, ts_ms = learned.users[start : start + slice_], learned.ts_ms[start : start + slice_]
             with self.stats.timed("user", "neighbours"):
                 await self.neighbours.fetch(self.stage.shards[shard.partition].histories.arrays, users)
             if shard.lost:
-                return
+                return told
             names = self.stage.shards[shard.partition].users
             with self.stats.timed("user", "rank"):
                 pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
             if not await self.fence.may_write(shard):
-                return
+                return told
             self.stats.lists(pushes.lists)
-            await self._put(pushes)
+            with self.stats.timed("user", "write"):
+                await self.write(pushes.writes)
+            told += pushes.sends
             if len(pushes.writes) and self.fence.is_overtaken(shard):
                 await self._ask_again(shard, names.texts(users))
-
-    async def _put(self, pushes: Pushes) -> None:
-        """Write, then tell what was written."""
-        with self.stats.timed("user", "write"):
-            await self.write(pushes.writes)
-        if pushes.sends:
-            await self._send(pushes.sends)
+        return told
 
     async def review(self, shard: Shard) -> None:
         """Take offers that were withdrawn or changed out of what some of the shard's users find in Redis."""
@@ -117,7 +116,8 @@ class UserAgent(Agent[UserStage]):
                 return
             state = self.stage.shards[shard.partition]
             try:
-                await self._push(shard, Learned.of_users(users, self.stage.last_ms(shard.partition, users)))
+                told = await self._push(shard, Learned.of_users(users, self.stage.last_ms(shard.partition, users)))
+                await self._send(told)
             except BaseException:
                 state.review_again(users)
                 raise

@@ -22,8 +22,8 @@ from models.covisitation import Weighting
 from models.decay import YEAR_2000_S
 from models.hashing import hash_ids, partition_of
 from models.histories import Touches
-from models.joined_histories import joined, rewrite
-from models.profiles import ANALYTICS, CUSTOMER
+from models.joined_histories import joined, newest, rewrite
+from models.profiles import ANALYTICS, CUSTOMER, PERSONALISATION
 from stream.decoding import Batch
 from stream.events import KINDS, MAX_ID_BYTES, MAX_MOVES, Joined, Link, Linked, Past, PastTouch
 from stream.packing import Origin
@@ -35,8 +35,14 @@ from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
 
-PLACEHOLDERS: Final = frozenset(("undefined", "null", "none", "nan", "unknown", "(not set)", "anonymous", "0", "-"))
+# What programs send where they have no id, in small letters; and whatever is of zeros and dashes alone: a device's
+# advertising id whose owner has opted out.
+PLACEHOLDERS: Final = {
+    *("undefined", "null", "none", "nil", "nan", "false", "true", "unknown", "anonymous", "anon", "guest", "(none)"),
+    *("(not set)", "(not provided)", "[object object]"),
+}
 AGAIN_S: Final = 3_600  # of event time: a visitor may have left and come back under the cookie alone
+LINKS, HISTORIES = range(2)
 PLACES: Final = 1_024  # in a record, more than MAX_ELEMENTS and MAX_MOVES
 MOST_BYTES: Final = 524_288  # of a record, half of what one may have
 KIND_NAMES: Final = tuple(KINDS)
@@ -49,7 +55,11 @@ def links(shard: UserShard, batch: Batch, admitted: Admitted, partition: int, pa
 
     A pure function of the shard and the records, whatever the batches.
     """
-    events = [event for event, cookie in batch.cookies.items() if admitted.keep[event] and _is_id(cookie)]
+    events = [
+        event
+        for event, cookie in batch.cookies.items()
+        if admitted.keep[event] and _names_somebody(cookie) and _names_somebody(batch.user[event])
+    ]
     if not events:
         return []
     hours = np.array([batch.ts[event] // (AGAIN_S * 1_000_000) for event in events], dtype=np.uint64)
@@ -73,17 +83,19 @@ def hand_over(
 ) -> Learned:
     """Take cookies' histories, up to their links, out of a shard and send them to the customers'.
 
-    `identity` is partition and offset. Who ever came as a customer keeps what is his, whoever names him as a cookie.
+    `identity` is partition and offset. Who ever came as a customer keeps what is his, whoever names him as a cookie;
+    so does who refuses to be learned from or to have lists, which a customer's list would then be made of.
     """
     partition, offset = identity
-    moving = _by_home(_unheard(shard, linked.source, linked.moving, offset), partitions)
+    moving = _by_home(_unheard(shard, LINKS, linked.source, linked.moving, offset), partitions)
     found = moving.pop(partition, [])
     sends = _sends(Linked, partition, moving)
     users = shard.users.lookup([link.user for link in found])
     holders = np.unique(users[users >= 0])
     known = (shard.profiles.arrays.flags[holders] & CUSTOMER) > 0
     shard.counts["not_cookies"] += int(np.isin(users, holders[known]).sum())
-    holders = holders[~known & (shard.histories.arrays.count[holders] > 0)]
+    refused = denied(shard, holders, ANALYTICS) | denied(shard, holders, PERSONALISATION)
+    holders = holders[~known & ~refused & (shard.histories.arrays.count[holders] > 0)]
     touches = _recall(shard, holders)
     taker = np.full(len(touches.user), -1)
     for n in np.flatnonzero(np.isin(users, holders)).tolist():  # of most nothing is known, or it has moved
@@ -112,7 +124,7 @@ def take_over(
 ) -> Learned:
     """Learn cookies' histories as their customers', but of those who are not known, refuse it, or were forgotten."""
     partition, offset = identity
-    moving = _by_home(_unheard(shard, joined_.source, joined_.moving, offset), partitions)
+    moving = _by_home(_unheard(shard, HISTORIES, joined_.source, joined_.moving, offset), partitions)
     found = moving.pop(partition, [])
     sends = _sends(Joined, partition, moving)
     users = shard.users.lookup([past.user for past in found])
@@ -127,7 +139,8 @@ def take_over(
     touches = _those(touches, kept)
     heirs = np.unique(touches.user)
     shard.changes.add(heirs)
-    deltas = rewrite(shard.histories, heirs, joined(_recall(shard, heirs), touches), weighting)
+    whole = newest(joined(_recall(shard, heirs), touches), shard.histories.size)
+    deltas = rewrite(shard.histories, heirs, whole, weighting)
     shard.counts["joined"] += len(np.unique(source[kept]))
     sends += send_deltas(deltas, Origin.of_record(offset, len(deltas.item)), space, shard, partition, offset)
     return _ranked(shard, heirs, sends)
@@ -138,12 +151,18 @@ def _place(offset: int, n: int) -> int:
     return offset * PLACES + n
 
 
-def _unheard(shard: UserShard, source: int, moving: Sequence[Moving], offset: int) -> Iterator[Moving]:
-    """What of a source is heard for the first time, with the place that it has here."""
-    heard = shard.heard.get(source, -1)
-    shard.heard[source] = max([heard, *(each.place for each in moving)])
+def _unheard(shard: UserShard, kind: int, source: int, moving: Sequence[Moving], offset: int) -> Iterator[Moving]:
+    """What of a source is heard for the first time, with the place that it has here.
+
+    Links and histories are told apart: one that is sent on, as its user lives elsewhere, overtakes what follows from
+    others of its record.
+    """
+    heard = shard.heard.get((kind, source), -1)
+    shard.heard[kind, source] = max([heard, *(each.place for each in moving)])
     for n, each in enumerate(moving):
-        if each.place > heard:
+        if each.place <= heard:
+            shard.counts["links_repeated"] += 1
+        else:
             yield msgspec.structs.replace(each, place=_place(offset, n))
 
 
@@ -204,7 +223,7 @@ def _ranked(shard: UserShard, users: NDArray[np.int32], sends: list[Send]) -> Le
     return Learned(sends, users, ts_ms, np.zeros(0, dtype=np.int64))
 
 
-def _is_id(cookie: str) -> bool:
-    if cookie.lower() in PLACEHOLDERS:
+def _names_somebody(name: str) -> bool:
+    if not name.strip("0- ") or name.strip().lower() in PLACEHOLDERS:
         return False
-    return cookie.isprintable() and (cookie.isascii() or len(cookie.encode()) <= MAX_ID_BYTES)
+    return name.isprintable() and (name.isascii() or len(name.encode()) <= MAX_ID_BYTES)

@@ -206,6 +206,8 @@ class UserStage:
     def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move) -> Learned:
         """Forget a user, tell what is kept, or move histories, as the record at an offset asks."""
         shard.counts["controls"] += 1
+        if isinstance(request, Linked) and not self.rules.link:
+            return Learned.of_request([], [])
         if isinstance(request, Linked):
             return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
         if isinstance(request, Joined):

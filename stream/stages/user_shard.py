@@ -51,7 +51,7 @@ class UserRules:
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
     placements: tuple[Placement, ...] = ()
-    link: bool = True  # a cookie's history follows to the customer
+    link: bool = False  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
 
     @property
@@ -95,7 +95,7 @@ class UserShard:
         self.seen = SeenWindow(rules.dedup)
         self.tombstones = Tombstones(rules.tombstones)
         self.linked = SeenWindow(LINKED)  # which customer and cookie, in which hour
-        self.heard: dict[int, int] = {}  # by partition: the highest place of its links and histories that came here
+        self.heard: dict[tuple[int, int], int] = {}  # by kind and partition: the highest place of what came from there
         self.sent = np.full(targets, -1, dtype=np.int64)
         self.watermark = 0
         self.counts: Counter[str] = Counter()
@@ -280,7 +280,7 @@ class UserShard:
             "shortest": self.shortest,
             "placements": names,
             "named": sorted(self.named),
-            "heard": sorted(self.heard.items()),
+            "heard": sorted((*source, place) for source, place in self.heard.items()),
         }
 
     @classmethod
@@ -320,7 +320,8 @@ class UserShard:
         shard.watermark, shard.hand = told["watermark"], told["hand"]
         shard.counts.update(told["counts"])
         if "heard" in told:
-            shard.heard, shard.linked = dict(told["heard"]), SeenWindow.from_arrays(part(arrays, "linked"), LINKED)
+            shard.heard = {(kind, source): place for kind, source, place in told["heard"]}
+            shard.linked = SeenWindow.from_arrays(part(arrays, "linked"), LINKED)
         else:
             shard.profiles.arrays.flags[:] |= CUSTOMER  # who is one was not noted then: better none moves than theirs
         shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))

@@ -23,6 +23,7 @@ Seen = TypeVar("Seen")
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, Any]]
 
+LINKS: Final = ("joined", "not_cookies", "links_repeated")
 OUTCOMES: Final = frozenset({"learned", "dead", "duplicates", "late", "denied", "rekeyed", "forgotten"})
 MS: Final = 1_000
 US: Final = 1_000_000
@@ -45,6 +46,11 @@ def _events(worker: Worker) -> Iterator[tuple[Labels, int]]:
             outcome, _, reason = what.partition(":")
             if outcome in OUTCOMES:
                 yield (str(partition), outcome, reason), count
+
+
+def _links(worker: Worker) -> Iterator[tuple[Labels, int]]:
+    for partition, shard in worker.users.shards.items():
+        yield from (((str(partition), what), shard.counts[what]) for what in LINKS)
 
 
 def _without_id(worker: Worker) -> Samples:
@@ -134,6 +140,14 @@ def _families() -> tuple[Family[Worker], ...]:
             ("partition",),
             "Events without `event_id`, whose repeats cannot be recognised",
             _without_id,
+        ),
+        Family(
+            COUNTER,
+            "rivulet_links",
+            ("partition", "what"),
+            "Histories of cookies: `joined` to a customer's, refused as the id is a customer's own (`not_cookies`), or"
+            " heard of before (`links_repeated`)",
+            _links,
         ),
         Family(GAUGE, "rivulet_lag_records", SHARD, "Records that are written and not yet included", _lags),
         Family(

@@ -51,7 +51,7 @@ def names(kind: str, partitions: set[int]) -> list[str]:
 async def test_workers_die_between_link_and_answer(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    rare = {"snapshot_every_s": 600, "neighbours": ROOM, "transitions": ROOM}
+    rare = {"snapshot_every_s": 600, "neighbours": ROOM, "transitions": ROOM, "link": True}
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, **rare) as shop:
         of_cookies, of_customers = shop.start(), shop.start()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.covisitation import Deltas, emit, retract, weighting
 from models.histories import Histories, Touches
-from models.joined_histories import joined, rewrite
+from models.joined_histories import joined, newest, rewrite
 from tests.plain import bounded
 
 WEIGHTS = weighting(np.array([1.0, 0.0, 2.0], dtype=np.float32))
@@ -107,3 +107,18 @@ def test_a_visit_that_its_own_side_began_stays_one() -> None:
     assert joined(one, touches([])).starts.tolist() == [True, True]
     assert joined(one, touches([(3, 0, 0)])).starts.tolist() == [True, False, True]
     assert joined(one, touches([(3, 0, 3)])).starts.tolist() == [True, True, False]
+
+
+def test_after_a_long_pause_a_visit_begins_though_its_first_touches_are_gone() -> None:
+    going_on = touches([(3, 0, 9)])._replace(starts=np.array([False]))
+    assert joined(touches([(1, 0, 1)]), going_on).starts.tolist() == [True, True]
+    assert joined(touches([(1, 0, 8)]), going_on).starts.tolist() == [True, False]
+
+
+@given(st.lists(history, max_size=4), st.integers(1, 5))
+@bounded
+def test_the_newest_of_each_user_remain(sides: list[list[tuple[int, int, int]]], most: int) -> None:
+    parts = [touches(rows, user=n) for n, rows in enumerate(sides)] or [touches([])]
+    kept = newest(Touches._make(map(np.concatenate, zip(*parts, strict=True))), most)
+    expected = [item for part in parts for item in part.item[-most:].tolist()]
+    assert kept.item.tolist() == expected

@@ -43,7 +43,7 @@ def login(at: float = 300, cookie: str = "cookie", user: str = "ada", **fields: 
 
 
 def shop(events: Iterable[dict[str, Any]], **rules: Any) -> LocalPipeline:
-    given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9} | rules
+    given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9, "link": True} | rules
     made = UserRules(**given)
     pipeline = LocalPipeline(MemoryStore(), made, partitions=P, item_partitions=2)
     publish(pipeline, events)
@@ -142,12 +142,39 @@ def test_any_learned_event_that_names_both_will_do(both: dict[str, Any], moved: 
     assert (joins(pipeline), recent(pipeline, "cookie")) == ((1, []) if moved else (0, ["mat", "tent"]))
 
 
-@pytest.mark.parametrize("placeholder", ["undefined", "NULL", "(not set)"])
-def test_a_placeholder_is_nobodys_cookie(placeholder: str) -> None:
+PLACEHOLDERS = ["undefined", "NULL", " null", "(not set)", "00000000-0000-0000-0000-000000000000", "[object Object]"]
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+def test_a_placeholder_is_nobodys_cookie_and_no_customer(placeholder: str) -> None:
     seen = view(placeholder, "tent", at=100)
-    pipeline = shop([*START, seen, login(cookie=placeholder)])
-    assert recent(pipeline, placeholder) == ["tent"]
+    pipeline = shop([*START, seen, *ANONYMOUS, login(cookie=placeholder), login(at=400, user=placeholder)])
+    assert joins(pipeline) == 0
+    assert recent(pipeline, "cookie") == ["mat", "tent"]
     assert recent(pipeline, "ada") == []
+
+
+@pytest.mark.parametrize("grant", ["analytics_storage", "personalization_storage"])
+def test_a_cookie_that_refuses_keeps_what_was_learned_before(grant: str) -> None:
+    refusal = view("cookie", "mug", at=250) | {"consent": {grant: "denied"}}
+    pipeline = shop([*START, *ANONYMOUS, refusal, login()])
+    assert joins(pipeline) == 0
+    assert recent(pipeline, "cookie")[-2:] == ["mat", "tent"]
+
+
+def test_a_full_history_learns_of_older_touches_only_what_can_be_taken_back() -> None:
+    own = [event("ada", item, at=5 * HOUR + n) for n, item in enumerate(("a", "b", "c", "d", "e", "f"))]
+    pipeline = shop([*START, *ANONYMOUS, *own, login(at=6 * HOUR)], history=4)
+    assert recent(pipeline, "ada") == ["f", "e", "d", "c"]
+    assert rows(pipeline) == close(rows(shop([*START, *own], history=4)))
+
+
+def test_a_visit_whose_first_touches_are_gone_does_not_go_on_another() -> None:
+    own = [event("ada", item, at=5 * HOUR + n) for n, item in enumerate(("a", "b", "c", "d", "e"))]
+    late = [view("cookie", "mug", at=5 * HOUR - 2 * HOUR)]
+    pipeline = shop([*START, *late, *own, login(at=6 * HOUR)], history=5)
+    assert recent(pipeline, "ada") == ["e", "d", "c", "b", "a"]
+    assert "mug" not in rows(pipeline)
 
 
 def test_who_refuses_meanwhile_is_taught_nothing() -> None:
@@ -188,7 +215,7 @@ EVENTS = [login(at=n * 400, cookie=f"c{n % 3}", user="ada" if n % 4 else "bob") 
 @settings(deadline=None, max_examples=20)
 @given(st.sets(st.integers(1, len(EVENTS) - 1), max_size=8))
 def test_what_is_asked_for_does_not_depend_on_where_a_fetch_ends(cuts: set[int]) -> None:
-    one, many = (LocalPipeline(MemoryStore(), UserRules(), partitions=1, item_partitions=1) for _ in range(2))
+    one, many = (LocalPipeline(MemoryStore(), UserRules(link=True), partitions=1, item_partitions=1) for _ in range(2))
     whole = sent(one, 0, stream(EVENTS))
     parts = [sent(many, 0, part) for part in cut(stream(EVENTS), cuts)]
     assert [link for part in parts for link in part] == whole
@@ -199,7 +226,7 @@ def test_what_is_asked_for_does_not_depend_on_where_a_fetch_ends(cuts: set[int])
 def test_the_links_of_a_fetch_share_a_record_per_partition() -> None:
     logins = [login(at=n, cookie=f"c{n}", user=f"u{n}") for n in range(20)]
     for events, records in ((logins, 1), ([login(at=n, cookie=f"c{n}", user=f"u{n}") for n in range(60)], 4)):
-        pipeline = LocalPipeline(MemoryStore(), UserRules(), partitions=1, item_partitions=1)
+        pipeline = LocalPipeline(MemoryStore(), UserRules(link=True), partitions=1, item_partitions=1)
         sends = [send for send in pipeline.users.learn(0, stream(events)).sends if send.role == "events"]
         assert len(sends) == records
         batch = decode([record(n, send.value) for n, send in enumerate(sends)])
@@ -211,7 +238,7 @@ def test_histories_too_large_for_a_record_go_in_several() -> None:
     long = [f"{n:03}" + '"' * 253 for n in range(127)]  # escaped, nearly twice as long in JSON
     anonymous = [view(f"c{who}", item, at=n) for who in range(26) for n, item in enumerate(long)]
     logins = [login(at=300, cookie=f"c{who}", user=f"u{who}") for who in range(26)]
-    rules = UserRules(history=127, ranking="covisit")
+    rules = UserRules(history=127, ranking="covisit", link=True)
     pipeline = LocalPipeline(MemoryStore(), rules, partitions=1, item_partitions=1)
     publish(pipeline, [*anonymous, *logins])
     assert joins(pipeline) == 26
@@ -357,6 +384,26 @@ def test_a_history_that_comes_after_its_owner_was_forgotten_is_not_learned(forgo
     joined = Joined(source=0, moving=[Past("ada", 5, touches), Past("nobody", 6, touches)])
     carried_out(pipeline, partition_of(b"ada", P), joined, 1_000)
     assert recent(pipeline, "ada") == (["stove"] if forgotten else ["stove", "tent"])
+
+
+def test_a_link_that_is_sent_on_does_not_overtake_a_history_of_its_record() -> None:
+    names = [f"cookie{n}" for n in range(50)]
+    home = next(p for p in range(P) if p != partition_of(b"ada", P))
+    here = next(name for name in names if partition_of(name.encode(), P) == home)
+    there = next(name for name in names if partition_of(name.encode(), P) == partition_of(b"ada", P))
+    pipeline = shop([*START, view(here, "tent", at=100), view(there, "mat", at=160), event("ada", at=90, name="login")])
+    carried_out(pipeline, home, linked((here, "ada", 300, 5), (there, "ada", 300, 6)), 1_000)
+    asyncio.run(pipeline.drain())
+    assert (joins(pipeline), recent(pipeline, "ada")) == (2, ["mat", "tent"])
+
+
+def test_a_link_is_not_carried_out_without_the_rule_and_a_history_on_its_way_is_taken() -> None:
+    pipeline = shop([*START, *ANONYMOUS, event("ada", at=90, name="login")], link=False)
+    carried_out(pipeline, partition_of(b"cookie", P), linked(("cookie", "ada", 300, 5)), 1_000)
+    assert recent(pipeline, "cookie") == ["mat", "tent"]
+    touches = [PastTouch("rope", "view_item", T0_S + 200, True)]
+    carried_out(pipeline, partition_of(b"ada", P), Joined(source=9, moving=[Past("ada", 5, touches)]), 1_001)
+    assert recent(pipeline, "ada") == ["rope"]
 
 
 def test_what_lands_in_a_foreign_partition_goes_home() -> None:
