@@ -45,7 +45,7 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert summary["freshness_p99_ms"] > 0
     assert "content" in summary["weights"]
     assert summary["reasons"].keys() <= set(REASONS)
-    assert len(summary["reasons"]) > 1
+    assert summary["reasons"]  # so early possibly of one kind only
     assert list(tmp_path.iterdir()) == []
 
 
