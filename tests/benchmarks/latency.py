@@ -29,8 +29,8 @@ from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, fir
 PROBES = 200  # probe visitors, each used again only after its last list was seen
 PROBE_EVERY = 100  # events, at least so often
 NEVER_S = 1e6
-POLL_S = 0.002  # half of it, and of a tick, counts as latency: finer ones take from the two cores what the worker needs
-TICK_S = 0.001
+POLL_S = 0.001
+TICK_S = 0.001  # at least so long the sender sleeps: finer takes from the two cores what the worker needs
 ITEMS = (("probe-a", "probe-a2"), ("probe-b", "probe-b2"))
 WARM_S = 30.0  # so long a fresh broker compiles itself, on a whole core
 UNSEEN_S = 10.0
@@ -75,9 +75,9 @@ async def _watch(progress: Progress, probes: Probes, keys: Keys, stop: asyncio.E
 async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, probe_every: int | None = None) -> None:
     """Send by schedule: event n is due at n / rate, late or not; every `probe_every`th, if any, is a probe's."""
     partitions = bench_.settings.events_partitions
-    # It lingers like `EventProducer`, which counts as latency. librdkafka: it sends from threads of its own, and costs
+    # It lingers a little, as producers do, which counts as latency. librdkafka: it sends from threads of its own, and costs
     # the two cores a tenth of what a Python client would.
-    producer = Producer({"bootstrap.servers": bench_.settings.kafka, "acks": 1, "linger.ms": 2})
+    producer = Producer({"bootstrap.servers": bench_.settings.kafka, "acks": 1, "linger.ms": 1})
     seed = time.time_ns() % 2**31  # events of its own each time: known ids would be dropped as repeats
     began_us = time.time_ns() // 1000
     source = Shop(seed=seed, users=20_000, concurrent=2_000, rate=rate, start_ts_us=began_us).json_events()
