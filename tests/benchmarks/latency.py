@@ -75,8 +75,8 @@ async def _watch(progress: Progress, probes: Probes, keys: Keys, stop: asyncio.E
 async def _send(bench_: Bench, rate: int, seconds: float, probes: Probes, probe_every: int | None = None) -> None:
     """Send by schedule: event n is due at n / rate, late or not; every `probe_every`th, if any, is a probe's."""
     partitions = bench_.settings.events_partitions
-    # It lingers a little, as producers do, which counts as latency. librdkafka: it sends from threads of its own, and costs
-    # the two cores a tenth of what a Python client would.
+    # It lingers a little, as producers do, which counts as latency. librdkafka: it sends from threads of its own, and
+    # costs the two cores a tenth of what a Python client would.
     producer = Producer({"bootstrap.servers": bench_.settings.kafka, "acks": 1, "linger.ms": 1})
     seed = time.time_ns() % 2**31  # events of its own each time: known ids would be dropped as repeats
     began_us = time.time_ns() // 1000

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,36 @@ async def test_record_check_replay_get_and_watch(kafka: str, redis_url: str, top
         once_more = last_json(await rivulet(shop, "replay", str(folder), "--json"))
         assert (once_more["sent"], once_more["books"]["duplicates"]) == (4, 4)
         assert "f2" in await rivulet(shop, "get", "w-2", "--why", "--profile", "--offers")
+
+
+async def test_a_window_of_a_damaged_recording_is_replayed_and_the_line_is_named(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    now = int(time.time())
+    at = [now - HOUR_S + 60 * n for n in range(5)]
+    lines = [json.dumps(event("u", f"i{n}", event_id=f"e{n}", event_timestamp=s * 10**6)) for n, s in enumerate(at)]
+    file = tmp_path / "damaged.jsonl"
+    file.write_text("\n".join([*lines[:2], lines[2][:30], *lines[2:]]) + "\n")
+    window = [str(file), "--from", moment(at[1]), "--until", moment(at[4])]
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        shop.start()
+        code, _, told = await command(shop, "replay", *window)
+        assert code == 4  # input that cannot be read
+        assert "line 3" in told
+        done = last_json(await rivulet(shop, "replay", *window, "--skip-bad", "--json"))
+        await shop.drained()
+        assert (done["sent"], done["skipped"]) == (3, 1)
+        assert {json.loads(record.value)["items"][0]["item_id"] for record in await shop.read("events")} == {
+            "i1",
+            "i2",
+            "i3",
+        }
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) - counts["duplicates"] == 3
+
+
+def moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 async def test_every_published_form_is_learned_or_a_dead_letter_with_its_reason(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiokafka.structs import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
 
 from models.hashing import partition_of
 from tests.brokers import KafkaBroker, free_ports
 from tests.gateways import Client, Reply, client_of
+from tests.mutations import mutated
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess, balance
 
@@ -69,6 +72,38 @@ async def test_events_over_http_become_lists(kafka: str, redis_url: str, topic_p
 
 def at_home(record: ConsumerRecord, shop: Installation) -> bool:
     return bool(record.partition == partition_of(record.key, shop.settings.events_partitions))
+
+
+async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_the_last_event(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    port, private, slow, slow_private = free_ports(4)
+    page, settings = "https://shop.example", {"gateway_port": port, "gateway_private_port": private, "gateway_rate": 0}
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, gateway_origins=page, **settings) as shop:
+        shop.start()
+        shop.workers.append(WorkerProcess(shop.settings, GATEWAY))
+        limited = {"gateway_port": str(slow), "gateway_private_port": str(slow_private), "gateway_rate": "0.2"}
+        shop.workers.append(WorkerProcess(shop.settings, GATEWAY, **limited))
+        async with client_of(port, private) as door, client_of(slow, slow_private) as narrow:
+            await until_ready(shop, door)
+            await until_ready(shop, narrow)
+            packed = gzip.compress(msgspec.json.encode(visits("packed", "tent", "bag", "stove")))
+            taken = [await door.post(packed, Content_Encoding="gzip"), await door.post(visits("p", "bag"), Origin=page)]
+            assert [(reply.status, reply.said["accepted"]) for reply in taken] == [(202, 3), (202, 1)]
+            assert taken[1].headers["Access-Control-Allow-Origin"] == page
+            assert (await door.ask("OPTIONS", "/v1/events", headers={"Origin": page})).status == 204
+            assert (await door.post(visits("p", "bag"), Origin="https://evil.example")).status == 403
+            assert (await door.post(visits("p", *map(str, range(501))))).status == 413
+            taken.append(await narrow.post(visits("fast", "tent", "bag")))
+            assert (await narrow.post(visits("fast", "stove"))).status == 429
+            mutants = [await door.post(body) for body in mutated(600, seed=7)]
+            assert {reply.status for reply in mutants} == {202, 400}
+        accepted = sum(reply.said.get("accepted", 0) for reply in (*taken, *mutants))
+        await shop.drained()
+        events = [record for record in await shop.read("events") if b'"control"' not in record.value]
+        assert len(events) == accepted
+        assert balance(await shop.counts()) == accepted
+        assert [await process.terminate() for process in shop.workers] == [0, 0, 0]
 
 
 async def told(client: Client, outcome: str) -> int:
