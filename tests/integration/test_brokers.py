@@ -25,8 +25,8 @@ async def test_kafka_keeps_its_data_and_ports_over_a_crash(kafka_broker: KafkaBr
         assert await consumer.end_offsets([TopicPartition("t", 0)]) == {TopicPartition("t", 0): 1}
     kafka_broker.pause()
     assert not kafka_answers(kafka_broker.bootstrap)
-    kafka_broker.resume()
-    assert kafka_answers(kafka_broker.bootstrap)
+    kafka_broker.resume()  # away for longer than its session: it may have to register once more before it answers
+    wait_for(lambda: kafka_answers(kafka_broker.bootstrap), 60, "the broker does not answer")
 
 
 def test_redis_asks_for_its_password_and_persists_if_told_to() -> None:
