@@ -1,4 +1,4 @@
-"""``SET key value EX seconds`` for many users or items at once: keys, values and commands in one kernel.
+"""``SET key value EX seconds`` and hashes of profiles for many users or items at once: all bytes in one kernel.
 
 Pure: knows the keys' form (`stream.keys`), the values' (`stream.rendering`) and the protocol's (RESP).
 """
@@ -17,15 +17,23 @@ from models.ranking import Lists
 from models.vocabulary import Vocabulary
 from stream.keys import KeyForm
 from stream.rendering import REASON_NAMES, Fragments, list_room, offers_room, write_list, write_offers
-from stream.text import SLACK, Texts, constant, digits, exactly, integer, phrase, put
+from stream.text import SLACK, Texts, constant, digits, exactly, hundredths, integer, phrase, put
 
 _SET = constant(b"*5\r\n$3\r\nSET\r\n$")
 _SIZE = constant(b"\r\n$")
 _LINE = constant(b"\r\n")
 _EXPIRY = constant(b"\r\n$2\r\nEX\r\n$")
+_HSET = constant(b"*12\r\n$4\r\nHSET\r\n$")
+_SEGMENT = constant(b"\r\n$7\r\nsegment\r\n$")
+_LAST_TS = constant(b"\r\n$7\r\nlast_ts\r\n$")
+_EVENTS = constant(b"\r\n$6\r\nevents\r\n$")
+_VALUE = constant(b"\r\n$5\r\nvalue\r\n$")
+_CONSENT = constant(b"\r\n$7\r\nconsent\r\n$")
+_EXPIRE = constant(b"*3\r\n$6\r\nEXPIRE\r\n$")
+_PROFILE_BYTES = 320  # most bytes of a profile's two commands around its keys
 _HEAD_BYTES = 64  # most bytes of a command around key and value
 _HEX = np.frombuffer(b"0123456789ABCDEF", dtype=np.uint8)
-PERCENT, COLON, OPEN, CLOSE = 37, 58, 123, 125
+MINUS, PERCENT, COLON, OPEN, CLOSE = 45, 37, 58, 123, 125
 
 
 class Names(NamedTuple):
@@ -46,6 +54,16 @@ class Names(NamedTuple):
         """Bytes that all keys together can need, each with the rest of its command."""
         lengths = self.spans[self.index] & LENGTH_MASK
         return int(3 * lengths.sum()) + len(self.index) * (len(self.before) + len(self.after) + _HEAD_BYTES)
+
+
+class ProfileColumns(NamedTuple):
+    """What is told of each user: segment (-1 = none), newest event (ms), events, decayed spend, bits of consent."""
+
+    segment: NDArray[np.int16]
+    last_ms: NDArray[np.int64]
+    events: NDArray[np.uint32]
+    spend: NDArray[np.float32]
+    consent: NDArray[np.uint8]
 
 
 class Frames(NamedTuple):
@@ -123,6 +141,19 @@ def set_offers(
     return frames.commands()
 
 
+def set_profiles(names: Names, columns: ProfileColumns, ttl_s: int) -> list[bytes]:
+    """Two commands per user: ``HSET`` of the profile's fields, and ``EXPIRE`` of its key.
+
+    Notes
+    -----
+    About 0.5 us per user.
+    """
+    rows = len(names.index)
+    frames = Frames.room(2 * rows, 2 * names.room() + rows * _PROFILE_BYTES)
+    _set_profiles(names, columns, ttl_s, frames)
+    return frames.commands()
+
+
 @lean_kernel
 def _set_lists(
     names: Names,
@@ -161,6 +192,46 @@ def _set_offers(
         frames.start[row] = _open(names, row, value, end, frames.out)
         at = _close(ttl_s[row], frames.out, end)
         frames.end[row] = at
+
+
+@lean_kernel
+def _set_profiles(names: Names, columns: ProfileColumns, ttl_s: int, frames: Frames) -> None:
+    out, at = frames.out, 0
+    for row in range(len(names.index)):
+        frames.start[2 * row] = at
+        at = _key(names, row, out, phrase(_HSET, out, at))
+        at = _field(columns.segment[row], out, phrase(_SEGMENT, out, at))
+        at = _field(columns.last_ms[row], out, phrase(_LAST_TS, out, at))
+        at = _field(columns.events[row], out, phrase(_EVENTS, out, at))
+        spend = round(float(columns.spend[row]) * 100)  # exact: 24 bits times 7
+        at = integer(digits(spend // 100) + 3, out, phrase(_VALUE, out, at))
+        at = hundredths(spend, out, phrase(_LINE, out, at))
+        at = _field(columns.consent[row], out, phrase(_CONSENT, out, at))
+        at = phrase(_LINE, out, at)
+        frames.end[2 * row] = frames.start[2 * row + 1] = at
+        at = _key(names, row, out, phrase(_EXPIRE, out, at))
+        at = _field(ttl_s, out, phrase(_SIZE, out, at))
+        at = phrase(_LINE, out, at)
+        frames.end[2 * row + 1] = at
+
+
+@lean_kernel
+def _field(value: int, out: NDArray[np.uint8], at: int) -> int:
+    """Write the size of a number, and the number."""
+    if value < 0:
+        at = phrase(_LINE, out, integer(1 + digits(-value), out, at))
+        return integer(-value, out, put(MINUS, out, at))
+    return integer(value, out, phrase(_LINE, out, integer(digits(value), out, at)))
+
+
+@lean_kernel
+def _key(names: Names, row: int, out: NDArray[np.uint8], at: int) -> int:
+    """Write the size of a key, and the key."""
+    span = names.spans[names.index[row]]
+    first, last = start_of(span), end_of(span)
+    size = len(names.before) + len(names.after) - 2 * SLACK + _quoted_size(names.blob, first, last)
+    at = phrase(names.before, out, phrase(_LINE, out, integer(size, out, at)))
+    return phrase(names.after, out, _quote(names.blob, first, last, out, at))
 
 
 @lean_kernel

@@ -77,7 +77,7 @@ class Keys:
     (b'rv:{u1}:recs', b'rv:{u1}:recs:cart', b'rv:trending:segment:3')
     """
 
-    __slots__ = ("_prefix", "_user", "meta", "offers_form", "prefix", "recs_form", "similar_form")
+    __slots__ = ("_prefix", "_user", "meta", "offers_form", "prefix", "profile_form", "recs_form", "similar_form")
 
     def __init__(self, prefix: str = "rv") -> None:
         if not prefix or "{" in prefix or "}" in prefix:
@@ -88,6 +88,7 @@ class Keys:
         self.meta: Final = self._prefix + b"meta"
         self.recs_form: Final = KeyForm(self._user, b"}:recs")
         self.offers_form: Final = KeyForm(self._user, b"}:offers")
+        self.profile_form: Final = KeyForm(self._user, b"}:profile")
         self.similar_form: Final = KeyForm(self._prefix + b"similar:", b"")
 
     def _of(self, user: str) -> bytes:

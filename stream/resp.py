@@ -146,6 +146,13 @@ class WriteBatch(Commands):
             self.expiries.add(len(self.frames))
             self.frames.append(_expire_form(ttl_s) % (len(key), key))
 
+    def hset_all(self, frames: Sequence[bytes]) -> None:
+        """Append pairs of ``HSET`` and ``EXPIRE`` that `stream.framing` has packed."""
+        first = len(self.frames)
+        self.frames += frames
+        self.counts.update(range(first, len(self.frames)))
+        self.expiries.update(range(first + 1, len(self.frames), 2))
+
     def hdel(self, key: bytes, fields: Sequence[bytes]) -> None:
         """Delete fields of a hash; those that it does not have do not matter."""
         if not fields:

@@ -117,6 +117,14 @@ def decimal(micro: int, out: NDArray[np.uint8], at: int) -> int:
 
 
 @lean_kernel
+def hundredths(value: int, out: NDArray[np.uint8], at: int) -> int:
+    """Write ``value / 100``, >= 0, with two decimals."""
+    at = put(DOT, out, integer(value // 100, out, at))
+    at = put(ZERO + value // 10 % 10, out, at)
+    return put(ZERO + value % 10, out, at)
+
+
+@lean_kernel
 def phrase(text: NDArray[np.uint8], out: NDArray[np.uint8], at: int) -> int:
     """Write a `constant`."""
     return copy(text, 0, len(text) - SLACK, out, at)

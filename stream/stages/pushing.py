@@ -16,7 +16,7 @@ from models.offer_table import OfferTable
 from models.placement_lists import Placed, signatures
 from models.profiles import ADS, CONSENT_MASK, DENIED, PERSONALISATION
 from models.ranking import Lists
-from stream.framing import Names, set_lists, set_offers
+from stream.framing import Names, ProfileColumns, set_lists, set_offers, set_profiles
 from stream.keys import OFFERS_TTL_S, PROFILE_TTL_S, RECS_TTL_S, Keys
 from stream.rendering import Fragments
 from stream.resp import WriteBatch
@@ -210,22 +210,13 @@ def _push_profiles(
     if not len(chosen):
         return
     some = users[chosen]
-    columns = zip(
-        shard.users.texts(some),
-        shard.segment[some].tolist(),
-        profiles.last_ts[some].tolist(),
-        profiles.events[some].tolist(),
-        profiles.spend[some].tolist(),
-        (profiles.flags[some] & CONSENT_MASK).tolist(),
-        strict=True,
+    columns = ProfileColumns(
+        shard.segment[some],
+        (profiles.last_ts[some].astype(np.int64) + YEAR_2000_S) * 1000,
+        profiles.events[some],
+        profiles.spend[some],
+        profiles.flags[some] & np.uint8(CONSENT_MASK),
     )
-    for user, segment, last_ts, events, spend, consent in columns:
-        fields = {
-            b"segment": b"%d" % segment,
-            b"last_ts": b"%d" % ((last_ts + YEAR_2000_S) * 1000),
-            b"events": b"%d" % events,
-            b"value": b"%.2f" % spend,
-            b"consent": b"%d" % consent,
-        }
-        writes.hset(keys.profile(user), fields, PROFILE_TTL_S)
+    names = Names.of(keys.profile_form, shard.users, some)
+    writes.hset_all(set_profiles(names, columns, PROFILE_TTL_S))
     shard.profiled_ms[some] = ranked.ts_ms[chosen]

@@ -12,9 +12,10 @@ from models.arena import end_of, start_of
 from models.offer_ranking import Picked
 from models.ranking import REASONS, Lists
 from models.vocabulary import Vocabulary
-from stream.framing import Names, set_lists, set_offers
+from stream.framing import Names, ProfileColumns, set_lists, set_offers, set_profiles
 from stream.keys import Keys, parse_list
 from stream.rendering import Fragments
+from stream.resp import WriteBatch
 
 IDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 HOSTILE = [
@@ -181,3 +182,25 @@ def test_lists_of_items_have_keys_of_items() -> None:
     times = np.zeros(len(HOSTILE), dtype=np.int64)
     frames = set_lists(Names.of(KEYS.similar_form, ids, index), lists, times, TTL_S, b"covisit", fragments)
     assert [parsed(frame)[1] for frame in frames] == [KEYS.similar(item) for item in HOSTILE]
+
+
+@settings(deadline=None)
+@given(st.lists(IDS | st.sampled_from(HOSTILE), min_size=1, max_size=6, unique=True), st.data())
+def test_profiles_are_the_commands_of_a_plain_batch(users: list[str], data: st.DataObject) -> None:
+    ids = Vocabulary()
+    index = ids.encode(users)
+    expected, profiles = WriteBatch(), []
+    for user in users:
+        segment, last_ms = data.draw(st.integers(-1, 2**15 - 1)), data.draw(st.integers(0, 2**42))
+        events, consent = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 255))
+        spend = data.draw(st.floats(0, 2.0**40, width=32))
+        fields = [(b"segment", b"%d" % segment), (b"last_ts", b"%d" % last_ms), (b"events", b"%d" % events)]
+        fields += [(b"value", b"%.2f" % spend), (b"consent", b"%d" % consent)]
+        expected.hset(KEYS.profile(user), dict(fields), TTL_S)
+        profiles.append((segment, last_ms, events, spend, consent))
+    types = (np.int16, np.int64, np.uint32, np.float32, np.uint8)
+    columns = ProfileColumns(*(np.array(c, dtype=t) for c, t in zip(zip(*profiles, strict=True), types, strict=True)))
+    batch = WriteBatch()
+    batch.hset_all(set_profiles(Names.of(KEYS.profile_form, ids, index), columns, TTL_S))
+    assert batch.frames == expected.frames
+    assert (batch.counts, batch.expiries) == (expected.counts, expected.expiries)
