@@ -13,6 +13,7 @@ from aiokafka.conn import create_conn  # type: ignore[import-untyped]  # no py.t
 from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     AuthenticationFailedError,
     IllegalSaslStateError,
+    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
@@ -52,15 +53,26 @@ async def dial(bootstrap: str, **security: Any) -> Any:
         try:
             connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=PATIENCE_MS, **security)
             answer = await connection.send(MetadataRequest([]))
-            if not answer.brokers:  # so a bad token is refused: with an answer that says nothing
+            if not answer.brokers:
                 connection.close()
-                raise AuthenticationFailedError("it tells nothing")
+                raise _nobody(security)
         except (KafkaError, OSError, TimeoutError, ValueError) as error:
             trouble = _explained(server.strip(), error, security)
             trouble.__cause__ = error
         else:
             return connection
     raise trouble
+
+
+def _nobody(security: dict[str, Any]) -> KafkaError:
+    """What it means that a server names no broker, not even itself.
+
+    So a bad token is refused, but so speaks a broker, too, that has just begun or was frozen until its controller
+    gave it up.
+    """
+    if security.get("sasl_mechanism") == "OAUTHBEARER":
+        return AuthenticationFailedError("it names no broker")
+    return KafkaConnectionError("it names no broker: it may have just begun, or lost its controller")
 
 
 async def why_not(bootstrap: str, **security: Any) -> RivuletError:
