@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.kernel import lean_kernel
 
 BUCKETS_PER_OCTAVE: Final = 8
 OCTAVES: Final = 30
@@ -42,10 +43,7 @@ class Histogram:
 
     def add(self, values: NDArray[np.int64]) -> None:
         """Count values; those below 1 count as 1 (clocks differ)."""
-        clipped = np.maximum(values, 1)
-        buckets = np.minimum(np.log2(clipped) * BUCKETS_PER_OCTAVE, BUCKETS - 1).astype(np.int64)
-        np.add.at(self.counts, buckets, 1)
-        self.total += int(clipped.sum())
+        self.total += _count(values, self.counts)
 
     def add_one(self, value: int) -> None:
         """Count one value; half a microsecond."""
@@ -65,6 +63,33 @@ class Histogram:
         """(n, number of values <= n) for n = 1, 3, 7 ... 2^29 - 1, then the number of all; edges are exact."""
         octaves = self.counts.reshape(OCTAVES, BUCKETS_PER_OCTAVE).sum(axis=1).cumsum().tolist()
         return [(2 ** (octave + 1) - 1, count) for octave, count in enumerate(octaves)]
+
+
+@lean_kernel
+def _count(values: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
+    """File values in their buckets; their sum."""
+    total = 0
+    for value in values:
+        clipped = max(value, 1)
+        counts[min(int(math.log2(clipped) * BUCKETS_PER_OCTAVE), BUCKETS - 1)] += 1
+        total += clipped
+    return total
+
+
+class Timed:
+    """Files in a histogram how long its block took, us, unless that raised. A generator would cost twice as much."""
+
+    __slots__ = ("_began", "_histogram")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter_ns()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._histogram.add_one((time.perf_counter_ns() - self._began) // 1000)
 
 
 class Stats:
@@ -98,12 +123,9 @@ class Stats:
         """Wall time in ms since 1970."""
         return int(self._clock() * 1000)
 
-    @contextmanager
-    def timed(self, stage: str, step: str) -> Iterator[None]:
-        """Around one step of one batch; waits included. About 2 us."""
-        began = time.perf_counter_ns()
-        yield
-        self.steps[stage, step].add_one((time.perf_counter_ns() - began) // 1000)
+    def timed(self, stage: str, step: str) -> Timed:
+        """Around one step of one batch; waits included. About 1 us."""
+        return Timed(self.steps[stage, step])
 
     def events(self, ts_ms: NDArray[np.int64], records: int) -> None:
         """Note that a batch is done, written and acknowledged."""

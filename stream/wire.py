@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from itertools import accumulate, repeat
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,7 +24,8 @@ FLUSH: Final = b"RVF1"  # control record of topic `covisits`: publish every row'
 
 _HEADER: Final = struct.Struct("<4siqqiiiii")
 assert _HEADER.size == HEADER_BYTES
-_COLUMNS: Final = ("<u4", "<f4", "<u4", "<i8", "<u4", "<i4", "<u4", "<u4", "<f4", "|u1")
+# Of a record's columns; what an item partition works with has other types in part.
+_COLUMNS: Final = tuple(map(np.dtype, ("<i4", "<f4", "<u4", "<i8", "<u4", "<i4", "<i4", "<i4", "<f4", "?")))
 
 
 class WireError(ValueError):
@@ -97,28 +99,16 @@ def unpack_covisits(value: bytes) -> CovisitRecord:
         raise WireError(f"a covisits record starts with {value[:4]!r}, this version reads {MAGIC!r}")
     _, source, low, high, visits, pairs, item_size, category_size, categories = _HEADER.unpack_from(value)
     lengths = (visits, visits, visits, visits, visits, visits, visits + 1, pairs, pairs, pairs)
-    sizes = [aligned(length * np.dtype(dtype).itemsize) for dtype, length in zip(_COLUMNS, lengths, strict=True)]
     at = aligned(_HEADER.size + item_size + category_size)
-    if min(visits, pairs, item_size, category_size) < 0 or at + sum(sizes) != len(value):
+    ends = list(accumulate((aligned(n * d.itemsize) for n, d in zip(lengths, _COLUMNS, strict=True)), initial=at))
+    if min(visits, pairs, item_size, category_size) < 0 or ends[-1] != len(value):
         raise WireError(f"a covisits record of {len(value)} bytes is cut short")
-    columns: list[NDArray[Any]] = []
-    for dtype, length, size in zip(_COLUMNS, lengths, sizes, strict=True):
-        columns.append(np.frombuffer(value, dtype=dtype, count=length, offset=at))
-        at += size
+    columns = map(np.frombuffer, repeat(value), _COLUMNS, lengths, ends)
     labelled = _HEADER.size + item_size
     names = value[_HEADER.size : labelled].decode().split("\0")
     labels = value[labelled : labelled + category_size].decode().split("\0") if categories else []
     item, weight, ts, offset, index, category, start, other, pull, step = columns
-    deltas = Deltas(
-        item.astype(np.int32),
-        weight,
-        ts,
-        np.arange(visits, dtype=np.int32),
-        start.astype(np.int32),
-        other.astype(np.int32),
-        pull,
-        step.astype(np.bool_),
-    )
+    deltas = Deltas(item, weight, ts, np.arange(visits, dtype=np.int32), start, other, pull, step)
     return CovisitRecord(source, low, high, names, labels, deltas, offset, index, category)
 
 

@@ -6,12 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features import CHANNELS, Vectoriser
+from models.kernel import lean_kernel
 from models.profiles import ProfileArrays
 from models.segments import assign
 from stream.stages.global_ import SegmentModel
 from stream.stages.space import ItemSpace
 
+COLUMNS = 5  # recency, frequency, spend, hour_sin, hour_cos
 _DIRECT = CHANNELS.index("direct")
+
+
+@lean_kernel
+def _gather(
+    profiles: ProfileArrays,
+    users: NDArray[np.int32],
+    columns: NDArray[np.float32],
+    channel: NDArray[np.int32],
+    ids: NDArray[np.int32],
+    weights: NDArray[np.float32],
+) -> None:
+    """What a vectoriser takes of some users; by numpy's calls it cost a batch of one user 35 us."""
+    for i, user in enumerate(users):
+        columns[i, 0] = profiles.recency[user]
+        columns[i, 1] = profiles.frequency[user]
+        columns[i, 2] = profiles.spend[user]
+        columns[i, 3] = profiles.hour_sin[user]
+        columns[i, 4] = profiles.hour_cos[user]
+        said = profiles.channel[user]
+        channel[i] = said - 1 if said > 0 else _DIRECT
+        for j in range(ids.shape[1]):
+            weights[i, j] = profiles.affinity[user, j]
+            ids[i, j] = profiles.category[user, j] if weights[i, j] > 0 else -1
 
 
 class Segmenting:
@@ -47,19 +72,10 @@ class Segmenting:
             return np.full(len(users), -1, dtype=np.int16)
         if len(self._slots) != len(self._space.categories):
             self._slots = self._vectoriser.slots(self._space.categories.texts(range(len(self._space.categories))))
-        columns = np.stack(
-            [
-                profiles.recency[users],
-                profiles.frequency[users],
-                profiles.spend[users],
-                profiles.hour_sin[users],
-                profiles.hour_cos[users],
-            ],
-            axis=1,
-        )
-        said = profiles.channel[users].astype(np.int32)
-        channel = np.where(said > 0, said - 1, _DIRECT).astype(np.int32)
-        weights = profiles.affinity[users]
-        ids = np.where(weights > 0, profiles.category[users], -1).astype(np.int32)
+        columns = np.empty((len(users), COLUMNS), dtype=np.float32)
+        channel = np.empty(len(users), dtype=np.int32)
+        ids = np.empty((len(users), profiles.category.shape[1]), dtype=np.int32)
+        weights = np.empty(ids.shape, dtype=np.float32)
+        _gather(profiles, users, columns, channel, ids, weights)
         matrix = self._vectoriser.matrix(columns, channel, ids, weights, self._slots)
         return assign(matrix, self._centres, self._means, self._stds)
