@@ -141,10 +141,15 @@ class ItemStage:
             )
         shard.counts["repeated"] += record.high <= mark
         shard.marks[record.source] = max(record.high, mark)
-        return since(record, mark)
+        return record if record.low == mark else since(record, mark)
 
     def _fit(self, shard: ItemShard, records: list[CovisitRecord]) -> int:
         """How many records, one at least, may be applied as one: what is dropped must not depend on fetches."""
+        if (
+            sum(len(record.deltas.item) for record in records) <= TOGETHER
+            and shard.rows + sum(len(record.items) for record in records) <= self.items
+        ):
+            return len(records)
         visits = np.cumsum([len(record.deltas.item) for record in records])
         items = shard.rows + np.cumsum([len(record.items) for record in records])
         return max(1, int(np.count_nonzero((visits <= TOGETHER) & (items <= self.items))))
