@@ -27,6 +27,7 @@ from stream.neighbours import Neighbours
 from stream.row_wire import insert_rows, pack_rows
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_snapshot import copy, restore
 
 STEPS = ("user stage", "item stage", "global stage", "ranking", "snapshots", "neighbours")
 
@@ -114,7 +115,7 @@ async def _go_on(pipeline: LocalPipeline, progress: Callable[[str], None]) -> No
     progress(STEPS[3])
     shard = pipeline.users.shards[0]
     space = ItemSpace(pipeline.space.partitions)
-    restored = UserShard.restore(shard.rules, space, shard.copy(pipeline.space).whole())
+    restored = restore(shard.rules, space, copy(shard, pipeline.space).whole())
     pipeline.items.open(0, pipeline.items.copy(0).whole())
     pipeline.globe.open(0, pipeline.globe.copy(0).whole())
     progress(STEPS[4])

@@ -21,6 +21,7 @@ from stream.snapshots import SnapshotStore
 from stream.stages.item import ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserShard
+from stream.stages.user_snapshot import restore
 from tests.records import cells
 from tests.worker_process import balance
 
@@ -70,7 +71,7 @@ def learned(settings: Settings) -> Learned:
         space = ItemSpace(settings.covisits_partitions)
         snapshot = store.latest(f"{settings.topic('events')}-{partition}")
         assert snapshot is not None, f"no snapshot of events-{partition}"
-        shard = UserShard.restore(rules_of(settings), space, snapshot.arrays)
+        shard = restore(rules_of(settings), space, snapshot.arrays)
         books[partition] = Counter({kind: count for kind, count in shard.counts.items() if count})
         offsets[partition] = snapshot.offset
         windows[partition] = (shard.watermark, len(shard.seen))

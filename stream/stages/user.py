@@ -41,6 +41,7 @@ from stream.stages.segmenting import Segmenting
 from stream.stages.serving import served
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_snapshot import copy, restore
 from stream.stages.weights import BLEND_KEY
 from stream.wire import decode_blend
 
@@ -92,9 +93,7 @@ class UserStage:
         """Start a shard: empty, or from a snapshot."""
         self.adopt(
             partition,
-            UserShard(self.rules, self.space.partitions)
-            if arrays is None
-            else UserShard.restore(self.rules, self.space, arrays),
+            UserShard(self.rules, self.space.partitions) if arrays is None else restore(self.rules, self.space, arrays),
         )
 
     def adopt(self, partition: int, shard: UserShard) -> None:
@@ -104,7 +103,7 @@ class UserStage:
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""
-        return self.shards[partition].copy(self.space)
+        return copy(self.shards[partition], self.space)
 
     def close(self, partition: int) -> None:
         """Forget a shard."""

@@ -1,33 +1,26 @@
-"""State of one partition of topic ``events``: what it holds, and how it is copied and brought back."""
+"""State of one partition of topic ``events``; `stream.stages.user_snapshot` copies it and brings it back."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.blend import Blend
-from models.conversion import resized_lists, resized_rings
 from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
-from models.nesting import part, prefixed
+from models.nesting import prefixed
 from models.newcomers import Newcomers
 from models.placement import Placement
-from models.profiles import CUSTOMER, Profiles
-from models.references import translate
+from models.profiles import Profiles
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
-from stream.copying import AGAIN, Changes, Copying, Rows, Source, Used, again, facts, renewed, spans, texts_of
-from stream.errors import ConfigurationError
+from stream.copying import Changes
 from stream.stages.census import Census
-from stream.stages.space import ItemSpace
 
 EVERYONE: Final = slice(None)
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
@@ -115,8 +108,6 @@ class UserShard:
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
         self.blend = Blend(frozen=rules.blend_frozen)  # empty for ever with another ranking: pages nobody touches
-        self._unread: dict[str, NDArray[Any]] = {}  # the blend of a snapshot, until its items are translated
-        self._appeared: dict[str, NDArray[Any]] = {}  # the newcomers of a snapshot, likewise
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)
@@ -232,158 +223,3 @@ class UserShard:
             "offers": self.offers,
             **({"placed": self.placed} if self.rules.placements else {}),
         }
-
-    def copy(self, space: ItemSpace) -> Copying:
-        """Begin a copy of the whole state, with the ids of the items it refers to; no walk over users in Python."""
-        self.reserve()
-        used = Used(space.ids)
-        self.changes.watch()
-        ending = ExitStack()  # no index may go to another item before the ids are copied, which comes last
-        ending.enter_context(space.reclaimer.paused())
-        ending.callback(self.changes.take)
-
-        def see(name: str, piece: NDArray[Any]) -> None:
-            if name in ("blend.items", "newcomers.item") or name.removeprefix(AGAIN) in ITEM_COLUMNS:
-                used.add(piece)
-
-        def still() -> dict[str, Source]:
-            self.reserve()
-            return {
-                **again(self.columns(), self.changes.take()),
-                **prefixed("users", _rows(self.users.arrays())),
-                **prefixed("seen", _rows(self.seen.arrays())),
-                **prefixed("tombstones", _rows(self.tombstones.arrays())),
-                **prefixed("linked", _rows(self.linked.arrays())),
-                "blend.items": Known(self.blend),
-                **prefixed("blend", {name: Known(self.blend, array) for name, array in self.blend.by_item().items()}),
-                **prefixed("blend", _rows(self.blend.state())),
-                **prefixed("newcomers", _rows(self.newcomers.snapshot())),
-                **prefixed("items", used.sources()),
-                **prefixed("categories", _rows(space.categories.arrays())),
-                "sent": Rows(self.sent),
-                "hits": Rows(self.hits),
-                "shelf": Rows(self.shelf),
-                "facts": facts(self._told()),
-            }
-
-        n = self.users.size
-        large = {name: Rows(array[:n]) for name, array in self.columns().items()}
-        return Copying(large, still, see, ending.close)
-
-    def _told(self) -> dict[str, Any]:
-        counts = dict(self.counts)
-        names = [placement.name for placement in self.rules.placements]
-        return {
-            "watermark": self.watermark,
-            "counts": counts,
-            "hand": self.hand,
-            "shortest": self.shortest,
-            "placements": names,
-            "named": sorted(self.named),
-            "heard": sorted((*source, place) for source, place in self.heard.items()),
-        }
-
-    @classmethod
-    def restore(cls, rules: UserRules, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
-        """A shard from the arrays of `copy` (they become its own), translated to this process's indices.
-
-        About 0.5 s per million users; no walk over them in Python. Kept under other settings, they are converted.
-
-        Raises
-        ------
-        ConfigurationError
-            A setting has changed that no conversion can follow.
-        """
-        check_targets(space, arrays)
-        shard = cls.unpacked(rules, arrays)
-        shard.translate_items(arrays["items.codes"], space.encode(texts_of(arrays["items.texts"])))
-        shard.translate_categories(space, arrays)
-        return shard
-
-    @classmethod
-    def unpacked(cls, rules: UserRules, arrays: Mapping[str, NDArray[Any]]) -> UserShard:
-        """The same with the indices of the process that copied it. Touches nothing else: may run in a thread."""
-        shard = cls(rules, len(arrays["sent"]))
-        shard.users = Vocabulary.from_arrays(part(arrays, "users"))
-        columns = {name: renewed(arrays, name, shard.users.size) for name in shard.columns() if name in arrays}
-        columns["last"] = resized_lists(columns["last"], rules.k)
-        shard.histories = Histories.restore(resized_rings(part(columns, "histories"), rules.history))
-        shard.profiles = Profiles.restore(part(columns, "profiles"))
-        for name in ("touched", "last", "pushed_ms", "segment", "profiled_ms", "offers"):
-            setattr(shard, name, columns[name])
-        shard.seen = SeenWindow.from_arrays(part(arrays, "seen"), rules.dedup)
-        shard.tombstones = Tombstones.from_arrays(part(arrays, "tombstones"), rules.tombstones)
-        shard._unread = part(arrays, "blend")
-        shard.sent, shard.hits = arrays["sent"], arrays["hits"]
-        shard.shelf = arrays.get("shelf", np.zeros(1, dtype=np.uint64))  # not known: everyone's offers are looked at
-        told = msgspec.json.decode(arrays["facts"].tobytes())
-        shard.watermark, shard.hand = told["watermark"], told["hand"]
-        shard.counts.update(told["counts"])
-        if "heard" in told:
-            shard.heard = {(kind, source): place for kind, source, place in told["heard"]}
-            shard.linked = SeenWindow.from_arrays(part(arrays, "linked"), LINKED)
-        else:
-            shard.profiles.arrays.flags[:] |= CUSTOMER  # who is one was not noted then: better none moves than theirs
-        shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))
-        shard.named.update(told.get("named", ()))
-        shard.placed = _replaced(columns.get("placed"), told.get("placements", ()), rules, shard.users.size)
-        shard._appeared = part(arrays, "newcomers") if rules.explores else {}
-        return shard
-
-    def translate_items(self, theirs: NDArray[np.int32], ours: NDArray[np.int32]) -> None:
-        """Put this process's indices of items in place of another's; may run in a thread before the shard is used."""
-        columns = self.columns()
-        for name in ITEM_COLUMNS:
-            translate(columns[name], theirs, ours)
-        if self._unread:
-            for name in ("items", "popular"):
-                translate(self._unread[name], theirs, ours)
-            self.blend = Blend.restore(self._unread, frozen=self.rules.blend_frozen)
-            self._unread = {}
-        if self._appeared:
-            translate(self._appeared["item"], theirs, ours)
-            self.newcomers = Newcomers.restore(self._appeared)
-            self._appeared = {}
-
-    def translate_categories(self, space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """The same for the categories of a snapshot."""
-        names = Vocabulary.from_arrays(part(arrays, "categories"))
-        known = np.arange(names.size, dtype=np.int32)
-        translate(self.columns()["profiles.category"], known, space.encode_categories(names.texts(known)))
-
-
-def check_targets(space: ItemSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse a snapshot of another number of item partitions."""
-    if len(arrays["sent"]) != space.partitions:
-        raise ConfigurationError(
-            f"RIVULET_COVISITS_PARTITIONS={space.partitions}, but the snapshot was made with {len(arrays['sent'])}:"
-            " items belong to partitions by that count, which cannot be changed"
-        )
-
-
-class Known(NamedTuple):
-    """The items a blend knows, or what a column of it says of each of them."""
-
-    blend: Blend
-    column: NDArray[Any] | None = None
-
-    def slices(self) -> Iterator[NDArray[Any]]:
-        """See `Source`: a search in one go would hold the event loop for some milliseconds per million items."""
-        for span in spans(len(self.blend.arrays.tallies.slow), 8):
-            items = self.blend.items(span)
-            yield items if self.column is None else self.column[items]
-
-
-def _replaced(
-    before: NDArray[np.uint64] | None, names: Sequence[str], rules: UserRules, users: int
-) -> NDArray[np.uint64]:
-    """Signatures of the present placements' lists from those of other placements."""
-    placed = np.zeros((users, len(rules.placements)), dtype=np.uint64)
-    for column, placement in enumerate(rules.placements):
-        if before is not None and placement.name in names:
-            placed[:, column] = before[:, names.index(placement.name)]
-    return placed
-
-
-def _rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Source]:
-    return {name: Rows(array) for name, array in arrays.items()}

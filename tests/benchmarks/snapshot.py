@@ -81,9 +81,9 @@ async def longest_hold(until: asyncio.Future[Any]) -> tuple[float, float]:
 async def measure(users: int, items: int, folder: Path) -> dict[str, object]:
     """All figures."""
     learner, store = Learner(users, items), SnapshotStore(folder)
-    saver, copy = Saver(store, Counter()), learner.stage.shards[0].copy
+    saver = Saver(store, Counter())
     await learner.learn(asyncio.ensure_future(asyncio.sleep(1)))  # compiles
-    await saver.save(learner.shard, lambda _: copy(learner.stage.space))
+    await saver.save(learner.shard, lambda _: learner.stage.copy(0))
     await learner.learn(asyncio.ensure_future(asyncio.sleep(0.1)))
     gc.freeze()  # as workers do
     gc.set_threshold(GC_ALLOCATIONS)
@@ -93,10 +93,10 @@ async def measure(users: int, items: int, folder: Path) -> dict[str, object]:
         gc.collect()  # what learning left is not what snapshots cost
         idle = asyncio.ensure_future(asyncio.sleep(0.5))
         quiet, _ = await longest_hold(idle)
-        saving = asyncio.ensure_future(saver.save(learner.shard, lambda _: copy(learner.stage.space)))
+        saving = asyncio.ensure_future(saver.save(learner.shard, lambda _: learner.stage.copy(0)))
         holds.append((*await longest_hold(saving), quiet))
         await learner.learn(asyncio.ensure_future(asyncio.sleep(0.1)))  # something new
-        saving = asyncio.ensure_future(saver.save(learner.shard, lambda _: copy(learner.stage.space)))
+        saving = asyncio.ensure_future(saver.save(learner.shard, lambda _: learner.stage.copy(0)))
         rate, waited = await learner.learn(saving)
         assert saving.result() is not None
         during.append(rate)

@@ -17,7 +17,7 @@ from models.hashing import partition_of
 from stream.app import rules_of
 from stream.demo.shop import Shop
 from stream.stages.space import ItemSpace
-from stream.stages.user_shard import UserShard
+from stream.stages.user_snapshot import restore
 from tests.brokers import RedisServer, free_ports
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess, balance, canonical_users
@@ -214,7 +214,7 @@ def history(shop: Installation, user: str) -> list[str]:
     snapshot = shop.snapshots().latest(f"{shop.settings.topic('events')}-{partition}")
     assert snapshot is not None
     space = ItemSpace(shop.settings.covisits_partitions)
-    shard = UserShard.restore(rules_of(shop.settings), space, snapshot.arrays)
+    shard = restore(rules_of(shop.settings), space, snapshot.arrays)
     return [space.ids.text(item) for item in shard.histories.recent(int(shard.users.lookup([user])[0]))]
 
 

@@ -16,6 +16,7 @@ from stream.stages.item import ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_snapshot import restore
 from tests.records import cells, record, stream
 
 EVENTS = list(Shop(seed=5, users=200, concurrent=40).events(1_200))
@@ -103,12 +104,12 @@ def test_copy_of_a_learning_shard_is_its_state_at_the_standstill(before: int, ba
     of_items = items.copy(0)
     large = of_items.bulk()
     early = list(itertools.islice(large, 4))  # half of the arrays before what comes now, half behind it
-    of_users = copied(users.shards[0].copy(space), both)
+    of_users = copied(users.copy(0), both)
     taken = joined([*early, *large, *of_items.rest()])
     forget()
     other = ItemSpace(TARGETS)
     other.encode(["elsewhere", "tent"])
-    shard = UserShard.restore(UserRules(dedup=500), other, of_users)
+    shard = restore(UserRules(dedup=500), other, of_users)
     assert users_of(shard, other) == users_of(users.shards[0], space)
     again = ItemStage(other, Keys(), 1)
     again.open(0, taken)

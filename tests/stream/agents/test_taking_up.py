@@ -12,6 +12,7 @@ from stream.stages.reclaiming import LEAST
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_snapshot import copy, restore
 from tests.records import stream
 
 RULES = UserRules(dedup=1_000)
@@ -40,10 +41,10 @@ def test_it_is_what_restoring_at_once_gives() -> None:
     spaces = ItemSpace(2), ItemSpace(2)
     for space in spaces:
         space.encode(["something", "else"])
-    at_once = UserShard.restore(RULES, spaces[0], stage.copy(0).whole())
+    at_once = restore(RULES, spaces[0], stage.copy(0).whole())
     taken_up = asyncio.run(take_up(RULES, spaces[1], stage.copy(0).whole()))
     assert items_of(taken_up, spaces[1]) == items_of(stage.shards[0], stage.space)
-    one, other = at_once.copy(spaces[0]).whole(), taken_up.copy(spaces[1]).whole()
+    one, other = copy(at_once, spaces[0]).whole(), copy(taken_up, spaces[1]).whole()
     assert {name: array.tolist() for name, array in one.items()} == {
         name: array.tolist() for name, array in other.items()
     }

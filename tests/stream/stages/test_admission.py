@@ -17,6 +17,7 @@ from stream.stages.admission import admit
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_snapshot import copy, restore
 from tests.records import HOUR, T0_US, cut, event, record, stream
 
 DAY = 24 * HOUR
@@ -33,7 +34,7 @@ def judged(
     for batch in cut(records, cuts):
         verdicts += admit(shard, decode(batch), 0, 1).keep.tolist()
         if restart:
-            shard = UserShard.restore(shard.rules, space, shard.copy(space).whole())
+            shard = restore(shard.rules, space, copy(shard, space).whole())
     return verdicts, +shard.counts
 
 
@@ -219,7 +220,7 @@ def test_verdicts_are_those_of_one_event_at_a_time(
         dead += sum(send.role == "dlq" for send in sends)
         rekeyed += sum(send.role == "events" for send in sends)
         if restart:
-            stage.open(1, stage.shards[1].copy(stage.space).whole())
+            stage.open(1, stage.copy(1).whole())
     counts = stage.shards[1].counts
     names = ("learned", "duplicates", "late", "denied", "rekeyed")
     assert {name: counts[name] for name in names} == {name: expected[name] for name in names}

@@ -47,7 +47,7 @@ def restarted(stage: UserStage, seed: int) -> UserStage:
     """The same shard in a process that met the items in another order."""
     met = stage.space.ids.texts(stage.space.ids.indices())
     random.Random(seed).shuffle(met)
-    return stage_of(stage.rules.users, stage.shards[0].copy(stage.space).whole(), ["unrelated", *met])
+    return stage_of(stage.rules.users, stage.copy(0).whole(), ["unrelated", *met])
 
 
 def learned(stage: UserStage) -> dict[str, Any]:

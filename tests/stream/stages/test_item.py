@@ -154,7 +154,7 @@ def test_a_source_restarted_from_an_earlier_snapshot_adds_nothing_twice(
     records = stream(EVENTS)
     source = sources()
     first = sent(source, cut(records[:snapshot], cuts))
-    arrays = source.shards[0].copy(source.space).whole()
+    arrays = source.copy(0).whole()
     lost = sent(source, cut(records[snapshot : snapshot + ahead], [ahead // 2]))
     successor = UserStage(ItemSpace(TARGETS), KEYS, UserRules(), 1)
     successor.space.encode(["unrelated"])

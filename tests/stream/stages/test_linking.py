@@ -19,7 +19,8 @@ from stream.keys import Keys, parse_list
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.stages.sends import Send
-from stream.stages.user_shard import UserRules, UserShard
+from stream.stages.user_shard import UserRules
+from stream.stages.user_snapshot import copy, restore
 from tests.records import HOUR, T0_US, cells, close, cut, event, publish, read, record, stream
 
 KEYS = Keys()
@@ -291,8 +292,8 @@ def test_a_crash_repeats_each_step_and_changes_nothing() -> None:
 def test_what_was_heard_of_each_source_is_in_the_snapshot() -> None:
     pipeline = shop([*START, *ANONYMOUS, login(), *(login(at=400 + n, cookie=f"c{n}") for n in range(30))])
     for shard in pipeline.users.shards.values():
-        arrays = {name: array.copy() for name, array in shard.copy(pipeline.space).whole().items()}
-        found = UserShard.restore(shard.rules, pipeline.space, arrays)
+        arrays = {name: array.copy() for name, array in copy(shard, pipeline.space).whole().items()}
+        found = restore(shard.rules, pipeline.space, arrays)
         assert (found.heard, len(found.linked)) == (shard.heard, len(shard.linked))
         assert found.profiles.arrays.flags.tolist() == shard.profiles.arrays.flags[: shard.users.size].tolist()
     assert any(shard.heard for shard in pipeline.users.shards.values())

@@ -39,7 +39,7 @@ def users(rules: UserRules, arrays: Any = None, records: Sequence[LocalRecord] =
 
 
 def saved(stage: UserStage) -> dict[str, Any]:
-    return stage.shards[0].copy(stage.space).whole()
+    return stage.copy(0).whole()
 
 
 def histories(stage: UserStage, most: int = 127) -> dict[str, list[str]]:

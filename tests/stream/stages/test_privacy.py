@@ -26,6 +26,7 @@ from stream.recordings import open_recording
 from stream.stages.door import Door
 from stream.stages.sends import Send
 from stream.stages.user_shard import UserRules
+from stream.stages.user_snapshot import copy
 from tests.learned import users_of
 from tests.records import T0_US, cut, event, publish, read, read_hash, record, user_of
 from tests.worker_process import ROOM, balance
@@ -253,7 +254,7 @@ def test_no_byte_of_the_person_is_left_in_a_snapshot(ranking: str) -> None:
     if ranking == "blend":
         asyncio.run(pipeline.republish())  # others were shown the items as popular ones
     for shard in pipeline.users.shards.values():
-        arrays = shard.copy(pipeline.space).whole()
+        arrays = copy(shard, pipeline.space).whole()
         whole = b"".join(array.tobytes() for array in arrays.values())
         assert name[8:].encode() not in whole
         assert b"only-hers" not in whole

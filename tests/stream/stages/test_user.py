@@ -69,7 +69,7 @@ def emitted(batches: Iterable[Sequence[LocalRecord]], *, restart: bool = False) 
                     sample.offset, sample.ts, sample.numbers, sample.channel, affinities, sample.items, strict=True
                 )
         if restart:
-            stage = stage_of(stage.shards[0].copy(stage.space).whole(), shuffled=number)
+            stage = stage_of(stage.copy(0).whole(), shuffled=number)
     return deltas, samples, dict(stage.shards[0].counts)
 
 
@@ -98,7 +98,7 @@ def restarted(old: LocalPipeline, seed: int) -> LocalPipeline:
     new.space.encode(["unrelated", *ids])
     for partition in range(TARGETS):
         new.items.open(partition, old.items.copy(partition).whole())
-    new.users.open(0, old.users.shards[0].copy(old.space).whole())
+    new.users.open(0, old.users.copy(0).whole())
     new.globe.open(0, old.globe.copy(0).whole())
     for send in old.globe.publish().sends:
         new.users.set_model(decode_model(send.value))
