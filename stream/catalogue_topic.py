@@ -54,8 +54,10 @@ async def write_items(
     return written
 
 
-async def read_items(settings: Settings) -> dict[str, CatalogueItem]:
+async def read_items(settings: Settings, done: Callable[[int], None] = lambda _: None) -> dict[str, CatalogueItem]:
     """Everything the topic says now, by id; records that are not valid are left out, as workers leave them out.
+
+    Tells now and then how many items there are so far.
 
     Raises
     ------
@@ -75,6 +77,7 @@ async def read_items(settings: Settings) -> dict[str, CatalogueItem]:
                         patience.reschedule(loop.time() + READ_S)
                         for record in records:
                             _take(found, record.key, record.value)
+                        done(len(found))
         finally:
             await consumer.stop()
     except (KafkaError, OSError) as error:  # a timeout is an OSError

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from stream.errors import BadInputError
 from stream.kafka import careful_producer, client_options
@@ -125,7 +126,7 @@ async def _throttle(progress: Progress, pace: Pace, before: int, report: Report)
         await asyncio.sleep(0.05)
 
 
-async def republish(settings: Settings, report: Callable[[str], None] = lambda _: None) -> None:
+async def republish(settings: Settings, report: Callable[[str, int], None] = lambda *_: None) -> None:
     """Publish every neighbour list and rank every user again, so that Redis holds what the whole stream says.
 
     When shards change hands meanwhile, users may have been ranked without what their worker does not own: it is all
@@ -136,17 +137,15 @@ async def republish(settings: Settings, report: Callable[[str], None] = lambda _
     settings
         Addresses and names.
     report
-        Called with what is waited for.
+        Called with what is waited for, and how many records the workers have still to include.
     """
     async with Progress(settings) as progress:
-        report("waiting until all events are learned")
-        await progress.drained()
+        await progress.drained(partial(report, "waiting until all events are learned"))
         async with careful_producer(settings) as producer:
             before = None
             while (owners := await progress.owners()) != before:
                 before = owners
                 for role, value, what in PUBLICATIONS:
-                    report(f"publishing {what}")
                     for partition in await progress.ends(role):
                         await producer.send_and_wait(settings.topic(role), value, partition=partition)
-                    await progress.until(role, await progress.ends(role))
+                    await progress.until(role, await progress.ends(role), partial(report, f"publishing {what}"))

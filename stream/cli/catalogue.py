@@ -11,12 +11,13 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from stream.catalogue import CatalogueItem
 from stream.catalogue_topic import read_items, write_items
 from stream.cli.common import load_settings
+from stream.cli.showing import showing, waiting
 from stream.crawl import Crawler, Manners, Refused
 from stream.errors import BadInputError
 from stream.feeds import read_feed
@@ -53,7 +54,9 @@ def put(
     settings = load_settings(kafka=kafka)
     refused: list[BadInputError] = []
     kept = list(read_feed(file)) if file == "-" else None  # what was piped can be read only once
-    names = [item.item_id for item in _good(read_feed(file) if kept is None else kept, refused, skip=skip_bad)]
+    with _progress() as progress:
+        rows = progress.track(read_feed(file) if kept is None else kept, description="checked")
+        names = [item.item_id for item in _good(rows, refused, skip=skip_bad)]
     if refused and whole:
         raise BadInputError(
             f"{file}: --whole would withdraw what could not be read; first of {len(refused)}: {refused[0]}"
@@ -65,8 +68,8 @@ def put(
         _print_lines(items)
         written, gone = 0, set[str]()
     else:
-        gone = asyncio.run(read_items(settings)).keys() - set(names) if whole else set()
-        with _progress(json) as progress:
+        gone = _known(settings).keys() - set(names) if whole else set()
+        with _progress() as progress:
             task = progress.add_task("put", total=len(names) + len(gone))
             written = asyncio.run(
                 write_items(settings, items, sorted(gone), lambda n: progress.update(task, completed=n))
@@ -108,7 +111,7 @@ def fetch(
     """
     settings = load_settings(kafka=kafka)
     crawler = Crawler(urls, Manners(rate=rate, timeout_s=timeout, pages=limit, id_from=id_from))
-    with _progress(json) as progress:
+    with _progress() as progress:
         task = progress.add_task("fetch", total=None)
         ids, refused = asyncio.run(
             _fetch(crawler, None if check else settings, lambda count: progress.update(task, completed=count))
@@ -153,13 +156,15 @@ async def _keep(settings: Settings | None, waiting: list[CatalogueItem]) -> None
 def withdraw(
     ids: Annotated[list[str], typer.Argument(help="Ids of items to take out.")],
     kafka: KafkaOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Take items out of the catalogue and of every list.
 
     Example: rivulet catalogue withdraw tent-1 tent-2
     """
-    written = asyncio.run(write_items(load_settings(kafka=kafka), [], dict.fromkeys(ids)))
-    typer.echo(f"{written} items withdrawn")
+    with waiting("withdrawing"):
+        written = asyncio.run(write_items(load_settings(kafka=kafka), [], dict.fromkeys(ids)))
+    typer.echo(msgspec.json.encode({"withdrawn": written}) if json else f"{written} items withdrawn")
 
 
 @app.command("list")
@@ -173,7 +178,7 @@ def list_(
 
     Example: rivulet catalogue list --json > catalogue.jsonl
     """
-    known = asyncio.run(read_items(load_settings(kafka=kafka)))
+    known = _known(load_settings(kafka=kafka))
     chosen = [item for _, item in sorted(known.items()) if category is None or item.category == category][:limit]
     if json:
         _print_lines(chosen)
@@ -195,7 +200,7 @@ def get(
 
     Example: rivulet catalogue get tent
     """
-    found = asyncio.run(read_items(load_settings(kafka=kafka))).get(item)
+    found = _known(load_settings(kafka=kafka)).get(item)
     if found is None:
         raise BadInputError(f"item {item} is not in the catalogue")
     _print_lines([found])
@@ -206,9 +211,14 @@ def _print_lines(items: Iterable[CatalogueItem]) -> None:
         typer.echo(msgspec.json.encode(item).decode())
 
 
-def _progress(quiet: bool) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True)
+def _known(settings: Settings) -> dict[str, CatalogueItem]:
+    with _progress() as progress:
+        task = progress.add_task("read", total=None)
+        return asyncio.run(read_items(settings, lambda count: progress.update(task, completed=count)))
+
+
+def _progress() -> Progress:
+    return showing(TextColumn("{task.description}"), MofNCompleteColumn())
 
 
 def _report(counts: dict[str, int], refused: list[Refused], *, json: bool) -> None:

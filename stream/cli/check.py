@@ -9,9 +9,10 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 from rich.table import Table
 
+from stream.cli.showing import showing
 from stream.errors import BadInputError
 from stream.recordings import lines_of
 from stream.verdicts import Verdicts
@@ -29,8 +30,7 @@ def check(
     """
     report = Verdicts()
     now_ms = time.time_ns() // 1_000_000
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} lines"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with showing(TextColumn("{task.completed:,.0f} lines")) as progress:
         task = progress.add_task("check", total=None)
         for line, value, headers in lines_of(file):
             if isinstance(value, bytes):

@@ -16,7 +16,7 @@ from rich.table import Table
 from models.bootstrap import Interval, paired_intervals
 from models.evaluation import Stream, measure, reciprocal_ranks
 from stream.cli.configurations import read_configuration
-from stream.cli.contenders import bar, load, require
+from stream.cli.contenders import Loaded, load, require, steps
 
 SHOWN: Final = ("hr", "mrr", "ndcg", "coverage", "popularity_bias", "novelty", "calibration", "repeat_share")
 Lists = NDArray[np.int32]
@@ -70,7 +70,7 @@ def compare(
     Example: rivulet compare tuned.toml default.toml clicks.csv.gz
     """
     configurations = {"a": read_configuration(a), "b": read_configuration(b)}
-    with bar(Console(stderr=True)) as progress:
+    with steps() as progress:
         loaded = load(file, items, progress)
         stream = loaded.stream(start)
         lists: dict[str, Lists] = {}
@@ -79,18 +79,24 @@ def compare(
             task = progress.add_task(f"{name}: {configuration.model}", total=None)
             lists[name] = configuration.contender()(stream, k)
             progress.update(task, total=1, completed=1)
-    metrics = {name: asdict(measure(stream, found)) for name, found in lists.items()}
-    ranks = {name: reciprocal_ranks(stream, found) for name, found in lists.items()}
-    differing = differences(lists["a"], lists["b"])
-    report: dict[str, Any] = {"file": file, "k": k, "a": metrics["a"], "b": metrics["b"]}
-    report |= {f"b_ahead_{name}_interval": ends for name, ends in _ahead(stream, ranks).items()}
-    report["differing"] = float(differing.mean()) if len(differing) else 0.0
-    visitors = np.array([user or session for user, session in loaded.recording.visitors], dtype=np.str_)
-    report["users"] = _users(visitors[stream.key[stream.scored]], differing, [ranks["a"], ranks["b"]], users)
+        progress.add_task("intervals", total=None)
+        report = {"file": file, "k": k} | _report(loaded, stream, lists, users)
     if json:
         typer.echo(msgspec.json.encode(report))
     else:
         Console().print(_table(file, a, b, report), _most(report))
+
+
+def _report(loaded: Loaded, stream: Stream, lists: dict[str, Lists], users: int) -> dict[str, Any]:
+    """Metrics of both, how sure their differences are, and `users` users whose lists differ most."""
+    report: dict[str, Any] = {name: asdict(measure(stream, found)) for name, found in lists.items()}
+    ranks = {name: reciprocal_ranks(stream, found) for name, found in lists.items()}
+    differing = differences(lists["a"], lists["b"])
+    report |= {f"b_ahead_{name}_interval": ends for name, ends in _ahead(stream, ranks).items()}
+    report["differing"] = float(differing.mean()) if len(differing) else 0.0
+    visitors = np.array([user or session for user, session in loaded.recording.visitors], dtype=np.str_)
+    report["users"] = _users(visitors[stream.key[stream.scored]], differing, [ranks["a"], ranks["b"]], users)
+    return report
 
 
 def _ahead(stream: Stream, ranks: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:

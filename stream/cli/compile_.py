@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn
 
+from stream.cli.showing import showing
 from stream.compilation import STEPS, compile_kernels
 
 
@@ -16,10 +16,8 @@ def compile_() -> None:
     compile_with_progress()
 
 
-def compile_with_progress() -> None:
+def compile_with_progress(what: str = "compiling kernels") -> None:
     """Compile every kernel, or load it from the cache, and show how far that is to who watches."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("compiling kernels", total=len(STEPS))
+    with showing(BarColumn(), TextColumn("{task.description}")) as progress:
+        task = progress.add_task(what, total=len(STEPS))
         compile_kernels(lambda step: progress.update(task, advance=1, description=f"compiled: {step}"))

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn
 
 from models.evaluation import Stream, prepare
 from models.text_features import Facts
+from stream.cli.showing import showing
 from stream.errors import BadInputError
 from stream.events import KIND_WEIGHTS
 from stream.item_tables import read_facts, table_beside
@@ -76,10 +76,9 @@ def load(file: str, items: str | None, progress: Progress) -> Loaded:
     return Loaded(file, recording, facts)
 
 
-def bar(console: Console) -> Progress:
-    """A progress bar that leaves nothing behind."""
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+def steps() -> Progress:
+    """A line for each step that takes its time."""
+    return showing(TextColumn("{task.description}"))
 
 
 def run_of(name: str) -> Callable[..., NDArray[np.int32]]:

@@ -12,10 +12,11 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 from rich.table import Column, Table
 
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.errors import BadInputError
 from stream.letters import Filter, Letter, Letters, Number
 from stream.moments import iso, moment_ms
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 CHUNK: Final = 10_000
+COUNTED: Final = TextColumn("{task.completed:,.0f} letters")
 _OFFSETS: Final = re.compile(r"(\d+)(?:-(\d+))?")
 
 NumbersArgument = Annotated[list[str] | None, typer.Argument(help="Numbers of letters, as `dlq list` shows them.")]
@@ -204,7 +206,7 @@ async def _list(
     reasons: Counter[str] = Counter()
     states: Counter[str] = Counter()
     shown: list[Letter] = []
-    with _spinner() as progress:
+    with showing(COUNTED) as progress:
         task = progress.add_task("letters")
         async with Letters(settings) as letters:
             async for letter in letters.select(wanted, settled=settled):
@@ -217,7 +219,7 @@ async def _list(
 
 
 async def _retry(settings: Settings, wanted: Filter, *, again: bool, dry_run: bool) -> Outcome:
-    with _spinner() as progress:
+    with showing(COUNTED) as progress:
         task = progress.add_task("letters")
 
         def show(judged: int) -> None:
@@ -229,22 +231,20 @@ async def _retry(settings: Settings, wanted: Filter, *, again: bool, dry_run: bo
 
 async def _drop(settings: Settings, wanted: Filter) -> int:
     dropped = 0
-    async with Letters(settings) as letters:
-        numbers: list[Number] = []
-        async for letter in letters.select(wanted):
-            numbers.append(letter.number)
-            if len(numbers) >= CHUNK:
+    with showing(COUNTED) as progress:
+        task = progress.add_task("letters")
+        async with Letters(settings) as letters:
+            numbers: list[Number] = []
+            async for letter in letters.select(wanted):
+                numbers.append(letter.number)
+                progress.update(task, completed=dropped + len(numbers))
+                if len(numbers) >= CHUNK:
+                    await letters.settle(numbers, "dropped")
+                    dropped += len(numbers)
+                    numbers = []
+            if numbers:
                 await letters.settle(numbers, "dropped")
-                dropped += len(numbers)
-                numbers = []
-        if numbers:
-            await letters.settle(numbers, "dropped")
     return dropped + len(numbers)
-
-
-def _spinner() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} letters"), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _facts(letter: Letter) -> dict[str, Any]:

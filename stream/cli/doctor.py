@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stream.cli.common import load_settings
+from stream.cli.showing import waiting
 from stream.doctor.finding import Finding
 from stream.settings import Settings
 
@@ -36,7 +37,7 @@ def doctor(
     code 1 if there is a problem. Example: rivulet doctor --json
     """
     settings = load_settings(kafka=kafka, redis=redis)
-    with Console(stderr=True).status("looking"):
+    with waiting("looking"):
         findings = asyncio.run(_findings(settings))
     sound = all(finding.state != "problem" for finding in findings)
     if json:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from models.bootstrap import Interval, paired_intervals
 from models.evaluation import Contender, Stream, measure, reciprocal_ranks
-from stream.cli.contenders import BY_PARTITION, CONTENDERS, KNOWN, able, bar, load, require, run_of
+from stream.cli.contenders import BY_PARTITION, CONTENDERS, KNOWN, able, load, require, run_of, steps
 
 WARM_UP: Final = 200  # events that make a contender compile every kernel
 
@@ -104,7 +104,7 @@ def evaluate(
     contenders = {name: partial(run_of(name), **options[name]) for name in names}
     results: dict[str, Result] = {}
     ranks: dict[str, NDArray[np.float64]] = {}
-    with bar(Console(stderr=True)) as progress:
+    with steps() as progress:
         loaded = load(file, items, progress)
         stream = loaded.stream(start, frozen=frozen)
         for name, run in contenders.items():
@@ -112,7 +112,8 @@ def evaluate(
                 continue
             require(name, loaded, stream)
             results[name], ranks[name] = _run(name, run, stream, k, progress)
-    _add_intervals(stream, results, ranks)
+        progress.add_task("intervals", total=None)
+        _add_intervals(stream, results, ranks)
     events, evaluated = len(loaded.recording), int(stream.scored.sum())
     if json:
         report = {"file": file, "events": events, "evaluated": evaluated, "k": k, "models": results}

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from stream.answers import Exported, Forgotten
 from stream.cli.common import load_settings
+from stream.cli.showing import waiting
 from stream.events import Export
 from stream.privacy import ask, kept_in_redis
 from stream.settings import Settings
@@ -37,7 +37,7 @@ def export(
 
     Example: rivulet export u1 > u1.json
     """
-    with Console(stderr=True).status("waiting for a worker"):
+    with waiting("waiting for a worker"):
         kept = asyncio.run(_export(load_settings(kafka=kafka, redis=redis), user, timeout))
     typer.echo(msgspec.json.format(msgspec.json.encode(kept)))
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from stream.answers import Forgotten
 from stream.cli.common import load_settings
+from stream.cli.showing import waiting
 from stream.events import Forget
 from stream.privacy import ask
 
@@ -36,7 +37,7 @@ def forget(
     Example: rivulet forget u1 --json
     """
     settings = load_settings(kafka=kafka, redis=redis)
-    with Console(stderr=True).status("waiting for a worker"):
+    with waiting("waiting for a worker"):
         report = asyncio.run(ask(settings, Forget(user=user, request=uuid.uuid4().hex), timeout))
     assert isinstance(report, Forgotten)
     if json:

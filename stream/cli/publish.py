@@ -10,15 +10,17 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn
 
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.decoding import decode, json_of
 from stream.drafts import Draft
 from stream.errors import BadInputError
 from stream.kafka import client_options
 from stream.producer import EventProducer
 from stream.recordings import lines_of, open_recording
+from stream.recordings.files import expand
 from stream.settings import Settings
 
 LOOK_EVERY = 1_000  # events between two looks at the progress line
@@ -38,9 +40,9 @@ def publish(
     Example: tail -f events.jsonl | rivulet publish -
     """
     settings = load_settings(kafka=kafka)
+    expand([file])  # a file that is not there is told before a broker that is not
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with showing(TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"), keep=True) as progress:
         events = _mapped(file) if any_shape else open_recording(file)
         sent = asyncio.run(_publish(settings, file, events, progress))
     if json:
@@ -99,4 +101,6 @@ def _mapped(file: str) -> Iterator[bytes]:
         batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value, headers),))
         for dead in batch.dead:
             raise BadInputError(f"{file}, line {line}: {dead.reason}: {dead.detail}")
+        if batch.controls:
+            raise BadInputError(f"{file}, line {line}: a control record, which is no event")
         yield from map(json_of, batch.raw)

@@ -10,10 +10,11 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from stream.beginning import Plan
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.errors import BadInputError
 from stream.moments import duration_ms
 from stream.recorder import Recorder, Standing, Summary
@@ -81,12 +82,10 @@ async def _record(settings: Settings, plan: Plan, segments: Segments) -> Summary
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, recorder.stopping.set)
     columns = (
-        SpinnerColumn(),
         TextColumn("{task.completed:,.0f} records, {task.fields[rate]:,.0f}/s, lag {task.fields[lag]:,}"),
         TextColumn("{task.fields[file]}"),
-        TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with showing(*columns, keep=True) as progress:
         task = progress.add_task("record", total=None, rate=0.0, lag=0, file=str(segments.folder))
 
         def show(standing: Standing) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stream.cli.check import show_verdicts
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.errors import BadInputError
 from stream.moments import moment_ms
 from stream.pacing import PAUSE, Pacer, parse_speed, steer
@@ -128,7 +129,7 @@ def replay(
         _dry_run(choice, skipped, json=json)
         return
     counts: dict[str, Any]
-    with _progress(console) as progress:
+    with _progress() as progress:
         bar = _Bar(progress, choice)
         if local:
             counts = asyncio.run(_local(settings, bar.watch(choice.items()), out, skipped, republish=republish))
@@ -177,14 +178,9 @@ def _rounds(loop: str) -> int | None:
     return int(loop)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.fields[sent]:,} events, {task.fields[rate]:,.0f}/s, lag {task.fields[lag]:,}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+def _progress() -> Progress:
+    text = "{task.fields[sent]:,} events, {task.fields[rate]:,.0f}/s, lag {task.fields[lag]:,}"
+    return showing(BarColumn(), TextColumn(text), TimeRemainingColumn(), keep=True)
 
 
 class _Bar:
@@ -217,7 +213,8 @@ def _dry_run(choice: Choice, skipped: Skipped, *, json: bool) -> None:
     """Judge everything as a worker would; exit code 4 if something would be refused."""
     from stream.dry_run import judge
 
-    verdicts = judge(choice.items(), time.time_ns() // 1_000_000)
+    with _progress() as progress:
+        verdicts = judge(_Bar(progress, choice).watch(choice.items()), time.time_ns() // 1_000_000)
     if json:
         found = msgspec.to_builtins(verdicts)
         found |= {"skipped": skipped.count, "controls_left_out": choice.source.left_out}
@@ -255,7 +252,7 @@ async def _through_kafka(
     items = takewhile(lambda _: not ended.is_set(), choice.items())
     pace = await run(settings, items, pacer, lambda now: bar.show(now.sent, now.lag), refused)
     if republish:
-        await run_again(settings)
+        await run_again(settings, lambda _, missing: bar.show(pace.sent, missing))
     return pace
 
 

@@ -6,9 +6,10 @@ import asyncio
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.progress import TextColumn
 
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.replay import republish as run
 
 
@@ -23,5 +24,6 @@ def republish(
     Example: rivulet republish --kafka broker:9092 --redis redis://cache:6379/0
     """
     settings = load_settings(kafka=kafka, redis=redis)
-    with Console(stderr=True).status("republishing") as status:
-        asyncio.run(run(settings, status.update))
+    with showing(TextColumn("{task.description}: {task.fields[missing]:,} records to go")) as progress:
+        task = progress.add_task("republishing", total=None, missing=0)
+        asyncio.run(run(settings, lambda what, missing: progress.update(task, description=what, missing=missing)))

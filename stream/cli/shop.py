@@ -8,10 +8,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn
 
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.demo.traffic import Traffic
 from stream.permissions import SHOP, require
 from stream.settings import Settings
@@ -32,8 +32,7 @@ def shop(
     Example: rivulet shop --rate 200 --duration 60
     """
     settings = load_settings(kafka=kafka)
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} events"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with showing(TextColumn("{task.completed:,.0f} events")) as progress:
         sent = asyncio.run(_publish(settings, Traffic(settings, seed=seed, rate=rate), duration, progress, stock=stock))
     if json:
         typer.echo(msgspec.json.encode({"published": sent, "topic": settings.topic("events")}))

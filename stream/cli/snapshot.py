@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from stream.cli.common import load_settings
+from stream.cli.showing import showing
 from stream.errors import BadInputError, UnavailableError
 from stream.snapshot_file import SnapshotError
 from stream.snapshots import Generation, SnapshotStore
@@ -48,8 +50,7 @@ def verify(
     """
     store = _store(folder)
     rows, refused = [], 0
-    for found in track(_generations(store, shard), "reading", console=Console(stderr=True), transient=True):
-        why = _refusal(store, found)
+    for found, why in _read(store, _generations(store, shard)):
         refused += bool(why)
         rows.append(_facts(found) | {"verdict": why or "good"})
     _print(rows, json=json)
@@ -73,7 +74,7 @@ def prune(
     """
     store = _store(folder)
     found = _generations(store, shard)
-    damaged = [one for one in found if refused and _refusal(store, one)]
+    damaged = [one for one, why in _read(store, found) if why] if refused else []
     deleted = []
     try:
         for one in damaged:
@@ -94,6 +95,13 @@ def _generations(store: SnapshotStore, shard: str | None) -> list[Generation]:
         return store.generations(shard)
     except OSError as error:
         raise UnavailableError(f"snapshots cannot be listed: {error}") from error
+
+
+def _read(store: SnapshotStore, found: list[Generation]) -> Iterator[tuple[Generation, str]]:
+    """Read snapshots; each with why it would be refused."""
+    with showing(TextColumn("reading"), BarColumn(), MofNCompleteColumn()) as progress:
+        for one in progress.track(found):
+            yield one, _refusal(store, one)
 
 
 def _refusal(store: SnapshotStore, found: Generation) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stream import topics as layouts
 from stream.cli.common import load_settings
+from stream.cli.showing import waiting
 from stream.kafka import client_options
 
 
@@ -30,7 +31,7 @@ def topics(
     settings = load_settings(kafka=kafka)
     layout = layouts.layout(settings.events_partitions, settings.covisits_partitions, settings.topic_prefix)
     created: list[str] = []
-    with Console(stderr=True).status("topics"):
+    with waiting("topics"):
         if check:
             asyncio.run(layouts.check(settings.kafka, layout, **client_options(settings)))
         else:

@@ -13,7 +13,7 @@ from rich.table import Table
 from models.evaluation import Metrics, measure
 from models.halving import Setting, Trial, draw, rungs, successive_halving
 from stream.cli.configurations import Configuration, defaults
-from stream.cli.contenders import Loaded, bar, load, require
+from stream.cli.contenders import Loaded, load, require, steps
 from stream.errors import BadInputError
 
 SPAN: Final = 8.0  # a parameter is searched from its default divided by this to its default times this
@@ -57,7 +57,7 @@ def tune(
     if metric not in ("hr", "mrr", "ndcg"):
         raise BadInputError(f"--metric: must be hr, mrr or ndcg, not {metric!r}")
     default = _space(model, parameters)
-    with bar(Console(stderr=True)) as progress:
+    with steps() as progress:
         loaded = load(file, items, progress)
         require(model, loaded, loaded.stream())
         task = progress.add_task("compiling", total=None)

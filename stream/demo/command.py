@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -12,12 +15,14 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from stream.compilation import STEPS, compile_kernels
+from stream.cli.common import variable
+from stream.cli.compile_ import compile_with_progress
 from stream.demo.shop_catalogue import PERSONAS
 from stream.demo.stage import DemoStage, Summary
 from stream.keys import Reason
+from stream.settings import Settings
+from stream.settings_file import VARIABLE
 
 
 def demo(
@@ -28,18 +33,29 @@ def demo(
 ) -> None:
     """Run broker, Redis, worker and a synthetic shop; Ctrl-C ends all of it and leaves nothing behind.
 
+    Settings of other installations, in the environment or a file, are passed over.
+
     Example: rivulet demo --duration 60 --rate 500
     """
     console = Console(stderr=True, quiet=json)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("preparing kernels (about a minute the first time)", total=len(STEPS))
-        compile_kernels(lambda step: progress.update(task, advance=1, description=f"kernels: {step}"))
-    summary = asyncio.run(_show(DemoStage(seed=seed, rate=rate), duration, console))
+    compile_with_progress("preparing kernels (about a minute the first time)")
+    with _alone():
+        summary = asyncio.run(_show(DemoStage(seed=seed, rate=rate), duration, console))
     if json:
         typer.echo(msgspec.json.encode(summary).decode())
     else:
         console.print(f"[bold]ended[/]: {summary.events:,} events, {summary.users_with_recs:,} users with lists")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Without this shell's settings: a prefix or a login of another installation would fit neither broker nor Redis."""
+    names = {VARIABLE, *map(variable, Settings.model_fields)} & os.environ.keys()
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 async def _show(stage: DemoStage, duration: float | None, console: Console) -> Summary:

@@ -7,36 +7,20 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
-from stream.cli import build
-from stream.cli.verbs import Later
+from stream.cli import build, main
 from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
 from stream.watchdog import EXIT_CODE
+from tests.tree import COMMAND, VERBS, options_of
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND: Any = get_command(build())
-PRINTS_NO_FIGURES = {"worker", "gateway", "compile", "republish", "schemas", "catalogue withdraw"}
+PRINTS_NO_FIGURES = {"worker", "gateway", "compile", "republish", "schemas"}
 PRINTS_JSON_ANYWAY = {"export", "catalogue get"}
-
-
-def verbs(group: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, found in group.commands.items():
-        command = found.loaded if isinstance(found, Later) else found
-        if hasattr(command, "commands"):
-            yield from verbs(command, (*path, name))
-        else:
-            yield (*path, name), command
-
-
-VERBS = dict(verbs())
 
 
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
@@ -59,7 +43,7 @@ def test_the_help_has_an_example_that_is_understood(path: tuple[str, ...]) -> No
     "path", [path for path in VERBS if " ".join(path) not in PRINTS_NO_FIGURES | PRINTS_JSON_ANYWAY], ids=" ".join
 )
 def test_what_prints_figures_prints_json(path: tuple[str, ...]) -> None:
-    assert "--json" in {option for parameter in VERBS[path].params for option in parameter.opts}
+    assert "--json" in options_of(path)
 
 
 def test_the_help_of_all_tells_settings_and_exit_codes() -> None:
@@ -100,6 +84,24 @@ finally:
     assert done.returncode == 0
     assert "catalogue" in done.stdout or asked == "--version"
     assert done.stderr.split() == ["stream.cli", "stream.cli.verbs", "stream.errors", "False"]
+
+
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_every_verb_and_option_is_completed(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rivulet"])
+    monkeypatch.setenv("_RIVULET_COMPLETE", "complete_bash")
+
+    def completed(*words: str) -> set[str]:
+        monkeypatch.setenv("COMP_WORDS", " ".join(("rivulet", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        with pytest.raises(SystemExit):
+            main()
+        return set(capsys.readouterr().out.split())
+
+    assert path[-1] in completed(*path[:-1], path[-1][:2])
+    assert completed(*path, "--") >= {option for option in options_of(path) if option.startswith("--")}
 
 
 def test_the_shell_completes_verbs_and_options() -> None:

@@ -1,0 +1,98 @@
+"""How verbs end when something is wrong: one line that names it, and the exit code of the README; each verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.cli import main
+from tests.tree import VERBS, options_of
+
+NOBODY = "127.0.0.1:1"
+VIEW = '{"event_name":"view_item","user_id":"u","item_id":"i","event_timestamp":1750000000000000}\n'
+AWAY = {  # what each verb that asks a server needs besides its address
+    **dict.fromkeys(("worker", "topics", "republish", "shop", "catalogue list", "dlq list"), ()),
+    **dict.fromkeys(("publish", "replay"), ("{folder}/events.jsonl",)),
+    "offers": ["--withdraw", "sale"],
+    "record": ["{folder}/out", "--all"],
+    **dict.fromkeys(("get", "forget", "export", "catalogue get", "catalogue withdraw"), ("x",)),
+    "catalogue put": ["{folder}/items.jsonl"],
+    "dlq show": ["1"],
+    **dict.fromkeys(("dlq retry", "dlq drop"), ("--all",)),
+}
+OTHERWISE = {
+    "gateway": "waits for the broker, and says so on /readyz",
+    "doctor": "a finding: exit code 1 (tests/integration/test_doors.py)",
+    "catalogue fetch": "asks pages first (tests/integration/test_catalogue.py)",
+}
+FILES = {
+    **dict.fromkeys(("publish", "check", "replay", "evaluate", "tune", "catalogue put", "offers"), ("{folder}/none",)),
+    "compare": ["{folder}/none", "{folder}/none", "{folder}/events.jsonl"],
+}
+Ended = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def ended(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ended:
+    """Runs ``rivulet``; its exit code and what it says on stderr."""
+    (tmp_path / "events.jsonl").write_text(VIEW)
+    (tmp_path / "items.jsonl").write_text('{"item_id":"tent"}\n')
+    monkeypatch.setenv("RIVULET_SNAPSHOT_FOLDER", str(tmp_path / "snapshots"))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["rivulet", *(each.format(folder=tmp_path) for each in arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def test_no_verb_that_asks_a_server_is_forgotten() -> None:
+    asking = {" ".join(path) for path in VERBS if {"--kafka", "--redis"} & options_of(path)}
+    assert asking == AWAY.keys() | OTHERWISE.keys()
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_a_server_that_does_not_answer_is_3(name: str, ended: Ended) -> None:
+    path = tuple(name.split())
+    away = {"--kafka": NOBODY, "--redis": f"redis://{NOBODY}/0"}
+    addresses = [word for option in away.keys() & options_of(path) for word in (option, away[option])]
+    code, said = ended(*path, *AWAY[name], *addresses)
+    assert code == 3, said
+    assert said.startswith("rivulet: ")
+    assert said.count("\n") == 1
+    assert NOBODY in said
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_input_that_is_not_there_is_4(name: str, ended: Ended) -> None:
+    code, said = ended(*name.split(), *FILES[name])
+    assert code == 4, said
+    assert said.startswith("rivulet: ")
+    assert "/none" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_what_is_no_option_is_2(path: tuple[str, ...], ended: Ended) -> None:
+    code, said = ended(*path, "--no-such-option")
+    assert code == 2
+    assert "--no-such-option" in said
+
+
+@pytest.mark.parametrize("name", [*AWAY, *OTHERWISE])
+def test_a_setting_that_is_wrong_is_2(name: str, ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIVULET_K", "many")
+    words = {"catalogue fetch": ["https://shop.example/"]}
+    code, said = ended(*name.split(), *AWAY.get(name, words.get(name, [])))
+    assert code == 2, said
+    assert said.startswith("rivulet: ")
+    assert "RIVULET_K" in said
+    assert said.count("\n") == 1
+
+
+def test_all_is_well_is_0(ended: Ended) -> None:
+    assert ended("check", "{folder}/events.jsonl", "--json") == (0, "")
