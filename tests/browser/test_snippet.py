@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.embedded import EmbeddedKafka
@@ -17,19 +16,11 @@ from stream.web.gateway import Gateway
 from stream.web.snippet import MOST_BYTES, SNIPPET
 from tests.brokers import MissingPartError, free_ports
 from tests.browser.chrome import Chrome, Page
+from tests.browser.shop_page import KEY, origin, serving
 from tests.conftest import missing
 from tests.gateways import gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-KEY = "browser-key-0001"
-PAGE = """<!doctype html><title>shop</title>
-<script async src="{door}/v1/rivulet.js?key={key}"{more}></script>
-<script>
-  window.rivulet = window.rivulet || [];
-  rivulet.push(["view_item", {{ item_id: "tent", items: [{{ item_id: "tent", price: 9.5 }}] }}]);
-  rivulet.push(["user", "{user}"]);
-</script>"""
 
 
 class Shop(NamedTuple):
@@ -66,24 +57,11 @@ async def shop() -> AsyncIterator[Shop]:
     except MissingPartError as error:
         missing(str(error))
     (port,) = free_ports(1)
-    base = f"http://localhost:{port}"
+    base = origin(port)
     settings = {"gateway_origins": base, "gateway_keys": f"web:{KEY}"}
     with EmbeddedKafka({"events": 4}) as broker:
-        async with chrome, gateway(broker.bootstrap, **settings) as (made, client):
-
-            async def page(request: web.Request) -> web.Response:
-                consent = request.query["consent"]
-                more = f' data-consent="{consent}"' if consent else ""
-                text = PAGE.format(door=client.base, key=KEY, user=request.query["user"], more=more)
-                return web.Response(text=text, content_type="text/html")
-
-            app = web.Application()
-            app.router.add_get("/", page)
-            runner = web.AppRunner(app, access_log=None)
-            await runner.setup()
-            await web.TCPSite(runner, "localhost", port).start()
+        async with chrome, gateway(broker.bootstrap, **settings) as (made, client), serving(port, client.base):
             yield Shop(chrome, made, broker.bootstrap, base)
-            await runner.cleanup()
 
 
 async def granted(page: Page) -> str:
