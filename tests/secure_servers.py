@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.brokers import KafkaBroker, MissingPartError, RedisServer, free_ports, wait_for
 
 README = Path(__file__).parents[1] / "README.md"
-KAFKA_USERS = {name: f"{name}-kafka" for name in ("worker", "producer", "stock", "privacy", "stranger")}
+KAFKA_USERS = {name: f"{name}-kafka" for name in ("worker", "producer", "stock", "privacy", "operator", "stranger")}
 
 
 def readme_acls(language: str) -> list[str]:

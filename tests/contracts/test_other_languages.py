@@ -1,10 +1,11 @@
-"""The README's examples in Node and PHP give what the Python reader gives, from the same real Redis."""
+"""The README's examples in Node, PHP and redis-cli give what the Python reader gives, from the same real Redis."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -105,6 +106,8 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         "hat": {"category": "hats"},
         "é:{}%": {"category": "100%", "title": "Ünï"},
         "12": {"title": "Twelve"},
+        "tent": {"title": "Tent"},
+        "bag": {"hidden": True},
     }
     for item, fields in details.items():
         client.set(keys.item(item), json.dumps({"v": 1, **fields}), ex=60)
@@ -131,3 +134,20 @@ def test_an_example_gives_what_the_python_reader_gives(
             titles = [known and known.title for known in ours.details]
             assert [each.get("title") for each in theirs] == titles, (user, wish)
         assert any(reader.recommendations(user, **wish).items for user, wish in calls)
+
+
+def test_redis_cli_shows_what_the_readme_says(redis_url: str, topic_prefix: str) -> None:
+    if not shutil.which("redis-cli"):
+        missing("no redis-cli: its examples are not run")
+    with redis.Redis.from_url(redis_url) as client:
+        fill(client, Keys(topic_prefix))
+    shown: list[list[str]] = []
+    for line in re.findall(r"^\$ (redis-cli .*?)(?:  +#.*)?$", README, re.M):
+        program, *words = (word.replace("rv:", f"{topic_prefix}:", 1) for word in shlex.split(line))
+        done = subprocess.run([program, "-u", redis_url, *words], capture_output=True, text=True, check=True)
+        shown.append(done.stdout.splitlines())
+    (cart, plain), segment, of_segment, of_all, (tent, bag) = shown
+    assert [json.loads(found)["items"][0] for found in (cart, plain, *of_segment, *of_all)] == ["c", "a", "s", "gone"]
+    assert segment == ["3"]
+    assert json.loads(tent)["title"] == "Tent"
+    assert '"hidden":true' in bag.replace(" ", "")

@@ -295,6 +295,7 @@ def test_who_answers_privacy_requests_cannot_write_lists(listed_redis: RedisServ
     keys = Keys()
     with redis.Redis(port=listed_redis.port, username="privacy", password="PRIVACY-PASSWORD") as privacy:
         assert privacy.mget([keys.recs("u1"), keys.offers("u1"), keys.privacy("u1")])[0] is not None
+        assert privacy.mget([keys.recs("u1", "cart")]) == [None]  # an export asks for the lists of all placements
         for command in (("SET", keys.recs("u1"), "x"), ("DEL", keys.recs("u1")), ("HGETALL", keys.meta)):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 privacy.execute_command(*command)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from typer.main import get_command
 
 from models.offers import load_offers
 from models.placement import Placement, load_placements
 from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
 from stream.catalogue import CatalogueItem
-from stream.cli import build
 from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
 from stream.keys import Keys
@@ -25,6 +24,7 @@ from stream.settings import Settings
 from stream.stages.serving import decode_served
 from stream.topics import layout
 from stream.web.metrics import DOOR_FAMILIES, FAMILIES, Family, SeenCollector
+from tests.tree import COMMAND, VERBS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,8 +79,22 @@ def test_every_metric_can_be_read_of_a_worker_that_has_not_begun() -> None:
 
 
 def test_commands() -> None:
-    command: Any = get_command(build())
-    assert [row[0].strip("`").split()[1] for row in rows("Commands")] == list(command.commands)
+    assert [row[0].strip("`").split()[1] for row in rows("Commands")] == list(COMMAND.commands)
+
+
+def console_lines() -> list[str]:
+    """Calls of ``rivulet`` in the README's consoles, without what the shell does around them."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
+    lines = [line for block in blocks for line in re.findall(r"^\$ (.*)$", block, re.M)]
+    calls = [re.sub(r"\s+(#.*|&|> \S+)$", "", re.sub(r"  +# .*$", "", line)).strip() for line in lines]
+    return [call[call.index("rivulet ") :] for call in calls if re.search(r"(^|[|&/] ?)rivulet ", call)]
+
+
+@pytest.mark.parametrize("line", console_lines())
+def test_commands_in_consoles_are_understood(line: str) -> None:
+    _, *words = shlex.split(line)
+    path = next(path for path in VERBS if tuple(words[: len(path)]) == path)
+    assert not VERBS[path].make_context(line, words[len(path) :]).args
 
 
 def test_event_fields() -> None:
