@@ -20,7 +20,7 @@ from stream.errors import BadInputError
 from stream.kafka import client_options
 from stream.producer import EventProducer
 from stream.recordings import lines_of, open_recording
-from stream.recordings.files import expand
+from stream.recordings.files import expand, kind_of
 from stream.settings import Settings
 
 LOOK_EVERY = 1_000  # events between two looks at the progress line
@@ -40,6 +40,7 @@ def publish(
     Example: tail -f events.jsonl | rivulet publish -
     """
     settings = load_settings(kafka=kafka)
+    kind_of(file)
     expand([file])  # a file that is not there is told before a broker that is not
     console = Console(stderr=True)
     with showing(TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"), keep=True) as progress:

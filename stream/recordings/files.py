@@ -61,7 +61,7 @@ def kind_of(name: str) -> str:
     Raises
     ------
     BadInputError
-        If it is none of these.
+        If it is none of these, or a folder.
     """
     if name == "-":
         return "jsonl"
@@ -71,6 +71,8 @@ def kind_of(name: str) -> str:
     for kind in KINDS:
         if bare.endswith(kind) and (kind != ".parquet" or bare == name):
             return {".ndjson": "jsonl"}.get(kind, kind[1:])
+    if Path(name).is_dir():
+        raise BadInputError(f"{name}: is a folder: name a file in it (`rivulet replay` takes folders)")
     raise BadInputError(f"{name}: not .csv or .jsonl (also .gz and .zst), .parquet or -")
 
 

@@ -94,6 +94,9 @@ async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_t
             assert (await door.ask("OPTIONS", "/v1/events", headers={"Origin": page})).status == 204
             assert (await door.post(visits("p", "bag"), Origin="https://evil.example")).status == 403
             assert (await door.post(visits("p", *map(str, range(501))))).status == 413
+            binary = {"ce_specversion": "1.0", "ce_type": "shop.view_item", "ce_source": "/shop", "ce_id": "1"}
+            taken.append(await door.post({"user_id": "cloud", "item_id": "bag"}, **binary))
+            assert taken[2].said["mapped"] == {"cloudevents": 1}
             taken.append(await narrow.post(visits("fast", "tent", "bag")))
             assert (await narrow.post(visits("fast", "stove"))).status == 429
             mutants = [await door.post(body) for body in mutated(600, seed=7)]

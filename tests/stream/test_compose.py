@@ -92,7 +92,9 @@ def test_profiles_add_a_shop_and_a_gateway(compose: dict[str, Any]) -> None:
         "gateway": ["gateway"],
     }
     assert parsed(services["shop"])["rate"] == 200
-    parsed(services["gateway"])
+    for name in ("topics", "worker", "gateway"):
+        assert services[name]["command"] == [name]
+        parsed(services[name])
 
 
 def test_the_gateway_takes_events_from_this_machine_and_shows_the_rest_to_nobody(compose: dict[str, Any]) -> None:

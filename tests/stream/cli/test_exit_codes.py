@@ -40,6 +40,7 @@ def ended(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     (tmp_path / "events.jsonl").write_text(VIEW)
     (tmp_path / "items.jsonl").write_text('{"item_id":"tent"}\n')
     monkeypatch.setenv("RIVULET_SNAPSHOT_FOLDER", str(tmp_path / "snapshots"))
+    monkeypatch.setenv("RIVULET_WEB_PORT", "0")
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["rivulet", *(each.format(folder=tmp_path) for each in arguments)])
@@ -73,6 +74,14 @@ def test_input_that_is_not_there_is_4(name: str, ended: Ended) -> None:
     assert code == 4, said
     assert said.startswith("rivulet: ")
     assert "/none" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["publish", "check", "evaluate", "tune"])
+def test_a_folder_where_a_file_is_meant_is_4(verb: str, ended: Ended) -> None:
+    code, said = ended(verb, "{folder}")
+    assert code == 4
+    assert "is a folder: name a file in it" in said
     assert said.count("\n") == 1
 
 
