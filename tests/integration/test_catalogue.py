@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from stream.errors import BadInputError
 from stream.keys import Recommendations
 from stream.resp import WriteBatch
 from tests.records import event
+from tests.stream.test_feeds import RSS
 from tests.worker_process import Installation, environment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -206,6 +208,22 @@ async def test_put_list_get_and_a_whole_feed(shop: Installation, tmp_path: Path)
     file.write_text("")
     with pytest.raises(BadInputError, match="would withdraw everything"):
         await rivulet(shop, "put", str(file), "--whole")
+
+
+async def test_a_merchant_feed_and_a_table_are_put(shop: Installation, tmp_path: Path) -> None:
+    feed, table = tmp_path / "feed.xml.gz", tmp_path / "table.csv"
+    feed.write_bytes(gzip.compress(RSS.encode()))
+    table.write_text("id,name,price,currency\nlamp,Lamp,20,EUR\n")
+    assert json.loads(await rivulet(shop, "put", str(feed), "--json"))["written"] == 2
+    assert json.loads(await rivulet(shop, "put", str(table), "--json"))["written"] == 1
+    tent, lamp = [json.loads(await rivulet(shop, "get", item)) for item in ("tent-1", "lamp")]
+    assert (tent["title"], tent["price"], tent["currency"], tent["availability"]) == (
+        "Tunnel & tent",
+        149.5,
+        "EUR",
+        "in_stock",
+    )
+    assert lamp == {"item_id": "lamp", "title": "Lamp", "price": 20, "currency": "EUR"}
 
 
 async def test_pages_of_the_shop_become_items(shop: Installation) -> None:

@@ -207,6 +207,10 @@ async def test_an_operator_sees_topics_settings_schemas_and_no_problem(
         assert judged
         assert "no problems" in await rivulet(shop, "doctor")
         assert kafka in await rivulet(shop, "settings")
+        file = tmp_path / "shop.toml"
+        file.write_text('ranking = "covisit"\nlog_level = "warning"\n')
+        assert "no problems" in await rivulet(shop, "--settings", str(file), "doctor")
+        assert f"file: {file}" in await rivulet(shop, "--settings", str(file), "settings")
         await rivulet(shop, "schemas", str(tmp_path / "schemas"))
         assert {path.name for path in (tmp_path / "schemas").iterdir()} >= set(SCHEMAS)
 
