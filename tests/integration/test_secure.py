@@ -28,6 +28,7 @@ from stream.preflight import check
 from stream.privacy import ask
 from stream.producer import EventProducer
 from stream.redis_address import redis_address
+from stream.replay import replay, republish
 from stream.settings import Settings
 from stream.topics import create, layout
 from tests.brokers import RedisServer, free_ports
@@ -99,6 +100,10 @@ async def test_an_event_is_learned_read_and_forgotten_under_the_access_lists(
         assert answer.touches >= 1
         async with Client(redis_address(frontend), strict=True) as client:
             assert (await client.recommendations("u9")).source != "recs"
+        operator = login("operator", secure_kafka, certificates, secure_redis)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await replay(operator, [event("u7", "tent", at=30)], None)).sent == 1
+            await republish(operator)
         assert await worker.terminate() == 0
     finally:
         worker.end()
