@@ -41,6 +41,7 @@ class _View:
     profile: bool
     offers: bool
     why: bool
+    category: str | None
 
 
 async def _read(client: Client, user: str, placement: str | None, k: int, category: str | None) -> Page:
@@ -82,6 +83,8 @@ def _show(page: Page, view: _View) -> None:
     console.print(f"[bold]{escape(page.user)}[/]  segment {escape(segment)}  newest event {_when(recs.ts)}")
     if recs.items:
         console.print(_list(page, why=view.why))
+    elif view.category is not None:
+        console.print(f"no recommendations: does the catalogue have category {escape(view.category)}?")
     else:
         console.print("no recommendations, not even trending items: has the worker written anything yet?")
     if view.profile:
@@ -150,6 +153,6 @@ def get(
     Example: rivulet get u1 --why --offers --watch
     """
     settings = load_settings(redis=redis, prefix=prefix)
-    view = _View(Console(), json, profile, offers, why)
+    view = _View(Console(), json, profile, offers, why, category)
     address = redis_address(settings), settings.prefix
     asyncio.run(_run(address, view, every if watch else None, (user, placement, k, category)))

@@ -100,4 +100,7 @@ def test_watching_prints_what_has_changed_and_ends_cleanly(redis_url: str, topic
 
 def test_get_says_when_there_is_nothing(redis_url: str, topic_prefix: str, cli: typer.Typer) -> None:
     done = CliRunner().invoke(cli, ["nobody", "--redis", redis_url, "--prefix", topic_prefix], catch_exceptions=False)
-    assert "no recommendations" in done.stdout
+    assert "no recommendations, not even trending items" in done.stdout
+    call = ["nobody", "--redis", redis_url, "--prefix", topic_prefix, "--category", "no [such]"]
+    done = CliRunner().invoke(cli, call, catch_exceptions=False)
+    assert "does the catalogue have category no [such]?" in done.stdout
