@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.t
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
 from stream.snapshots import SnapshotStore
+from tests.patience import PATIENCE_S
 from tests.shard_worker import Orders, Status, chain
 
 PARTITIONS = 4
@@ -87,7 +88,7 @@ class Group:
             return msgspec.json.decode((self.folder / f"status-{name}.json").read_bytes(), type=Status)
         return Status({}, {}, [], False, 0)
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -109,21 +110,21 @@ class Group:
 
     async def until_shared(self) -> None:
         """Both a and b own half of the partitions."""
-        await self.until(lambda: [len(self.status(name).next) for name in "ab"] == [2, 2], "no two owners", 40)
+        await self.until(lambda: [len(self.status(name).next) for name in "ab"] == [2, 2], "no two owners")
 
     async def until_moved(self, name: str, count: int) -> None:
         """One worker has processed so many more records."""
         at = self.count("records", name)
         await self.until(lambda: self.count("records", name) > at + count, f"{name} does not read on")
 
-    async def until_read(self, seconds: float = 20.0) -> None:
-        await self.until(lambda: self.position() == self.ends, f"not read: {self.position()} of {self.ends}", seconds)
+    async def until_read(self) -> None:
+        await self.until(lambda: self.position() == self.ends, f"not read: {self.position()} of {self.ends}")
 
-    async def end(self, name: str = "a", seconds: float = 10.0) -> int:
+    async def end(self, name: str = "a", seconds: float = PATIENCE_S) -> int:
         self.workers[name].terminate()
         return await self.exit_code(name, seconds)
 
-    async def exit_code(self, name: str = "a", seconds: float = 10.0) -> int:
+    async def exit_code(self, name: str = "a", seconds: float = PATIENCE_S) -> int:
         worker = self.workers[name]
         await self.until(lambda: worker.poll() is not None, f"{name} does not end", seconds)
         return worker.wait()

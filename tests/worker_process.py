@@ -37,9 +37,9 @@ from stream.roster import worker_name
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
+from tests.patience import PATIENCE_S
 from tests.records import user_of
 
-PATIENCE_S = 90.0  # a busy machine is no fault
 ROOM = 255  # neighbours per item: with room for all, lists do not depend on the order in which deltas arrive
 compile_once = functools.cache(compile_kernels)
 
@@ -81,7 +81,7 @@ class WorkerProcess(Child):
     def output(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")
 
-    async def exit_code(self, within: float) -> int:
+    async def exit_code(self, within: float = PATIENCE_S) -> int:
         """Its exit code once it has ended; ``TimeoutError`` with its log if it does not."""
         end = time.monotonic() + within
         while (code := self.code) is None:
@@ -90,7 +90,7 @@ class WorkerProcess(Child):
             await asyncio.sleep(0.02)
         return code
 
-    async def terminate(self, within: float = 20.0) -> int:
+    async def terminate(self, within: float = PATIENCE_S) -> int:
         """SIGTERM; its exit code."""
         self.send(signal.SIGTERM)
         return await self.exit_code(within)

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -70,9 +71,20 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
         async def all_saved() -> bool:
             return sum(shop.saved("events").values()) == shop.sent
 
+        async def at_rest() -> bool:  # nothing is written or deleted any more: it would make room on a full disk
+            ends = [await shop.progress.ends(role) for role in ("events", "covisits", "global")]
+            saved = [shop.saved(role) for role in ("events", "covisits", "global")]
+            kept = Counter(found.shard for found in shop.snapshots().generations()).values()
+            return (
+                saved == [{p: end for p, end in each.items() if end} for each in ends]
+                and max(kept) <= shop.settings.snapshot_keep
+                and all(name.endswith(".snap") for name in os.listdir(shop.settings.snapshot_folder))
+            )
+
         worker = shop.start()
         await shop.publish(EVENTS[:2_000])
-        await shop.until(all_saved, "not saved")
+        await shop.drained()
+        await shop.until(at_rest, "not saved")
         before = shop.saved("events")
         files = {found.name for found in shop.snapshots().generations()}
 
