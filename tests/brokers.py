@@ -30,7 +30,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.child import Child, is_listening
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, Patience
 
 POM = Path(__file__).parent / "integration" / "kafka" / "pom.xml"
 # Ports below the kernel's ephemeral range: a client that keeps reconnecting to a stopped server on an ephemeral port
@@ -62,9 +62,9 @@ def free_ports(count: int) -> list[int]:
 
 def wait_for(ready: Callable[[], bool], timeout: float, what: str) -> None:
     """Ask every 20 ms until ``ready``; ``TimeoutError`` naming ``what`` after ``timeout`` seconds."""
-    end = time.monotonic() + timeout
+    patience = Patience(timeout)
     while not ready():
-        if time.monotonic() > end:
+        if patience.ended():
             raise TimeoutError(f"{what} after {timeout:g} s")
         time.sleep(0.02)
 

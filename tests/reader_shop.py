@@ -13,7 +13,7 @@ from stream.client import Client, SyncClient
 from stream.keys import Keys
 from stream.resp import WriteBatch
 from stream.store import RedisStore
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, Patience
 
 
 def rendered(items: Sequence[str], model: str = "covisit", ts: int = 5, why: object = None) -> bytes:
@@ -78,8 +78,8 @@ class Shop:
 
 async def until(condition: Callable[[], Awaitable[bool]], within: float = PATIENCE_S) -> None:
     """Wait for something that nobody announces."""
-    async with asyncio.timeout(within):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.02)
+    patience = Patience(within)
+    while not await condition():
+        if patience.ended():
+            raise TimeoutError(f"not within {within:g} s")
+        await asyncio.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.t
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
 from stream.snapshots import SnapshotStore
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, Patience
 from tests.shard_worker import Orders, Status, chain
 
 PARTITIONS = 4
@@ -89,9 +88,9 @@ class Group:
         return Status({}, {}, [], False, 0)
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
-        end = time.monotonic() + seconds
+        patience = Patience(seconds)
         while not condition():
-            if time.monotonic() > end:
+            if patience.ended():
                 logs = "\n".join(f"--- {name}\n{self.log(name)[-3000:]}" for name in self.workers)
                 raise TimeoutError(f"{what}\n{logs}")
             await asyncio.sleep(0.02)
