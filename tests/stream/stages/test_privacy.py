@@ -174,7 +174,7 @@ def test_what_is_left_is_what_would_be_learned_without_them(
 
 def test_visitors_of_a_real_shop_are_forgotten_without_a_trace(data: Path) -> None:
     events = list(map(dict, open_recording(str(data / "yoochoose100k.csv.gz"))))
-    gone = random.Random(50).sample(sorted({user_of(each) for each in events}), 50)
+    gone = random.Random(50).sample(sorted({user_of(each) for each in events}), 500)
     reports = check_equal(events, gone, most_full=60, again=True)  # of 2,933
     assert all(report.known and not report.cut for report in reports)
     assert sum(report.touches for report in reports) > 100
