@@ -112,7 +112,9 @@ class Background:
 
     async def _look_at_topics(self) -> None:
         """A topic may be deleted or get other partitions while the worker runs; a restart would not repair either."""
-        found = faults(self._layout, await self._worker.broadcast.partitions())
+        partitions = await self._worker.broadcast.partitions()
+        found = faults(self._layout, partitions)
+        self._worker.pulse.topic_missing = any(topic.name not in partitions for topic in self._layout)
         for fault in found:
             if fault not in self.topic_faults:
                 log.error("topic_changed", fault=fault)

@@ -142,7 +142,7 @@ class Feeder:
         shard.fetches += fetch.fetches
         if shard.next == LOG_START:
             shard.next = fetch.records[0].offset
-        for run in runs(self._unseen(shard, fetch)):
+        for run in runs(self._expected(shard, fetch)):
             if run[0].offset > shard.next and not await self._bridge(shard, run[0].offset):
                 return None
             shard.dirty = True
@@ -155,18 +155,18 @@ class Feeder:
             self._counts["records"] += len(run)
         return None
 
-    def _unseen(self, shard: Shard, fetch: Fetch) -> Sequence[ConsumerRecord]:
-        """Leave out what is below ``next``; that comes only if the broker no longer had ``next`` and went back."""
-        records = fetch.records
-        if records[0].offset >= shard.next:
-            return records
-        if fetch.highwater < shard.next:
-            raise GapError(
-                f"{shard.name} ends at offset {fetch.highwater}, but its snapshot includes everything below "
-                f"{shard.next}: the topic was made anew or the broker lost records. Delete the snapshots "
-                f"{shard.name}@* to learn the topic from its start"
-            )
-        return [record for record in records if record.offset >= shard.next]
+    def _expected(self, shard: Shard, fetch: Fetch) -> Sequence[ConsumerRecord]:
+        """Records of a fetch; what is below ``next`` comes only if the log ended before ``next`` when it was asked.
+
+        It may have grown beyond that since: what is below is new nevertheless, and to leave it out would lose it.
+        """
+        if fetch.records[0].offset >= shard.next:
+            return fetch.records
+        raise GapError(
+            f"{shard.name} was asked for offset {shard.next} and answers with {fetch.records[0].offset} (it ends at "
+            f"{fetch.highwater} now): the topic was made anew or the broker lost records. To learn again what the "
+            "logs have: stop all workers, empty the snapshot folder, make topic covisits anew"
+        )
 
     async def _bridge(self, shard: Shard, first: int) -> bool:
         """Whether to go on at ``first`` although ``next`` did not come: asked again once, then judged."""

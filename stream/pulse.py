@@ -39,6 +39,8 @@ class Pulse:
         Whether Kafka is away.
     longest
         What has stood still longest, None if everything gets on.
+    topic_missing
+        Whether somebody has deleted a topic: nothing gets on without it, and a new process would not even start.
     """
 
     def __init__(self, host: ShardHost, broadcast: Broadcast, gate: Gate, redis: Outage, session_s: float) -> None:
@@ -49,11 +51,12 @@ class Pulse:
         self._silent_s = 0.0
         self.kafka = Outage("kafka")
         self.longest: Standstill | None = None
+        self.topic_missing = False
 
     def feel(self, seconds: float) -> Standstill | None:
         """One beat, so many seconds after the one before; what has stood still longest."""
         self._feel_kafka(seconds)
-        excused = self._host.stopping or self.kafka.trouble or self._redis.trouble
+        excused = self._host.stopping or self.kafka.trouble or self._redis.trouble or self.topic_missing
         standing = () if excused else self._standing()
         self._ages = {what: self._ages.get(what, -seconds) + seconds for what in standing}
         self.longest = max((Standstill(*each) for each in self._ages.items()), key=lambda each: each[1], default=None)

@@ -30,11 +30,13 @@ from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.demo.child import Child, is_listening
+from tests.patience import PATIENCE_S, Patience
 
 POM = Path(__file__).parent / "integration" / "kafka" / "pom.xml"
 # Ports below the kernel's ephemeral range: a client that keeps reconnecting to a stopped server on an ephemeral port
 # may be given that very port as its own and connect to itself, and the server could never come back on it.
 PORTS = range(20_000, 32_000)
+_given: set[int] = set()  # to somebody who may not listen there yet
 
 
 class MissingPartError(Exception):
@@ -42,24 +44,27 @@ class MissingPartError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on, all different."""
+    """Ports of the loopback that nobody listens on, all different, and different from those of earlier calls."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 found.append(port)
         if len(found) == count:
+            _given.update(found)
             return found
     raise MissingPartError("no free port on 127.0.0.1 between 20000 and 32000")
 
 
 def wait_for(ready: Callable[[], bool], timeout: float, what: str) -> None:
     """Ask every 20 ms until ``ready``; ``TimeoutError`` naming ``what`` after ``timeout`` seconds."""
-    end = time.monotonic() + timeout
+    patience = Patience(timeout)
     while not ready():
-        if time.monotonic() > end:
+        if patience.ended():
             raise TimeoutError(f"{what} after {timeout:g} s")
         time.sleep(0.02)
 
@@ -83,7 +88,7 @@ class Server(ABC):
     def running(self) -> bool:
         return self._child is not None and self._child.running
 
-    def start(self, timeout: float = 60.0) -> Self:
+    def start(self, timeout: float = PATIENCE_S) -> Self:
         """Start and return when the server answers; the end of its log is part of the error if it does not."""
         self._child = Child(self._command(), self.folder)
         try:
@@ -229,7 +234,7 @@ class KafkaBroker(Server):
     def _java(self, *arguments: str) -> list[str]:
         return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{self._jars}/*", *arguments]
 
-    def start(self, timeout: float = 60.0) -> Self:
+    def start(self, timeout: float = PATIENCE_S) -> Self:
         if not (self.folder / "data").exists():
             cluster = (
                 base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
@@ -309,14 +314,21 @@ class RedisServer(Server):
 
 
 class RedisCluster:
-    """Three real masters on the loopback with all 16,384 slots; ``url`` names the first."""
+    """Three real masters on the loopback with all 16,384 slots; ``url`` names the first.
+
+    Parameters
+    ----------
+    node_timeout_ms
+        How long a node may be silent until the others take it for dead: on a busy machine a living one may be, too.
+    """
 
     SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
-    def __init__(self) -> None:
+    def __init__(self, node_timeout_ms: int = 30_000) -> None:
+        timeout = str(node_timeout_ms)
         buses = free_ports(len(self.SLOTS))
         self.nodes = [
-            RedisServer(options={"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": "2000"})
+            RedisServer(options={"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": timeout})
             for bus in buses
         ]
         self._buses = buses
@@ -331,7 +343,7 @@ class RedisCluster:
         with self.nodes[0].client() as client:
             for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        wait_for(lambda: all(map(self._complete, self.nodes)), 30, "the Redis cluster is not ok")
+        wait_for(lambda: all(map(self._complete, self.nodes)), PATIENCE_S, "the Redis cluster is not ok")
         return self
 
     def _complete(self, node: RedisServer) -> bool:
@@ -359,7 +371,7 @@ class RedisCluster:
             old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
             while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 port = self.nodes[target].port
-                old.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+                old.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 60_000, "KEYS", *keys)
             for client in (new, old):
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
 

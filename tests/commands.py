@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from tests.patience import PATIENCE_S
 from tests.worker_process import Installation, environment
 
 
@@ -28,7 +29,7 @@ async def command(shop: Installation, *arguments: str, stdin: str = "") -> tuple
 
 
 async def answer(shop: Installation, *arguments: str) -> Any:
-    """What a command prints as JSON."""
-    code, out, err = await command(shop, *arguments)
+    """What a command that waits for a worker prints as JSON."""
+    code, out, err = await command(shop, *arguments, "--timeout", f"{PATIENCE_S:g}")
     assert code == 0, err + await shop._state() + str(await shop.progress.facts())
     return json.loads(out)

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
 from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
+
+# How long an example takes is up to the machine; whatever else the profile of the environment says stays.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 KAFKA_FIXTURES = {"kafka", "kafka_broker", "secure_kafka"}
 

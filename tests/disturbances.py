@@ -20,7 +20,6 @@ from tests.worker_process import Installation, WorkerProcess
 Kind = Literal["kill", "freeze", "add", "remove", "broker", "redis"]
 OTHERS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "kill")
 POLL_S = 0.1
-STOP_S = 20.0
 START_S = 180.0  # a busy machine is no fault
 
 
@@ -183,4 +182,4 @@ class Fleet:
         for worker, code in zip(leaving, codes, strict=True):
             if code != 0:
                 raise RuntimeError(f"worker {worker.pid} ended with code {code} after SIGTERM: {worker.output[-3000:]}")
-        await asyncio.gather(*(worker.exit_code(STOP_S) for worker in self.shop.workers))
+        await asyncio.gather(*(worker.exit_code() for worker in self.shop.workers))

@@ -55,15 +55,26 @@ class Proxy:
             task.add_done_callback(self._pipes.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept, releasing = bytearray(), None
+
+        async def release() -> None:
+            await self._open.wait()
+            writer.write(bytes(kept))
+            kept.clear()
+
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                if not self._open.is_set():
+                if kept or not self._open.is_set():  # it reads on: what matters may come behind something else
                     self.held += data
-                    await self._open.wait()
+                    kept += data
+                    releasing = asyncio.create_task(release()) if releasing is None or releasing.done() else releasing
+                    continue
                 if self.bytes_per_s:
                     await asyncio.sleep(len(data) / self.bytes_per_s)
                 writer.write(data)
                 await writer.drain()
+        if releasing is not None:
+            await releasing
         writer.close()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

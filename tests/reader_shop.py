@@ -13,6 +13,7 @@ from stream.client import Client, SyncClient
 from stream.keys import Keys
 from stream.resp import WriteBatch
 from stream.store import RedisStore
+from tests.patience import PATIENCE_S, Patience
 
 
 def rendered(items: Sequence[str], model: str = "covisit", ts: int = 5, why: object = None) -> bytes:
@@ -59,26 +60,26 @@ class Shop:
         }
         batch = WriteBatch()
         for name, items in lists.items():
-            batch.set(places[name], rendered(items, model=name), 60)
+            batch.set(places[name], rendered(items, model=name), 3_600)
         await self.store.flush(batch)
 
     async def catalogue(self, **items: Mapping[str, Any]) -> None:
         """Write what the catalogue says of items."""
         batch = WriteBatch()
         for item, fields in items.items():
-            batch.set(self.keys.item(item), json.dumps({"v": 1, **fields}).encode(), 60)
+            batch.set(self.keys.item(item), json.dumps({"v": 1, **fields}).encode(), 3_600)
         await self.store.flush(batch)
 
     async def profile(self, **fields: str) -> None:
         batch = WriteBatch()
-        batch.hset(self.keys.profile("u1"), {name.encode(): text.encode() for name, text in fields.items()}, 60)
+        batch.hset(self.keys.profile("u1"), {name.encode(): text.encode() for name, text in fields.items()}, 3_600)
         await self.store.flush(batch)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], within: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], within: float = PATIENCE_S) -> None:
     """Wait for something that nobody announces."""
-    async with asyncio.timeout(within):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.02)
+    patience = Patience(within)
+    while not await condition():
+        if patience.ended():
+            raise TimeoutError(f"not within {within:g} s")
+        await asyncio.sleep(0.02)

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.brokers import KafkaBroker, MissingPartError, RedisServer, free_ports, wait_for
+from tests.patience import PATIENCE_S
 
 README = Path(__file__).parents[1] / "README.md"
 KAFKA_USERS = {name: f"{name}-kafka" for name in ("worker", "producer", "stock", "privacy", "operator", "stranger")}
@@ -194,7 +195,9 @@ class SecureKafka(KafkaBroker):
             AclPermissionType.ANY,
         )  # fmt: skip
         wait_for(
-            lambda: set(bindings) <= set(admin.describe_acls(whose).result(30)), 30, "the broker does not know the ACLs"
+            lambda: set(bindings) <= set(admin.describe_acls(whose).result(30)),
+            PATIENCE_S,
+            "the broker does not know the ACLs",
         )
 
 
@@ -232,7 +235,7 @@ class SecureRedis(RedisServer):
         if ask_clients:
             self.url += f"&ssl_certfile={certificates.server}&ssl_keyfile={certificates.server_key}"
 
-    def start(self, timeout: float = 60.0) -> Self:
+    def start(self, timeout: float = PATIENCE_S) -> Self:
         try:
             return super().start(timeout)
         except RuntimeError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.t
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
 from stream.snapshots import SnapshotStore
+from tests.patience import PATIENCE_S, Patience
 from tests.shard_worker import Orders, Status, chain
 
 PARTITIONS = 4
@@ -87,10 +87,10 @@ class Group:
             return msgspec.json.decode((self.folder / f"status-{name}.json").read_bytes(), type=Status)
         return Status({}, {}, [], False, 0)
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-        end = time.monotonic() + seconds
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
+        patience = Patience(seconds)
         while not condition():
-            if time.monotonic() > end:
+            if patience.ended():
                 logs = "\n".join(f"--- {name}\n{self.log(name)[-3000:]}" for name in self.workers)
                 raise TimeoutError(f"{what}\n{logs}")
             await asyncio.sleep(0.02)
@@ -109,21 +109,21 @@ class Group:
 
     async def until_shared(self) -> None:
         """Both a and b own half of the partitions."""
-        await self.until(lambda: [len(self.status(name).next) for name in "ab"] == [2, 2], "no two owners", 40)
+        await self.until(lambda: [len(self.status(name).next) for name in "ab"] == [2, 2], "no two owners")
 
     async def until_moved(self, name: str, count: int) -> None:
         """One worker has processed so many more records."""
         at = self.count("records", name)
         await self.until(lambda: self.count("records", name) > at + count, f"{name} does not read on")
 
-    async def until_read(self, seconds: float = 20.0) -> None:
-        await self.until(lambda: self.position() == self.ends, f"not read: {self.position()} of {self.ends}", seconds)
+    async def until_read(self) -> None:
+        await self.until(lambda: self.position() == self.ends, f"not read: {self.position()} of {self.ends}")
 
-    async def end(self, name: str = "a", seconds: float = 10.0) -> int:
+    async def end(self, name: str = "a", seconds: float = PATIENCE_S) -> int:
         self.workers[name].terminate()
         return await self.exit_code(name, seconds)
 
-    async def exit_code(self, name: str = "a", seconds: float = 10.0) -> int:
+    async def exit_code(self, name: str = "a", seconds: float = PATIENCE_S) -> int:
         worker = self.workers[name]
         await self.until(lambda: worker.poll() is not None, f"{name} does not end", seconds)
         return worker.wait()

@@ -39,6 +39,7 @@ class Orders(msgspec.Struct):
     folder: str
     name: str = "a"
     session_s: float = 6.0
+    rebalance_s: float = 20.0
     snapshot_every_s: float = 0.2
     release_s: float = 5.0
     exit_s: float = 2.5
@@ -153,7 +154,9 @@ class CountingStage:
 
 
 def build(orders: Orders, stage: CountingStage) -> tuple[faust.App, ShardHost]:
-    settings = faust_settings(session_s=orders.session_s, rebalance_s=20, fetch_records=orders.fetch_records)
+    settings = faust_settings(
+        session_s=orders.session_s, rebalance_s=orders.rebalance_s, fetch_records=orders.fetch_records
+    )
     app = faust.App(
         orders.group,
         broker=f"kafka://{orders.kafka}",

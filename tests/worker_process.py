@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,9 +36,9 @@ from stream.roster import worker_name
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
+from tests.patience import PATIENCE_S, Patience
 from tests.records import user_of
 
-PATIENCE_S = 90.0  # a busy machine is no fault
 ROOM = 255  # neighbours per item: with room for all, lists do not depend on the order in which deltas arrive
 compile_once = functools.cache(compile_kernels)
 
@@ -81,16 +80,16 @@ class WorkerProcess(Child):
     def output(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")
 
-    async def exit_code(self, within: float) -> int:
+    async def exit_code(self, within: float = PATIENCE_S) -> int:
         """Its exit code once it has ended; ``TimeoutError`` with its log if it does not."""
-        end = time.monotonic() + within
+        patience = Patience(within)
         while (code := self.code) is None:
-            if time.monotonic() > end:
+            if patience.ended():
                 raise TimeoutError(f"worker {self.pid} still runs after {within:g} s: {self.output[-3000:]}")
             await asyncio.sleep(0.02)
         return code
 
-    async def terminate(self, within: float = 20.0) -> int:
+    async def terminate(self, within: float = PATIENCE_S) -> int:
         """SIGTERM; its exit code."""
         self.send(signal.SIGTERM)
         return await self.exit_code(within)
@@ -156,10 +155,10 @@ class Installation:
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str, within: float = PATIENCE_S) -> None:
         """Wait for a condition; fails with the workers' logs, also when a worker ended by itself meanwhile."""
         running = [worker for worker in self.workers if worker.running]
-        end = time.monotonic() + within
+        patience = Patience(within)
         while not await condition():
             ended = [worker for worker in running if not (worker.running or worker.told)]
-            if ended or time.monotonic() > end:
+            if ended or patience.ended():
                 why = "a worker ended" if ended else f"not within {within:g} s"
                 raise TimeoutError(f"{what}: {why}\n{await self._state()}")
             await asyncio.sleep(0.05)

@@ -137,7 +137,8 @@ class ItemStage:
         if record.low > mark:
             raise HoleError(
                 f"covisits-{partition}: deltas of events-{record.source} between offsets {mark} and {record.low} are"
-                " missing; restore the topic or start again from an empty snapshot folder"
+                " missing; restore the topic, or learn again what `events` has: stop all workers, empty the snapshot"
+                " folder, make topic covisits anew"
             )
         shard.counts["repeated"] += record.high <= mark
         shard.marks[record.source] = max(record.high, mark)

@@ -14,9 +14,9 @@ import aiohttp
 
 from stream.demo.child import Child
 from tests.brokers import MissingPartError, wait_for
+from tests.patience import PATIENCE_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-START_S = 60.0
 
 
 class Chrome:
@@ -36,7 +36,7 @@ class Chrome:
 
     async def __aenter__(self) -> Self:
         said = self._folder / "profile" / "DevToolsActivePort"
-        await asyncio.to_thread(wait_for, lambda: said.exists() and "\n" in said.read_text(), START_S, "no browser")
+        await asyncio.to_thread(wait_for, lambda: said.exists() and "\n" in said.read_text(), PATIENCE_S, "no browser")
         port, path = said.read_text().split()
         self._session = aiohttp.ClientSession()
         self._socket = await self._session.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=0)
@@ -56,7 +56,7 @@ class Chrome:
         self._answers[number] = answer
         message = {"id": number, "method": method, "params": params}
         await self._socket.send_json(message if session is None else message | {"sessionId": session})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return await answer
 
     async def page(self, script: str = "", beside: Page | None = None) -> Page:

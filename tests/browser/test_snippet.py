@@ -19,6 +19,7 @@ from tests.browser.chrome import Chrome, Page
 from tests.browser.shop_page import KEY, origin, serving
 from tests.conftest import missing
 from tests.gateways import gateway
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,7 +40,7 @@ class Shop(NamedTuple):
         async with AIOKafkaConsumer(bootstrap_servers=self.broker, auto_offset_reset="earliest") as consumer:
             consumer.assign([TopicPartition("events", partition) for partition in range(4)])
             found: list[dict[str, Any]] = []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(found) < count:
                     records = [r for batch in (await consumer.getmany(timeout_ms=50)).values() for r in batch]
                     found += [json.loads(record.value) for record in records if record.key.decode() == user]
@@ -48,6 +49,13 @@ class Shop(NamedTuple):
     @property
     def requests(self) -> int:
         return self.made.door.requests.total()
+
+    async def answered(self, count: int) -> None:
+        """So many requests in all, and no more; an event is in Kafka before its request is counted."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.requests < count:  # noqa: ASYNC110  # the door counts
+                await asyncio.sleep(0.01)
+        assert self.requests == count
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -64,10 +72,10 @@ async def shop() -> AsyncIterator[Shop]:
             yield Shop(chrome, made, broker.bootstrap, base)
 
 
-async def granted(page: Page) -> str:
-    """Consent is given; the anonymous id."""
-    await page.run('rivulet.push(["consent", {analytics_storage: "granted", ad_personalization: "denied"}])')
-    anonymous = await page.run("rivulet.id()")
+async def granted(page: Page, calls: str, then: str = "") -> str:
+    """Consent is given and more is called, all at once: before the timer sends anything; the anonymous id."""
+    consent = '["consent", {analytics_storage: "granted", ad_personalization: "denied"}]'
+    anonymous = await page.run(f"rivulet.push({consent}, {calls}); {then}; rivulet.id()")
     assert isinstance(anonymous, str)
     return anonymous
 
@@ -83,10 +91,9 @@ async def test_nothing_is_stored_or_sent_before_consent_and_all_of_it_after(shop
     assert await page.run("document.cookie + localStorage.length") == "0"
     assert (await page.run("rivulet.id()"), shop.requests) == (None, before)
 
-    anonymous = await granted(page)
-    await page.run('rivulet.push(["search", {search_term: "rope"}], ["add_to_cart", {item_id: "rope"}])')
+    anonymous = await granted(page, '["search", {search_term: "rope"}], ["add_to_cart", {item_id: "rope"}]')
     first, second, third = await shop.events(anonymous, 3)  # the timer sends them, in one request
-    assert shop.requests == before + 1
+    await shop.answered(before + 1)
     assert [first["event_name"], second["event_name"], third["event_name"]] == ["view_item", "search", "add_to_cart"]
     assert first["items"] == [{"item_id": "tent", "price": 9.5}]
     assert first["consent"] == {"analytics_storage": "granted", "ad_personalization": "denied"}
@@ -99,47 +106,53 @@ async def test_nothing_is_stored_or_sent_before_consent_and_all_of_it_after(shop
     await later.run("rivulet.flush()")
     (known,) = await shop.events("customer", 1)
     assert known["user_pseudo_id"] == anonymous
+    await shop.answered(before + 2)
 
 
 async def test_what_waits_is_sent_when_the_page_is_left(shop: Shop) -> None:
-    page = await shop.chrome.page()
-    await page.open(shop.url(consent="granted"))
-    anonymous = await page.run("rivulet.id()")
-    await page.run('rivulet.push(...Array.from({length: 30}, (_, n) => ["view_item", {item_id: "i" + n}]))')
-    await page.open("about:blank")
+    page, before = await shop.chrome.page(), shop.requests
+    await page.open(shop.url())
+    many = '...Array.from({length: 30}, (_, n) => ["view_item", {item_id: "i" + n}])'
+    anonymous = await granted(page, many, 'location = "about:blank"')
     events = await shop.events(anonymous, 31)
     assert [event["item_id"] for event in events] == ["tent", *(f"i{n}" for n in range(30))]
+    await shop.answered(before + 1)
 
 
 async def test_what_the_door_cannot_take_now_is_sent_again(shop: Shop) -> None:
     page = await shop.chrome.page()
-    await page.open(shop.url(consent="granted"))
-    room = shop.made.inlet.room
+    await page.open(shop.url())
+    room, requests = shop.made.inlet.room, shop.made.door.requests
     with room.growing() as hold:
         hold(room.most)
-        before = shop.made.door.requests[503]
+        before, taken = requests[503], requests[202]
+        anonymous = await granted(page, '["search", {}]')
         await page.run("rivulet.flush()")
-        assert shop.made.door.requests[503] == before + 1
-    anonymous = await page.run("rivulet.flush().then(() => rivulet.flush()).then(() => rivulet.id())")
-    assert len(await shop.events(anonymous, 1)) == 1
+        assert requests[503] > before  # the timer may have tried, too
+    assert len(await shop.events(anonymous, 2)) == 2  # by the timer
+    async with asyncio.timeout(PATIENCE_S):
+        while requests[202] == taken:  # noqa: ASYNC110  # the door counts
+            await asyncio.sleep(0.01)
+    assert requests[202] == taken + 1
 
 
 async def test_withdrawn_consent_is_told_once_and_the_id_is_gone(shop: Shop) -> None:
-    page = await shop.chrome.page()
+    page, before = await shop.chrome.page(), shop.requests
     await page.open(shop.url(consent="granted"))
     anonymous = await page.run("rivulet.id()")
     await page.run("rivulet.flush()")
+    await shop.answered(before + 1)
     await page.run('rivulet.push(["consent", {analytics_storage: "denied", personalization_storage: "denied"}])')
     last = (await shop.events(anonymous, 2))[-1]
     assert last["event_name"] == "consent"
     assert last["consent"] == {"analytics_storage": "denied", "personalization_storage": "denied"}
-    before = shop.requests
+    await shop.answered(before + 2)
     await page.run('rivulet.push(["view_item", {item_id: "rope"}])')
     await page.run("rivulet.flush()")
     await page.open("about:blank")
     await page.open(shop.url())
     assert await page.run("document.cookie + rivulet.id()") in ("null", "undefined", "")
-    assert shop.requests == before
+    assert shop.requests == before + 2
 
 
 @pytest.mark.parametrize("signal", ["doNotTrack: {value: '1'}", "globalPrivacyControl: {value: true}"])
@@ -148,7 +161,7 @@ async def test_a_refusal_of_the_browser_outranks_consent(shop: Shop, signal: str
     await page.open(shop.url(consent="granted"))
     anonymous = await page.run("rivulet.id()")
     await page.run("rivulet.flush()")
-    assert shop.requests == before + 1
+    await shop.answered(before + 1)
     assert anonymous
     page = await shop.chrome.page(f"Object.defineProperties(navigator, {{{signal}}})", beside=page)
     await page.open(shop.url(consent="granted"))

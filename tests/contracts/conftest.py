@@ -9,6 +9,7 @@ import pytest
 from stream.client import Client
 from stream.keys import Keys
 from stream.store import RedisStore
+from tests.patience import PATIENCE_S
 from tests.reader_shop import Reader, Shop, Threaded
 
 
@@ -25,6 +26,6 @@ async def shop(request: pytest.FixtureRequest, reader: Reader, topic_prefix: str
     else:
         url = request.getfixturevalue("redis_cluster").url.replace("redis://", "redis+cluster://")
     store = await RedisStore.connect(url)
-    async with reader(url, prefix=topic_prefix, timeout=5, strict=True, cache_s=0) as client:
+    async with reader(url, prefix=topic_prefix, timeout=PATIENCE_S, strict=True, cache_s=0) as client:
         yield Shop(client, store, Keys(topic_prefix))
     await store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,10 @@ from stream.reading import top_up
 from stream.resp import WriteBatch
 from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports
+from tests.patience import PATIENCE_S
 from tests.reader_shop import Reader, Shop, rendered, until
+
+TRACKING: dict[str, Any] = {"strict": True, "cache_s": 0, "tracking": True, "timeout": PATIENCE_S}
 
 
 async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
@@ -129,10 +133,10 @@ async def test_nobody_there_is_unavailable(scheme: str, reader: Reader) -> None:
 async def test_a_frozen_server_is_unavailable_in_time_and_a_restarted_one_is_not(
     redis_server: RedisServer, reader: Reader
 ) -> None:
-    async with reader(redis_server.url, timeout=0.2, strict=True) as client:
+    async with reader(redis_server.url, timeout=2, strict=True) as client:
         assert await client.profile("u1") == {}
         redis_server.pause()
-        with pytest.raises(UnavailableError, match=r"within 0.2 s"):
+        with pytest.raises(UnavailableError, match="within 2 s"):
             await client.profile("u1")
         redis_server.resume()
         await asyncio.to_thread(redis_server.restart)
@@ -142,7 +146,7 @@ async def test_a_frozen_server_is_unavailable_in_time_and_a_restarted_one_is_not
 async def test_a_wrong_password_is_a_configuration_error(reader: Reader) -> None:
     with RedisServer("s3cret") as server:
         for login in (":wrong@", ""):
-            async with reader(f"redis://{login}127.0.0.1:{server.port}/0", strict=True) as client:
+            async with reader(f"redis://{login}127.0.0.1:{server.port}/0", strict=True, timeout=PATIENCE_S) as client:
                 with pytest.raises(ConfigurationError, match="refused"):
                     await client.profile("u1")
 
@@ -209,7 +213,7 @@ async def test_items_and_explanations_with_titles(shop: Shop) -> None:
 
 async def test_without_a_catalogue_nothing_is_asked_of_it(redis_url: str, topic_prefix: str, reader: Reader) -> None:
     store = await RedisStore.connect(redis_url)
-    async with reader(redis_url, prefix=topic_prefix, strict=True, catalogue=False) as client:
+    async with reader(redis_url, prefix=topic_prefix, strict=True, catalogue=False, timeout=PATIENCE_S) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(recs=["gone", "a"])
         await shop.catalogue(gone={"hidden": True})
@@ -225,7 +229,7 @@ async def test_shared_keys_are_asked_for_once_a_while_and_a_users_each_time(
     redis_url: str, topic_prefix: str, reader: Reader
 ) -> None:
     store = await RedisStore.connect(redis_url)
-    async with reader(redis_url, prefix=topic_prefix, cache_s=1_000) as client:
+    async with reader(redis_url, prefix=topic_prefix, cache_s=1_000, timeout=PATIENCE_S) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(recs=["a"], all=["x", "y"])
         assert (await client.recommendations("u1", k=3)).items == ["a", "x", "y"]
@@ -242,7 +246,7 @@ async def test_without_redis_a_page_shows_what_is_known_and_says_so(
     redis_server: RedisServer, reader: Reader, topic_prefix: str
 ) -> None:
     store = await RedisStore.connect(redis_server.url)
-    async with reader(redis_server.url, prefix=topic_prefix, timeout=0.2) as client:
+    async with reader(redis_server.url, prefix=topic_prefix, timeout=2) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(recs=["a", "b"], all=["x", "gone", "y"])
         await shop.catalogue(gone={"hidden": True}, x={"title": "X"})
@@ -255,7 +259,7 @@ async def test_without_redis_a_page_shows_what_is_known_and_says_so(
             recs = await client.recommendations(user, k=2)
             assert (recs.items, recs.source) == (["x", "y"], "trending:all")
             assert recs.details[0] is not None
-            assert "no answer within 0.2 s" in recs.fault
+            assert "no answer within 2 s" in recs.fault
         assert (await client.similar("never-read")).items == []
         assert (await client.offers("u1"), await client.profile("u1")) == ([], {})
         assert "no answer" in client.fault
@@ -280,7 +284,7 @@ async def test_nothing_into_a_page_raises_but_a_callers_mistake(
             with pytest.raises(BadInputError):
                 await wrong
     store = await RedisStore.connect(redis_url)
-    async with reader(redis_url, prefix=topic_prefix) as client:
+    async with reader(redis_url, prefix=topic_prefix, timeout=PATIENCE_S) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(all=["x"])
         batch = WriteBatch()
@@ -297,7 +301,7 @@ async def test_nothing_into_a_page_raises_but_a_callers_mistake(
 
 async def test_many_threads_or_tasks_share_a_reader(redis_url: str, topic_prefix: str, reader: Reader) -> None:
     store = await RedisStore.connect(redis_url)
-    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0.001, timeout=10) as client:
+    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0.001, timeout=PATIENCE_S) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(recs=["a"], all=["x"])
         await shop.catalogue(x={"title": "X"})
@@ -310,7 +314,9 @@ async def test_tracked_keys_are_kept_until_redis_says_that_they_changed(
     redis_url: str, topic_prefix: str, reader: Reader
 ) -> None:
     store = await RedisStore.connect(redis_url)
-    async with reader(redis_url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+    async with reader(
+        redis_url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True, timeout=PATIENCE_S
+    ) as client:
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(all=["x", "y"])
         await shop.catalogue(x={"title": "old"})
@@ -337,7 +343,9 @@ async def test_tracked_keys_are_kept_until_redis_says_that_they_changed(
 async def test_a_tracking_connection_that_is_lost_is_not_believed(
     redis_server: RedisServer, topic_prefix: str, reader: Reader
 ) -> None:
-    async with reader(redis_server.url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+    async with reader(
+        redis_server.url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True, timeout=PATIENCE_S
+    ) as client:
         store = await RedisStore.connect(redis_server.url)
         shop = Shop(client, store, Keys(topic_prefix))
         await shop.put(all=["x"])
@@ -360,7 +368,9 @@ async def test_a_server_that_does_not_permit_tracking_is_read_as_without(topic_p
             admin.execute_command("ACL", "SETUSER", "page", "on", ">pw", "~*", "+@all", "-client|tracking")
         url = f"redis://page:pw@127.0.0.1:{server.port}/0"
         store = await RedisStore.connect(server.url)
-        async with reader(url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True) as client:
+        async with reader(
+            url, prefix=topic_prefix, strict=True, cache_s=0, tracking=True, timeout=PATIENCE_S
+        ) as client:
             shop = Shop(client, store, Keys(topic_prefix))
             await shop.put(all=["x"])
 

@@ -17,6 +17,7 @@ import redis
 
 from stream.client import SyncClient
 from stream.keys import Keys
+from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ PHP = """
 ['host' => $host, 'port' => $port, 'prefix' => $prefix, 'calls' => $calls] =
     json_decode(stream_get_contents(STDIN), true);
 $redis = new Redis();
-$redis->connect($host, $port, 1.0);
+$redis->connect($host, $port, 60.0);
 $ask = fn ($call) => recommendations($redis, $call[0], ['prefix' => $prefix] + $call[1]);
 echo json_encode(array_map($ask, $calls));
 """
@@ -68,7 +69,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if not (shutil.which("node") and shutil.which("npm")):
         missing("no node and npm: the example in Node is not run")
     install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "redis@5"]
-    if subprocess.run(install, capture_output=True, timeout=120, check=False).returncode:
+    if subprocess.run(install, capture_output=True, timeout=600, check=False).returncode:
         pytest.skip("npm cannot install its package redis: the example in Node is not run")
     (folder / "example.mjs").write_text(example("js") + NODE)
     return ["node", str(folder / "example.mjs")]
@@ -98,7 +99,7 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         keys.trending(category="shoes"): ["boot", "shoe", "hat"],
     }
     for key, items in lists.items():
-        client.set(key, rendered(items), ex=60)
+        client.set(key, rendered(items), ex=3_600)
     details: dict[str, dict[str, Any]] = {
         "gone": {"hidden": True},
         "shoe": {"category": "shoes", "title": "Shoe", "price": 9.5},
@@ -110,7 +111,7 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         "bag": {"hidden": True},
     }
     for item, fields in details.items():
-        client.set(keys.item(item), json.dumps({"v": 1, **fields}), ex=60)
+        client.set(keys.item(item), json.dumps({"v": 1, **fields}), ex=3_600)
     client.hset(keys.profile("u1"), mapping={"segment": "3"})
 
 
@@ -125,9 +126,9 @@ def test_an_example_gives_what_the_python_reader_gives(
         place = client.connection_pool.connection_kwargs
     address = {"url": redis_url, "host": place["host"], "port": place["port"]}
     sent = json.dumps({**address, "prefix": topic_prefix, "calls": calls})
-    done = subprocess.run(command, input=sent.encode(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, input=sent.encode(), capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    with SyncClient(redis_url, prefix=topic_prefix, strict=True) as reader:
+    with SyncClient(redis_url, prefix=topic_prefix, strict=True, timeout=PATIENCE_S) as reader:
         for (user, wish), theirs in zip(calls, json.loads(done.stdout), strict=True):
             ours = reader.recommendations(user, **wish)
             assert [each["item"] for each in theirs] == ours.items, (user, wish)

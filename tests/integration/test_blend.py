@@ -37,8 +37,12 @@ async def test_weights_are_learned_shared_and_survive_a_kill(
             return all(blend["mean"] > 0 for blend in (await blends(shop)).values())
 
         await shop.until(together, "not every partition has heard of the mean")
-        facts = await shop.progress.facts()
-        assert facts[shop.settings.topic("global") + "-0"]["models"]["blend"] > 0
+
+        async def told() -> bool:  # what was sent to the partitions is told of after that
+            facts = await shop.progress.facts()
+            return bool(facts[shop.settings.topic("global") + "-0"]["models"].get("blend", 0) > 0)
+
+        await shop.until(told, "the global stage does not tell its version")
         before = await blends(shop)
         assert all(blend["lessons"] > 1_000 and 0 < blend["hit_rate"] < 1 for blend in before.values())
         assert before[0]["weights"] != before[1]["weights"]

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from stream.demo.child import is_listening
 from stream.topics import Topic, create
 from tests.brokers import KafkaBroker, RedisCluster, RedisServer, kafka_answers, wait_for
+from tests.patience import PATIENCE_S
 
 
 async def test_kafka_keeps_its_data_and_ports_over_a_crash(kafka_broker: KafkaBroker) -> None:
@@ -26,7 +27,7 @@ async def test_kafka_keeps_its_data_and_ports_over_a_crash(kafka_broker: KafkaBr
     kafka_broker.pause()
     assert not kafka_answers(kafka_broker.bootstrap)
     kafka_broker.resume()  # away for longer than its session: it may have to register once more before it answers
-    wait_for(lambda: kafka_answers(kafka_broker.bootstrap), 60, "the broker does not answer")
+    wait_for(lambda: kafka_answers(kafka_broker.bootstrap), PATIENCE_S, "the broker does not answer")
 
 
 def test_redis_asks_for_its_password_and_persists_if_told_to() -> None:
@@ -63,5 +64,5 @@ def test_servers_end_with_a_test_run_that_is_killed() -> None:
         assert process.stdout is not None
         port, folder = process.stdout.readline().decode().split()
         os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not is_listening(int(port)), 10, "the server is still there")
-    wait_for(lambda: not Path(folder).exists(), 10, "its folder is still there")
+    wait_for(lambda: not is_listening(int(port)), PATIENCE_S, "the server is still there")
+    wait_for(lambda: not Path(folder).exists(), PATIENCE_S, "its folder is still there")

@@ -15,10 +15,10 @@ import psutil
 
 from models.ranking import REASONS
 from stream.compilation import compile_kernels
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "stream.cli"]
-PATIENCE_S = 90.0
 
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -39,7 +39,7 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = msgspec.json.decode(done.stdout)
     assert summary["lost"] == 0
-    assert summary["events"] > 400
+    assert summary["events"] > 200  # of 800: when the machine is busy, the last of them are not due yet at the end
     assert 0 < summary["users_with_offers"] <= summary["users_with_recs"] <= summary["users"]
     assert 0 < summary["hit_rate"] < 1
     assert summary["freshness_p99_ms"] > 0
@@ -72,7 +72,7 @@ def test_the_commands_it_prints_work_and_ctrl_c_leaves_nothing(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, rest
-    psutil.wait_procs(started, timeout=10)
+    psutil.wait_procs(started, timeout=PATIENCE_S)
     assert [child for child in started if child.is_running()] == []
     assert list(tmp_path.iterdir()) == []
 

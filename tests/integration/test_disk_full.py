@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from stream.demo.shop import Shop
-from tests.worker_process import Installation, WorkerProcess, balance
+from tests.pages import installation, values
+from tests.worker_process import WorkerProcess, balance
 
 EVENTS = list(Shop(seed=6, users=300).events(6_000))
 
@@ -65,14 +67,25 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 async def test_full_disk_loses_nothing_and_older_snapshots_stay(
     kafka: str, redis_url: str, topic_prefix: str, disk: SmallDisk
 ) -> None:
-    async with Installation(kafka, redis_url, disk.folder, topic_prefix, log_level="warning") as shop:
+    async with installation(kafka, redis_url, disk.folder, topic_prefix, log_level="warning") as (shop, pages):
 
         async def all_saved() -> bool:
             return sum(shop.saved("events").values()) == shop.sent
 
+        async def at_rest() -> bool:  # nothing is written or deleted any more: it would make room on a full disk
+            ends = [await shop.progress.ends(role) for role in ("events", "covisits", "global")]
+            saved = [shop.saved(role) for role in ("events", "covisits", "global")]
+            kept = Counter(found.shard for found in shop.snapshots().generations()).values()
+            return (
+                saved == [{p: end for p, end in each.items() if end} for each in ends]
+                and max(kept) <= shop.settings.snapshot_keep
+                and all(name.endswith(".snap") for name in os.listdir(shop.settings.snapshot_folder))
+            )
+
         worker = shop.start()
         await shop.publish(EVENTS[:2_000])
-        await shop.until(all_saved, "not saved")
+        await shop.drained()
+        await shop.until(at_rest, "not saved")
         before = shop.saved("events")
         files = {found.name for found in shop.snapshots().generations()}
 
@@ -84,6 +97,9 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
             return worker.output.count("snapshot_failed") > 2 * shop.settings.events_partitions
 
         await shop.until(complained, "nothing is said about the disk")
+        assert values((await pages.metrics())["rivulet_shard_actions"], "action")[("snapshot_errors",)] > 0
+        assert await pages.failing("/healthz") == {}
+        await shop.until(pages.is_ready, "not ready")  # what is learned and shown is as fresh as ever
         (line, *_) = [line for line in worker.output.splitlines() if "snapshot_failed" in line]
         assert os.strerror(errno.ENOSPC if disk.mounted else errno.EFBIG) in line
         assert "Traceback" not in worker.output

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from stream.cli import build
 from stream.errors import RivuletError
 from stream.letters import SETTLED
+from tests.patience import PATIENCE_S
 from tests.records import event
 from tests.worker_process import Installation, balance, environment
 
-AHEAD_S = 3600 + 6  # refused for being an hour ahead of its record, and no more some seconds later
+AHEAD_S = 3600 + 15  # refused for being an hour ahead of its record, and no more some seconds later
 
 
 async def dlq(shop: Installation, *arguments: str) -> tuple[int, Any]:
@@ -34,7 +35,7 @@ async def dlq(shop: Installation, *arguments: str) -> tuple[int, Any]:
 
 async def retried_at_last(shop: Installation, *arguments: str) -> Any:
     """Retry until nothing is refused any more; before, nothing may be sent of what is refused."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             code, outcome = await dlq(shop, "retry", *arguments)
             if code == 0:

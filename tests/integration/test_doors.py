@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from tests.commands import command
+from tests.patience import PATIENCE_S
 from tests.records import event
 from tests.worker_process import Installation, balance, environment
 
@@ -79,7 +80,7 @@ async def test_record_check_replay_get_and_watch(kafka: str, redis_url: str, top
             table = mapped(films(tmp_path, "films.csv", now - HOUR_S))
             done = last_json(await rivulet(shop, "replay", *table, *again))
             assert (done["sent"], done["books"]["learned"], done["skipped"]) == (6, 6, 0)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while "f2" not in (page := json.loads(await watching.stdout.readline()))["recommendations"]["items"]:
                     pass
             assert page["user"] == "w-2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 from stream.keys import parse_item
@@ -52,7 +51,6 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
 
         proxy.release()
         await shop.until(lambda: differs(shop, newest.ts), "the older list does not arrive: nothing is tested")
-        began = time.monotonic()
         frozen.send(signal.SIGCONT)
         frozen.told = False
 
@@ -61,7 +59,6 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
             return found is not None and found.ts == newest.ts
 
         await shop.until(right, "the older list stays", RIGHT_WITHIN_S)
-        assert time.monotonic() - began < RIGHT_WITHIN_S
         await shop.publish([event("other", "b", at=40)])
         await shop.drained()
         assert await right()

@@ -18,6 +18,7 @@ import pytest
 
 from stream.demo.shop import Shop
 from tests.brokers import KafkaBroker, RedisServer, Server
+from tests.pages import installation
 from tests.proxy import Proxy
 from tests.records import event
 from tests.worker_process import Installation, balance, canonical_users
@@ -83,7 +84,7 @@ async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
     source = shop_events(seed=6)
     async with (
         Proxy(redis_server.port) as proxy,
-        Installation(kafka, redis_server.url, tmp_path, topic_prefix) as shop,
+        installation(kafka, redis_server.url, tmp_path, topic_prefix, ready_records=500) as (shop, pages),
     ):
         worker = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
         await shop.publish(islice(source, 5_000))
@@ -92,6 +93,8 @@ async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
 
         proxy.bytes_per_s = 300_000  # a tenth of what the worker would write
         await shop.publish(islice(source, 20_000))
+        await shop.until(lambda: pages.fails("caught_up"), "the lag is not told")
+        assert await pages.failing("/healthz") == {}
         slow = await shop.included()
 
         async def goes_on() -> bool:

@@ -97,7 +97,7 @@ async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_t
             binary = {"ce_specversion": "1.0", "ce_type": "shop.view_item", "ce_source": "/shop", "ce_id": "1"}
             taken.append(await door.post({"user_id": "cloud", "item_id": "bag"}, **binary))
             assert taken[2].said["mapped"] == {"cloudevents": 1}
-            taken.append(await narrow.post(visits("fast", "tent", "bag")))
+            taken.append(await narrow.post(visits("fast", *map(str, range(50)))))  # of minutes
             assert (await narrow.post(visits("fast", "stove"))).status == 429
             mutants = [await door.post(body) for body in mutated(600, seed=7)]
             assert {reply.status for reply in mutants} == {202, 400}
@@ -143,6 +143,7 @@ async def test_kafka_away_is_503_and_nothing_is_lost_or_kept(
                 assert "away" in at_once.said["error"]
                 await asyncio.to_thread(back)
                 await asyncio.gather(*(accepted(client, batch) for batch in batches))
+            await accepted(client, sent[0])  # whether any of the others came twice is up to the broker
             held = [line for line in (await client.text("/metrics")).splitlines() if "queue_bytes " in line]
             assert held[-1].endswith(" 0.0")
         assert await door.terminate() == 0
@@ -179,7 +180,7 @@ async def test_a_gateway_that_ends_answers_what_it_let_in(
             await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
             door.send(signal.SIGTERM)
             replies = await asyncio.gather(*posts, return_exceptions=True)
-        assert await door.exit_code(20) == 0
+        assert await door.exit_code() == 0
         taken = [reply for reply in replies if isinstance(reply, Reply) and reply.status == 202]
         assert taken
         assert len(await shop.read("events")) >= len(taken)

@@ -9,6 +9,7 @@ from typing import Any
 from stream.demo.shop import Shop
 from tests.commands import answer, command
 from tests.learned import Learned, differences, learned
+from tests.patience import PATIENCE_S
 from tests.records import user_of
 from tests.worker_process import ROOM, Installation, balance
 
@@ -71,7 +72,7 @@ async def test_a_person_is_exported_forgotten_and_stays_so_whatever_happens(
         assert err.startswith("rivulet: no answer within 3 s: is a worker running?")
         assert len(err.splitlines()) == 1
         worker = shop.start()
-        code, out, err = await command(shop, "forget", later, "--timeout", "60")
+        code, out, err = await command(shop, "forget", later, "--timeout", f"{PATIENCE_S:g}")
         assert code == 0, err
         assert "forgotten up to" in out
 

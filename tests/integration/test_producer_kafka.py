@@ -10,6 +10,7 @@ from stream.errors import UnavailableError
 from stream.producer import EventProducer
 from stream.topics import create, layout
 from tests.brokers import KafkaBroker
+from tests.patience import PATIENCE_S
 
 VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1"}
 
@@ -51,7 +52,7 @@ async def test_the_broker_stamps_records_so_that_retention_counts_from_arrival(k
     async with EventProducer(kafka, events.name) as producer:
         await producer.send({**VIEW, "event_params": {"i": 0}, "event_timestamp": 10**15}, timestamp_ms=10**12)
     async with AIOKafkaConsumer(events.name, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
-        record = await asyncio.wait_for(consumer.getone(), 20)
+        record = await asyncio.wait_for(consumer.getone(), PATIENCE_S)
     assert record.timestamp_type == 1
     assert record.timestamp > 1.7e12
 
@@ -67,10 +68,10 @@ async def test_nothing_is_lost_or_doubled_while_the_broker_freezes_and_dies(
             for i in numbers:
                 await producer.send_soon({**VIEW, "event_params": {"i": i}})
 
-        await publish(range(1_000))
-        frozen = asyncio.create_task(publish(range(1_000, 2_000)))
-        await asyncio.to_thread(kafka_broker.pause)
-        done, _ = await asyncio.wait([frozen], timeout=0.2)
+        await publish(range(1_100))
+        kafka_broker.pause()  # with some in flight, and nothing else runs meanwhile
+        frozen = asyncio.create_task(publish(range(1_100, 2_000)))
+        done, _ = await asyncio.wait([frozen], timeout=0.5)
         assert not done, "with 200 in flight it must wait for the frozen broker"
         await asyncio.to_thread(kafka_broker.resume)
         await frozen
@@ -86,7 +87,7 @@ async def test_a_broker_that_stays_away_is_an_error_in_time(kafka_broker: KafkaB
     (events, *_) = layout(prefix=topic_prefix)
     await create(kafka_broker.bootstrap, [events])
     producer = EventProducer(kafka_broker.bootstrap, events.name, timeout_s=1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(UnavailableError, match="acknowledged nothing for 1 s"):
             await _publish_to_the_dead(producer, kafka_broker)
 

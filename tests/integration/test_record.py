@@ -25,6 +25,7 @@ from stream.recordings.segments import Segments
 from stream.replay import replay
 from stream.rounds import Source
 from stream.settings import Settings
+from tests.patience import PATIENCE_S
 from tests.worker_process import Installation, environment
 
 PARTITIONS = 3
@@ -93,7 +94,7 @@ def size_of(folder: Path) -> int:
 
 async def until(look: Callable[[], int], least: int) -> int:
     """Wait until a count is reached."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if (now := look()) >= least:
                 return now

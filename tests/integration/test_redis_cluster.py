@@ -15,6 +15,7 @@ from stream.keys import Keys
 from stream.resp import WriteBatch, key_slot
 from stream.store import RedisStore
 from tests.brokers import RedisCluster, wait_for
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -113,24 +114,24 @@ async def test_a_split_slot_is_read_again_until_whole(
         await store.flush(lists([keys[1]], b"new node"))
         reading = asyncio.create_task(store.get(keys))
         # TRYAGAIN: one MGET cannot be served by two nodes
-        await asyncio.to_thread(wait_for, lambda: store.retries > 2, 10, "no retry")
+        await asyncio.to_thread(wait_for, lambda: store.retries > 2, PATIENCE_S, "no retry")
         port = importing.connection_pool.connection_kwargs["port"]
         source = redis_cluster.nodes[redis_cluster.owner(key_slot(keys[0]))]
         with source.client() as old:
-            old.execute_command("MIGRATE", "127.0.0.1", port, keys[0], 0, 5000)
+            old.execute_command("MIGRATE", "127.0.0.1", port, keys[0], 0, 60_000)
         assert await reading == [b"old node", b"new node"]
 
 
 async def test_a_node_that_comes_back_gets_what_it_missed(topic_prefix: str) -> None:
     keys = [Keys(topic_prefix).recs(f"u{n}") for n in range(3000)]
-    with RedisCluster() as cluster, structlog.testing.capture_logs() as logs:
+    with RedisCluster(node_timeout_ms=2_000) as cluster, structlog.testing.capture_logs() as logs:
         store = await RedisStore.connect(cluster.url.replace("redis://", "redis+cluster://"))
         await asyncio.to_thread(cluster.nodes[1].kill)
         flushing = asyncio.create_task(store.flush(lists(keys, b"x")))
-        await asyncio.to_thread(wait_for, lambda: store.retries > 3, 10, "no retry")
+        await asyncio.to_thread(wait_for, lambda: store.retries > 3, PATIENCE_S, "no retry")
         assert not flushing.done()
         await asyncio.to_thread(cluster.nodes[1].start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await flushing
             assert await store.get(keys) == [b"x"] * len(keys)
         await store.close()

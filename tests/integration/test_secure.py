@@ -32,9 +32,10 @@ from stream.replay import replay, republish
 from stream.settings import Settings
 from stream.topics import create, layout
 from tests.brokers import RedisServer, free_ports
+from tests.patience import PATIENCE_S
 from tests.records import event
 from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
-from tests.worker_process import PATIENCE_S, WorkerProcess, compile_once
+from tests.worker_process import WorkerProcess, compile_once
 
 SCRAM = "SCRAM-SHA-512"
 

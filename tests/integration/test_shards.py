@@ -9,9 +9,10 @@ from tests.shard_group import PARTITIONS, Group
 
 async def test_workers_join_and_leave_and_every_record_counts_once(group: Group) -> None:
     async with group.writing():
-        group.start("a")
+        # a session that no busy machine ends: what is read again after that would be counted again
+        group.start("a", session_s=15.0)
         await group.until_moved("a", 2000)
-        group.start("b")
+        group.start("b", session_s=15.0)
         await group.until_shared()
         await group.until_moved("a", 1000)
         await group.until_moved("b", 1000)
@@ -28,7 +29,7 @@ async def test_workers_join_and_leave_and_every_record_counts_once(group: Group)
 async def test_forced_rejoins_lose_nothing_and_leave_no_gaps(group: Group) -> None:
     """Also what is fetched after the seek and before flow resumes is kept."""
     async with group.writing():
-        group.start(resume_s=0.1)
+        group.start(resume_s=0.1, session_s=30.0)  # none is lost on a busy machine: records are counted
         for n in range(12):
             await group.until_moved("a", 500)
             (group.folder / "rejoin").touch()
@@ -48,10 +49,10 @@ async def test_slow_loads_are_overtaken_by_newer_assignments(group: Group) -> No
         group.start(name, load_s=1.0, session_s=2.0)
         await group.until(lambda name=name: "(Re-)joining" in group.log(name), "no join")  # type: ignore[misc]
         await group.until(lambda name=name: "Successfully synced" in group.log(name), "no assignment")  # type: ignore[misc]
-    await group.until_read(40)
+    await group.until_read()
     assert await group.end("b") == 0
     await group.write(4000)
-    await group.until_read(40)
+    await group.until_read()
     assert await group.end("a") == await group.end("c") == 0
     group.assert_exact()
 
@@ -75,11 +76,11 @@ async def test_slow_stage_bounds_what_waits_in_memory(group: Group) -> None:
 
     def far_enough() -> bool:
         nonlocal most
-        most = max(most, group.status().buffered)
-        return group.processed() > 3_000
+        if (done := group.processed()) < 35_000:  # as long as more waits in the log than may wait in memory
+            most = max(most, group.status().buffered)
+        return done > 3_000
 
     await group.until(far_enough, "it does not get on")
-    assert group.processed() < 20_000
     assert 100 < most <= (8 + 3 * PARTITIONS) * 50
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 from tests.shard_group import Group
 
@@ -16,7 +15,7 @@ async def test_killed_worker_goes_on_from_its_snapshot(group: Group) -> None:
             worker.kill()
             worker.wait()
             worker = group.start(session_s=2.0)
-    await group.until_read(30)
+    await group.until_read()
     await group.end()
     group.assert_exact()
 
@@ -51,15 +50,13 @@ async def test_bug_in_a_stage_stops_the_worker_and_loses_nothing(group: Group) -
 
 async def test_hung_stage_delays_neither_the_group_nor_the_shutdown(group: Group) -> None:
     await group.write(4000)
-    group.start("a", fail="hang", fail_at=600, release_s=1.0, exit_s=1.0)
+    # the group itself would wait for a's answer for ten minutes
+    waits = {"release_s": 1.0, "exit_s": 1.0, "rebalance_s": 600}
+    group.start("a", fail="hang", fail_at=600, **waits)
     await group.until(lambda: (group.folder / "failed-hang").exists(), "it does not hang")
-    started = time.monotonic()
-    group.start("b")
+    group.start("b", rebalance_s=600)
     await group.until(lambda: len(group.status("b").next) == 2, "b waits for the hung stage")
-    assert time.monotonic() - started < 15, "two heartbeats and a's release; the group itself would wait 20 s"
-    started = time.monotonic()
-    await group.end("a")
-    assert time.monotonic() - started < 6
+    await group.end("a")  # the stage hangs for an hour
     await group.until_read()
     await group.end("b")
     group.assert_exact()

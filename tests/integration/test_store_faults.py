@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -13,6 +12,7 @@ from stream.errors import ConfigurationError, UnavailableError
 from stream.resp import StoreError, WriteBatch
 from stream.store import RedisStore
 from tests.brokers import RedisServer, free_ports, wait_for
+from tests.patience import PATIENCE_S
 
 KEYS = [b"rv:{u%d}:recs" % n for n in range(4000)]
 VALUE = b"v" * 700
@@ -26,12 +26,12 @@ def lists(value: bytes = VALUE, keys: list[bytes] = KEYS) -> WriteBatch:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(wait_for, condition, 10, "the store did not get there")
+    await asyncio.to_thread(wait_for, condition, PATIENCE_S, "the store did not get there")
 
 
 @pytest.fixture
 async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = await RedisStore.connect(redis_server.url + "?socket_timeout=0.3")
+    store = await RedisStore.connect(redis_server.url + "?socket_timeout=2")
     yield store
     await store.close()
 
@@ -44,7 +44,7 @@ async def test_killed_and_restarted_in_the_middle_of_a_flush(redis_server: Redis
     await until(lambda: store.retries > 2)
     assert not flushing.done()
     await asyncio.to_thread(redis_server.start)
-    await asyncio.wait_for(flushing, 10)
+    await asyncio.wait_for(flushing, PATIENCE_S)
     assert await store.get(KEYS) == [VALUE] * len(KEYS)
 
 
@@ -63,7 +63,7 @@ async def test_what_was_answered_before_the_crash_is_written_again(
 
     await asyncio.to_thread(kill_when_some_arrived)
     was_interrupted = not flushing.done() or store.retries > 0
-    await asyncio.wait_for(flushing, 10)
+    await asyncio.wait_for(flushing, PATIENCE_S)
     if was_interrupted:  # else the machine was fast enough to finish first, and the data is gone as it must be
         assert await store.get(KEYS) == [VALUE] * len(KEYS)
 
@@ -74,26 +74,24 @@ async def test_a_frozen_server_is_asked_again(redis_server: RedisServer, store: 
         flushing = asyncio.create_task(store.flush(lists()))
         await until(lambda: store.retries > 0)
     redis_server.resume()
-    await asyncio.wait_for(flushing, 10)
+    await asyncio.wait_for(flushing, PATIENCE_S)
     assert await store.get(KEYS) == [VALUE] * len(KEYS)
     assert logs[0]["trouble"].endswith("no answer in time")
 
 
-async def test_a_cancelled_flush_ends_at_once_and_leaves_no_stray_replies(
-    redis_server: RedisServer, store: RedisStore
-) -> None:
+async def test_a_cancelled_flush_ends_at_once_and_leaves_no_stray_replies(redis_server: RedisServer) -> None:
+    store = await RedisStore.connect(redis_server.url + "?socket_timeout=3600")  # which it does not wait for
     redis_server.pause()
     flushing = asyncio.create_task(store.flush(lists()))
     await asyncio.sleep(0.05)
-    started = time.monotonic()
     flushing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await flushing
-    assert time.monotonic() - started < 0.2
+        await asyncio.wait_for(flushing, PATIENCE_S)
     redis_server.resume()
     assert await store.hgetall(b"nothing") == {}
     await store.flush(lists(b"after"))
     assert await store.get(KEYS) == [b"after"] * len(KEYS)
+    await store.close()
 
 
 async def test_a_full_memory_is_waited_for(redis_server: RedisServer, store: RedisStore) -> None:
@@ -105,7 +103,7 @@ async def test_a_full_memory_is_waited_for(redis_server: RedisServer, store: Red
         await until(lambda: store.retries > 4)
         assert not flushing.done()
         client.config_set("maxmemory", "0")
-        await asyncio.wait_for(flushing, 10)
+        await asyncio.wait_for(flushing, PATIENCE_S)
         assert await store.get(KEYS) == [VALUE] * len(KEYS)
         assert 500 < client.ttl("rv:{u1}:profile") <= 600, "EXPIRE was not repeated with its HSET"
     assert [line["event"] for line in logs] == ["redis_away", "redis_back"], "one line, not one per retry"
@@ -120,7 +118,7 @@ async def test_a_demoted_master_is_waited_for(redis_server: RedisServer, store: 
         await until(lambda: store.retries > 2)
         assert client.info("stats")["total_connections_received"] > before + 1, "a failover behind a name goes unseen"
         client.replicaof("NO", "ONE")
-        await asyncio.wait_for(flushing, 10)
+        await asyncio.wait_for(flushing, PATIENCE_S)
     assert await store.get(KEYS) == [VALUE] * len(KEYS)
 
 
@@ -135,7 +133,7 @@ async def test_reading_waits_for_the_server_too(redis_server: RedisServer, store
     reading = asyncio.gather(store.get(KEYS[:3]), store.hgetall(b"h"), store.run_id())
     await until(lambda: store.retries > 4)
     await asyncio.to_thread(redis_server.start)
-    values, fields, run_id = await asyncio.wait_for(reading, 10)
+    values, fields, run_id = await asyncio.wait_for(reading, PATIENCE_S)
     assert (values, fields, len(run_id)) == ([None] * 3, {}, 40)
 
 

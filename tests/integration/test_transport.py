@@ -18,6 +18,7 @@ from aiokafka.errors import CorruptRecordException  # type: ignore[import-untype
 
 from stream.consumer_thread import FULL_WAIT_MS, PARTIAL_WAIT_MS
 from stream.transport import TP, BatchConsumer, BatchTransport, Fetch, batch_topic, faust_settings
+from tests.patience import PATIENCE_S
 
 
 class Reader:
@@ -48,7 +49,7 @@ class Reader:
         return consumer
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while sum(len(fetch.records) for fetch in self.fetches) < count:  # noqa: ASYNC110  # an agent appends
                 await asyncio.sleep(0.01)
 
@@ -102,8 +103,8 @@ async def test_commits_say_whether_they_were_possible(reader: Reader) -> None:
     async with reader.running():
         await reader.until(1)
         assert reader.consumer.generation > 0
-        assert reader.consumer.contact_age() < 10
-        assert await reader.consumer.commit_exactly({TP(reader.topic, 0): 500, TP("not ours", 3): 1}, 5)
+        assert reader.consumer.contact_age() < PATIENCE_S
+        assert await reader.consumer.commit_exactly({TP(reader.topic, 0): 500, TP("not ours", 3): 1}, PATIENCE_S)
         assert not await reader.consumer.commit_exactly({TP("not ours", 3): 1}, 5)
         assert not await reader.consumer.commit_exactly({}, 5)
         assert not await reader.consumer.commit()
@@ -115,7 +116,7 @@ async def test_commits_say_whether_they_were_possible(reader: Reader) -> None:
 async def test_log_start_is_told(reader: Reader) -> None:
     async with reader.running():
         await reader.until(1)
-        assert await reader.consumer.log_start(TP(reader.topic, 1), 5) == 0
+        assert await reader.consumer.log_start(TP(reader.topic, 1), PATIENCE_S) == 0
 
 
 async def test_a_damaged_record_stops_the_app(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ async def test_a_damaged_record_stops_the_app(reader: Reader, monkeypatch: pytes
         monkeypatch.setattr(FetchResult, "getall", damaged)
         async with AIOKafkaProducer(bootstrap_servers=reader.kafka) as producer:
             await producer.send_and_wait(reader.topic, b"more", partition=0)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while not reader.app.crashed:  # noqa: ASYNC110  # Faust sets it
                 await asyncio.sleep(0.01)
     assert isinstance(reader.app.crash_reason, CorruptRecordException)
@@ -142,7 +143,7 @@ async def test_only_a_fetch_that_leaves_no_partition_out_may_wait_long(reader: R
 
     async def until(wait_ms: int, partitions: set[int]) -> None:
         sent.clear()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(asked == partitions and ms == wait_ms for ms, asked in sent):  # noqa: ASYNC110  # a thread appends
                 await asyncio.sleep(0.01)
 

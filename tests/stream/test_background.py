@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from stream.background import Background
 from stream.errors import ConfigurationError, UnavailableError
 from stream.settings import Settings
+from tests.patience import PATIENCE_S
 
 
 class Worker:
@@ -63,7 +64,7 @@ async def test_work_that_is_cancelled_from_within_begins_again_until_the_worker_
 
     worker.item_writer = SimpleNamespace(run=run)
     Background(cast(Any, worker))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with capture_logs() as lines:
             task = asyncio.create_task(worker.tasks[1]())
             await third.wait()

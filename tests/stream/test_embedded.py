@@ -18,6 +18,7 @@ from stream.demo.embedded import EmbeddedKafka, EmbeddedRedis
 from stream.errors import ConfigurationError
 from stream.topics import Topic, check, create, layout
 from tests.brokers import wait_for
+from tests.patience import PATIENCE_S
 
 
 def _port(address: str) -> int:
@@ -40,7 +41,7 @@ async def test_a_group_reads_and_commits_what_an_idempotent_producer_wrote() -> 
         )
         async with consumer:
             seen: set[bytes] = set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(seen) < 500:
                     batches = await consumer.getmany(timeout_ms=100)
                     seen |= {record.value for records in batches.values() for record in records}
@@ -108,4 +109,4 @@ def test_the_server_ends_with_a_process_that_is_killed() -> None:
         port = _port(process.stdout.readline().decode().strip())
         assert is_listening(port)
         os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not is_listening(port), 10, "the server is still there")
+    wait_for(lambda: not is_listening(port), PATIENCE_S, "the server is still there")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stream.fetches import TP, ConsumerRecord, Fetch
 from stream.inbox import MOST_BYTES, Inbox
+from tests.patience import PATIENCE_S
 
 MOST = 10
 FIRST, SECOND = TP("t", 0), TP("t", 1)
@@ -114,7 +115,7 @@ async def test_a_thread_wakes_the_event_loop() -> None:
     box = Inbox(MOST, arrived=lambda: loop.call_soon_threadsafe(box.wake_up), made_room=lambda: None)
     thread = threading.Thread(target=lambda: box.put(fetch(FIRST, 0)))
     thread.start()
-    await box.arrival(30)
+    await box.arrival(PATIENCE_S)
     assert len(box.take([FIRST])) == 1
     thread.join()
     await box.arrival(0.001)  # nothing more came: it ends by itself

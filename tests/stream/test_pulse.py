@@ -122,7 +122,7 @@ def test_a_shard_before_its_first_record_has_work_once_something_was_fetched(wor
     assert age(world.beat(10)) == 9
 
 
-@pytest.mark.parametrize("excuse", ["redis", "kafka", "stopping", "closed"])
+@pytest.mark.parametrize("excuse", ["redis", "kafka", "topic", "stopping", "closed"])
 def test_what_has_a_named_reason_is_no_standstill(world: World, excuse: str) -> None:
     world.wait("events", 10)
     world.beat(3)
@@ -131,6 +131,7 @@ def test_what_has_a_named_reason_is_no_standstill(world: World, excuse: str) -> 
     if excuse == "kafka":
         world.broker = False
         world.beat(6)  # the first half of a session is patience
+    world.pulse.topic_missing = excuse == "topic"
     world.stopping |= excuse == "stopping"
     world.closed |= excuse == "closed"
     assert age(world.beat(100)) <= 0

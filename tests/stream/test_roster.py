@@ -86,5 +86,5 @@ async def test_a_store_that_does_not_answer_holds_nobody_up(error: Exception | N
         await asyncio.Event().wait()
 
     world.worker.store = SimpleNamespace(flush=flush)
-    async with asyncio.timeout(10 * LEAVE_S):
+    async with asyncio.timeout(60 * LEAVE_S):
         await world.roster.leave()

@@ -17,6 +17,7 @@ from stream.pacing import Pacer, parse_speed, steer
 from stream.recordings.files import expand
 from stream.recordings.records import Parcel, Raw, restore
 from stream.rounds import GAP_US, Item, Source, Users, between, rounds, time_us
+from tests.patience import PATIENCE_S
 from tests.records import T0_US, event
 
 EVENTS: list[Item] = [event("ann", "tent", at=0, event_id="e1", session_id="s"), event("ben", "bag", at=10)]
@@ -160,7 +161,7 @@ async def test_lines_of_a_descriptor_steer_a_replay_that_waits() -> None:
     steer(pacer, told.put_nowait, read_end)
     waiting = asyncio.ensure_future(pacer.until(T0_US))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             os.write(write_end, b"fast\n\n2.")
             assert "takes a number above 0" in await told.get()
             os.write(write_end, b"5\nmax\n")

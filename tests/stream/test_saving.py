@@ -18,6 +18,7 @@ from stream.copying import Changes, Copying, Rows, Source, again, renewed
 from stream.saving import NICE, Saver
 from stream.shard import Shard
 from stream.snapshots import SnapshotStore, SnapshotWriter
+from tests.patience import PATIENCE_S
 
 PARTS = 40  # slices of the large array
 
@@ -56,7 +57,7 @@ def store(tmp_path: Path) -> SnapshotStore:
 
 
 async def turn_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0)
@@ -90,7 +91,7 @@ async def test_last_snapshot_does_not_wait_for_a_gentle_one(
 ) -> None:
     state, saver = Counting(), Saver(store, Counter())
     state.learn()
-    pieces = Counter[str]()
+    pieces, released = Counter[str](), threading.Event()
     put = SnapshotWriter.put
 
     def slow(self: SnapshotWriter, name: str, piece: NDArray[Any]) -> None:
@@ -98,15 +99,19 @@ async def test_last_snapshot_does_not_wait_for_a_gentle_one(
         pieces[thread] += 1
         if thread == "snapshots":
             assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) >= NICE
-            time.sleep(0.05)
+            if pieces[thread] > 1:
+                assert released.wait(2 * PATIENCE_S)
         put(self, name, piece)
 
     monkeypatch.setattr(SnapshotWriter, "put", slow)
     gentle = asyncio.create_task(saver.save(state.shard, state.copy))
     await turn_until(lambda: pieces["snapshots"] > 1)
-    assert await saver.save(state.shard, state.copy, last=True) == 1
+    last = asyncio.create_task(saver.save(state.shard, state.copy, last=True))
+    await turn_until(lambda: state.shard.leaving)
+    released.set()  # no piece is given up in the middle, and none is begun any more
+    assert await last == 1
     assert await gentle is None
-    assert pieces["snapshots"] < PARTS / 2
+    assert pieces["snapshots"] == 2
     assert counts(store)[0] == 1
 
 

@@ -99,6 +99,19 @@ async def test_reloads_without_progress_are_counted_and_back_off(tmp_path: Path,
     assert (host.shard.next, host.shard.failures, host.shard.trouble) == (8, 0, "")
 
 
+async def test_a_log_that_goes_back_stops_the_worker_though_it_is_long_again(tmp_path: Path) -> None:
+    """Its topic was made anew and has grown beyond the snapshot: what is below that is new."""
+    stage = Poisoned()
+    stage.poison = -1
+    host = Host(stage, tmp_path)
+    await host.read(3)
+    host.at = 0
+    await host.read(1)
+    (error,) = host.crashed
+    assert "events-0 was asked for offset 6 and answers with 0 (it ends at 100 now)" in str(error)
+    assert host.shard.next == 6
+
+
 async def test_what_waiting_does_not_cure_stops_the_worker(tmp_path: Path, pauses: list[float]) -> None:
     stage = Poisoned()
     stage.error = ConfigurationError("Kafka refuses records for covisits")

@@ -3,35 +3,45 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from stream.watchdog import EXIT_CODE, Standstill, Watchdog
+from tests.patience import PATIENCE_S
 
 
 def nothing(_: float) -> None:
     """All is well."""
 
 
-async def exits_within(seconds: float, watchdog: Watchdog, exits: list[int]) -> bool:
-    watchdog.start()
-    end = time.monotonic() + seconds
-    while not exits and time.monotonic() < end:  # noqa: ASYNC110  # a thread appends
-        await asyncio.sleep(0.01)
-    return bool(exits)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats without a pause to speak of; the patience stays that of a loop which is held up by a busy machine."""
+    init = Watchdog.__init__
+
+    def instead(self: Watchdog, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._pause_s = 0.01
+
+    monkeypatch.setattr(Watchdog, "__init__", instead)
 
 
-async def test_what_stands_still_for_too_long_ends_the_process() -> None:
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  # a thread appends
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_stands_still_for_too_long_ends_the_process_and_for_less_it_does_not() -> None:
     exits: list[int] = []
-    ages = iter([0.1, 0.2, 0.3])
-    watchdog = Watchdog(asyncio.get_running_loop(), lambda _: Standstill("x", next(ages)), 0.2, exits.append)
-    assert await exits_within(5, watchdog, exits)
+    ages = iter([0.1, PATIENCE_S / 2, *[PATIENCE_S] * 20, 1.01 * PATIENCE_S])
+    Watchdog(asyncio.get_running_loop(), lambda _: Standstill("x", next(ages)), PATIENCE_S, exits.append).start()
+    await until(lambda: bool(exits))
     assert exits == [EXIT_CODE]
     assert next(ages, None) is None
-
-
-async def test_what_stands_still_for_less_does_not() -> None:
-    exits: list[int] = []
-    watchdog = Watchdog(asyncio.get_running_loop(), lambda _: Standstill("x", 0.2), 0.2, exits.append)
-    assert not await exits_within(1, watchdog, exits)
 
 
 def test_loop_that_stands_still_ends_the_process() -> None:
@@ -39,22 +49,27 @@ def test_loop_that_stands_still_ends_the_process() -> None:
 
     async def block() -> None:
         Watchdog(asyncio.get_running_loop(), nothing, 0.2, lambda _: exited.set()).start()
-        assert exited.wait(5)
+        assert exited.wait(PATIENCE_S)
 
     asyncio.run(block())
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_loop_that_was_held_up_is_felt_once_not_once_per_missed_beat() -> None:
     beats: list[float] = []
+    exits: list[int] = []
 
-    async def hold_up() -> None:
-        Watchdog(asyncio.get_running_loop(), beats.append, 2.0, lambda _: None).start()
-        time.sleep(1.2)  # noqa: ASYNC251  # the loop stands still, for less than the patience
-        await asyncio.sleep(0.1)
+    async def hold_up() -> list[float]:
+        watchdog = Watchdog(asyncio.get_running_loop(), beats.append, PATIENCE_S, exits.append)
+        watchdog.start()
+        while watchdog._silent_s < 0.3:  # the loop stands still, for less than the patience
+            time.sleep(0.001)  # noqa: ASYNC251
+        await asyncio.sleep(0)
+        return list(beats)
 
-    asyncio.run(hold_up())
-    assert len(beats) == 1
-    assert beats[0] >= 1.0
+    (beat,) = asyncio.run(hold_up())
+    assert 0.3 <= beat < 1
+    assert exits == []
 
 
 def test_thread_ends_with_its_loop() -> None:
@@ -64,5 +79,5 @@ def test_thread_ends_with_its_loop() -> None:
         return watchdog
 
     watchdog = asyncio.run(start())
-    watchdog.join(5)
+    watchdog.join(PATIENCE_S)
     assert not watchdog.is_alive()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from stream.cli.get import get
 from stream.keys import Keys
+from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
 
 ROOT = Path(__file__).parents[3]
@@ -30,8 +31,8 @@ def cli() -> typer.Typer:
 def fill(url: str, keys: Keys) -> None:
     offers = {"v": 1, "ts": 5, "offers": [{"id": "o1", "score": 2.0, "until": 4_102_444_800_000, "why": "i9"}]}
     with redis.Redis.from_url(url) as client:
-        client.set(keys.recs("u1"), rendered(["item[bold]", "b"], ts=1_700_000_000_000), ex=60)
-        client.set(keys.offers("u1"), json.dumps(offers), ex=60)
+        client.set(keys.recs("u1"), rendered(["item[bold]", "b"], ts=1_700_000_000_000), ex=3_600)
+        client.set(keys.offers("u1"), json.dumps(offers), ex=3_600)
         client.hset(keys.profile("u1"), mapping={"segment": "3", "last_ts": "1700000000000"})
 
 
@@ -60,8 +61,8 @@ def test_get_shows_what_is_asked_for(redis_url: str, topic_prefix: str, cli: typ
     keys = Keys(topic_prefix)
     fill(redis_url, keys)
     with redis.Redis.from_url(redis_url) as client:
-        client.set(keys.item("i9"), '{"v":1,"title":"Tunnel [tent]"}', ex=60)
-        client.set(keys.item("b"), '{"v":1,"title":"Bag","price":19.5,"currency":"EUR","category":"camping"}', ex=60)
+        client.set(keys.item("i9"), '{"v":1,"title":"Tunnel [tent]"}', ex=3_600)
+        client.set(keys.item("b"), '{"v":1,"title":"Bag","price":19.5,"currency":"EUR","category":"camping"}', ex=3_600)
     address = ["u1", "--redis", redis_url, "--prefix", topic_prefix]
 
     def shown(*flags: str) -> str:
@@ -89,10 +90,10 @@ def test_watching_prints_what_has_changed_and_ends_cleanly(redis_url: str, topic
         try:
             assert json.loads(watching.stdout.readline())["recommendations"]["items"] == ["item[bold]", "b"]
             with redis.Redis.from_url(redis_url) as client:
-                client.set(keys.recs("u1"), rendered(["new"]), ex=60)
+                client.set(keys.recs("u1"), rendered(["new"]), ex=3_600)
             assert json.loads(watching.stdout.readline())["recommendations"]["items"] == ["new"]
             watching.send_signal(signal.SIGINT)
-            assert watching.wait(10) == 0
+            assert watching.wait(PATIENCE_S) == 0
             assert watching.stdout.read() == ""
         finally:
             watching.kill()

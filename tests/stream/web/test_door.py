@@ -27,6 +27,7 @@ from stream.web.gateway import Gateway
 from stream.web.pages import Pages, Port
 from tests.brokers import free_ports
 from tests.gateways import Client, gateway
+from tests.patience import PATIENCE_S
 from tests.records import read_events
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -237,10 +238,10 @@ async def test_origins(client: Client, broker: str) -> None:
 async def test_rates(broker: str) -> None:
     async with gateway(broker, gateway_rate=0.2, gateway_proxies=1) as (_, client):
         first = {"X_Forwarded_For": "6.6.6.6, 9.9.9.1"}
-        assert (await client.post([view("fast")] * 3, **first)).status == 202  # read before it could be known
+        assert (await client.post([view("fast")] * 60, **first)).status == 202  # read before it could be known
         reply = await client.post(view("fast"), **first)
         assert reply.status == 429
-        assert 10 <= int(reply.headers["Retry-After"]) <= 15
+        assert 100 < int(reply.headers["Retry-After"]) <= 300
         assert (await client.post(view("fast"), X_Forwarded_For="9.9.9.1, 9.9.9.2")).status == 202
 
 
@@ -261,7 +262,7 @@ async def test_a_full_queue_is_503_and_memory_is_given_back(broker: str) -> None
 
 async def until_held(made: Gateway, client: Client, size: int) -> None:
     """Wait until the door has so many bytes in hand, and no more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while made.inlet.room.held < size:
             await client.ask("GET", "/healthz")
     assert made.inlet.room.held == size
@@ -274,7 +275,7 @@ async def test_slow_bodies_leave_the_door_open_and_are_not_waited_for(broker: st
         yield b"["
         await asyncio.Event().wait()
 
-    async with gateway(broker, gateway_queue_mb=4, gateway_body_s=2) as (made, client):
+    async with gateway(broker, gateway_queue_mb=4, gateway_body_s=8) as (made, client):
         url = client.base + "/v1/events"
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             posts = [asyncio.create_task(session.post(url, data=slow())) for _ in range(8)]
@@ -338,12 +339,12 @@ async def test_what_is_inside_is_told_on_the_private_port_only(broker: str) -> N
 
 
 async def test_a_producer_that_hangs_is_replaced_and_what_it_held_is_given_up(broker: str) -> None:
-    async with gateway(broker, gateway_ack_s=0.3, gateway_rate=0) as (made, client):
+    async with gateway(broker, gateway_ack_s=3, gateway_rate=0) as (made, client):
         assert (await client.post(view("hung"))).status == 202
         made.inlet._producer._sender.sender_task.cancel()
         assert (await client.post(view("hung"))).status == 503
         assert made.inlet.room.held > 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while (reply := await client.post(view("hung"))).status == 503:
                 pass
         assert (reply.status, made.inlet.room.held) == (202, 0)
@@ -375,7 +376,7 @@ async def test_a_connection_without_further_requests_is_closed() -> None:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             told = await reader.read()  # up to the end
         writer.close()
     finally:

@@ -1,0 +1,160 @@
+"""What somebody else does to the topics while a worker runs: partitions added, a topic or records deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import (  # type: ignore[import-untyped]  # no py.typed
+    AIOKafkaAdminClient,
+    NewPartitions,
+    RecordsToDelete,
+)
+
+from models.hashing import partition_of
+from stream.topics import create, layout
+from tests.pages import installation, values
+from tests.records import event
+from tests.worker_process import Installation, WorkerProcess, balance
+
+ROLES = ("events", "covisits", "global")
+
+
+@asynccontextmanager
+async def administrator(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def test_more_partitions_are_told_and_lose_nothing(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_url, tmp_path, topic_prefix) as (shop, pages), administrator(kafka) as admin:
+        worker = shop.start()
+        await shop.until(pages.is_ready, "not ready")
+        names = [shop.settings.topic(role) for role in ROLES]
+        await admin.create_partitions({name: NewPartitions(total_count=6) for name in names})
+        await shop.until(lambda: pages.fails("topics"), "the new partitions are not told")
+        failing = await pages.failing()
+        assert failing is not None
+        assert f"topic {names[0]} has 6 partitions, expected 4" in failing["topics"]
+
+        async def everywhere() -> bool:
+            return len((await pages.metrics())["rivulet_lag_records"].samples) == 19  # and one of `privacy`
+
+        await shop.until(everywhere, "the new partitions are not read")
+        await shop.look_again()
+        users = [f"u{n}" for n in range(60)]
+        for user in users:  # a producer that knows of six partitions
+            home = partition_of(user.encode(), 6)
+            await shop.write("events", msgspec.json.encode(event(user, "tent", at=1)), user.encode(), home)
+        await shop.drained()
+        counts = await shop.counts()
+        assert counts["learned"] == len(users)
+        assert counts["rekeyed"] == sum(
+            partition_of(user.encode(), 6) != partition_of(user.encode(), 4) for user in users
+        )
+        assert worker.running
+        assert await pages.failing("/healthz") == {}
+
+
+def visits(users: range) -> list[dict[str, Any]]:
+    return [event(f"u{n}", item, at=10 * n + place) for n in users for place, item in enumerate(("tent", "bag"))]
+
+
+async def test_events_wait_for_a_topic_that_was_deleted_and_nobody_ends_for_it(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    quick = {"stall_s": 8, "batch_records": 20}
+    async with installation(kafka, redis_url, tmp_path, topic_prefix, **quick) as (shop, pages):
+        worker = shop.start()
+        await shop.publish(visits(range(400)))
+        await shop.drained()
+        async with administrator(kafka) as admin:
+            await admin.delete_topics([shop.settings.topic("covisits")])
+        missing = f"topic {shop.settings.topic('covisits')} does not exist: run `rivulet topics` to create it"
+
+        async def told() -> bool:
+            return missing in (await pages.failing() or {}).get("topics", "")
+
+        await shop.until(told, "the deleted topic is not told")
+        before, said = await shop.included(), len(worker.output.splitlines())
+        await shop.publish(visits(range(400, 410)))
+        # it gives up sending after half a minute, which is more than the watchdog's patience, and tries again
+        await shop.until(lambda: reloaded(worker), "it does not try again")
+        assert await told()
+        assert await pages.failing("/healthz") == {}
+        assert await shop.included() == before  # nothing is done whose deltas are not written
+        assert len(worker.output.splitlines()) - said < 60
+        assert await worker.terminate() == 0
+        worker = shop.start()
+        assert await worker.exit_code() == 2
+        assert worker.output == f"rivulet: {missing}\n"
+
+        await create(kafka, layout(prefix=topic_prefix))
+        worker = shop.start()
+        assert await worker.exit_code() != 0
+        assert "the topic was made anew or the broker lost records" in worker.output
+
+        # what the line says
+        shutil.rmtree(shop.settings.snapshot_folder)
+        async with administrator(kafka) as admin:
+            await admin.delete_topics([shop.settings.topic("covisits")])
+        await made_anew(shop)
+        shop.start()
+        await shop.drained()
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == shop.sent
+        assert sum(shard["counts"].get("visits", 0) for shard in (await item_facts(shop)).values()) == shop.sent
+
+
+async def made_anew(shop: Installation) -> None:
+    """Create what is missing; the broker deletes in its own time."""
+    topics = layout(prefix=shop.settings.topic_prefix)
+
+    async def made() -> bool:
+        return await create(shop.settings.kafka, topics) == [shop.settings.topic("covisits")]
+
+    await shop.until(made, "the topic is not made anew")
+
+
+async def reloaded(worker: WorkerProcess) -> bool:
+    return "shard_reloaded" in worker.output
+
+
+async def item_facts(shop: Installation) -> dict[str, Any]:
+    topic = shop.settings.topic("covisits") + "-"
+    return {name: facts for name, facts in (await shop.progress.facts()).items() if name.startswith(topic)}
+
+
+async def test_records_that_were_deleted_before_they_were_read_are_counted_as_lost(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_url, tmp_path, topic_prefix) as (shop, pages):
+        worker = shop.start()
+        await shop.publish(visits(range(100)))
+        await shop.drained()
+        assert await worker.terminate() == 0
+        at = (await shop.progress.ends("events"))[0]
+        await shop.publish(visits(range(100, 300)))
+        place = TopicPartition(shop.settings.topic("events"), 0)
+        async with administrator(kafka) as admin:
+            await admin.delete_records({place: RecordsToDelete(before_offset=at + 30)})
+        worker = shop.start()
+        await shop.drained()
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == shop.sent - 30
+        assert (await shop.progress.facts())[worker.field]["lost"] == 30
+        assert values((await pages.metrics())["rivulet_shard_actions"], "action")[("lost",)] == 30
+        assert f"30 records of {place.topic}-0 are missing: offsets {at} to {at + 29}" in worker.output
+        assert await pages.failing("/healthz") == {}
+        assert await worker.terminate() == 0
