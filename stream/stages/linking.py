@@ -223,18 +223,20 @@ def _settle(
     pasts: list[Past] = []
     returns: dict[int, list[Back]] = {}
     places = count()
+    most = shard.histories.size
     for (link, cookie, owner, verdict), own in zip(claims, told, strict=True):
-        others = [taken for taken in verdict.taken if taken.owner.person != owner.person]
-        for taken in others:
+        held = []  # by the same customer already, since a later login
+        for taken in verdict.taken:
+            if taken.owner.person == owner.person:
+                held += taken.touches
+                continue
+            own += taken.touches
             back = Back(f"{taken.owner.person:016x}", _place(offset, next(places)), taken.touches)
             returns.setdefault(taken.owner.home, []).append(back)
-        mine = sorted(own + [touch for taken in others for touch in taken.touches], key=_second)[
-            -shard.histories.size :
-        ]
-        if mine:  # what came before is somebody else's, so a visit begins
-            pasts.append(Past(link.to, link.place, [msgspec.structs.replace(mine[0], starts=True), *mine[1:]]))
-        kept = [touch for taken in verdict.taken if taken not in others for touch in taken.touches]
-        shard.claims.keep(cookie, link.second, owner, mine + kept)
+        own = sorted(own, key=_second)[-most:]
+        if own:  # what came before is somebody else's, so a visit begins
+            pasts.append(Past(link.to, link.place, [msgspec.structs.replace(own[0], starts=True), *own[1:]]))
+        shard.claims.keep(cookie, link.second, owner, sorted(own + held, key=_second)[-most:])
     return pasts, returns
 
 
