@@ -150,6 +150,9 @@ class BlendRanker(HistoryRanker):
         names = [REASONS[reason] for reason in lists.reason[0, :size]]
         return list(zip(self._items.texts(lists.item[0, :size]), names, whys, strict=True))
 
+    def _leave(self, users: NDArray[np.int32]) -> None:
+        self.blend.forget_users(users, self._histories.arrays)
+
     def _emit(self, touch: Touches) -> Deltas:
         self.blend.reserve(len(self._items))
         self.blend.consult(self._contents.catalogue)

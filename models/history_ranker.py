@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river import reco
 
-from models.covisitation import Deltas, emit, weighting
+from models.covisitation import Deltas, emit, retract, weighting
 from models.histories import Histories, Touches
 from models.neighbour_rows import NeighbourRows
 from models.ranking import Lists
@@ -59,6 +59,20 @@ class HistoryRanker(reco.base.Ranker):
         self._histories.reserve(len(self._users))
         self._rows.reserve(len(self._items))
         self._rows.learn(self._emit(touch), np.zeros(len(self._items), dtype=np.int32))
+
+    def forget_one(self, user: Hashable) -> None:
+        """Subtract what a user taught about pairs of items; touches that the history had dropped stay in the sums."""
+        found = self._users.lookup([str(user)])
+        if found[0] >= 0:
+            self._leave(found)
+            self._rows.learn(
+                retract(self._histories, found, self._weighting), np.zeros(len(self._items), dtype=np.int32)
+            )
+            self._histories.clear(found)
+            self._users.remove(found)
+
+    def _leave(self, users: NDArray[np.int32]) -> None:
+        """What else a subclass forgets of users whose histories are still there."""
 
     def predict_one(self, user: Hashable, item: Hashable, x: dict[str, Any] | None = None) -> Any:
         """Score of an item for a user, >= 0; 0 where nothing is known. Reading leaves the state equal."""

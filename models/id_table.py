@@ -115,6 +115,19 @@ def lookup(
 
 
 @lean_kernel
+def lookup_hashes(
+    wanted: NDArray[np.uint64], hashes: NDArray[np.uint64], table: NDArray[np.int32], out: NDArray[np.int32]
+) -> None:
+    """Index of an id with each hash into `out`, -1 where there is none."""
+    mask = np.int64(len(table) - 1)
+    for n in range(len(wanted)):
+        slot = np.int64(wanted[n] & np.uint64(mask))
+        while table[slot] >= 0 and hashes[table[slot]] != wanted[n]:
+            slot = (slot + 1) & mask
+        out[n] = table[slot]
+
+
+@lean_kernel
 def remove(
     indices: NDArray[np.int32],
     blob: NDArray[np.uint8],

@@ -64,6 +64,9 @@ class ItemSimilarity(HistoryRanker):
     [('mat', 0.75)]
     >>> model.rank("bob", {"mat", "stove"})
     ['mat', 'stove']
+    >>> model.forget_one("ann")
+    >>> model.predict_one("bob", "mat")
+    0.0
 
     References
     ----------

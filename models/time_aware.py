@@ -88,6 +88,10 @@ class TimeAware(HistoryRanker):
             count(self._trend, index, 1.0, ts, self.short_s, self.long_s)
             self.latest_s = max(self.latest_s, ts)
 
+    def forget_one(self, user: Hashable) -> None:
+        """As `HistoryRanker.forget_one`; how fast items rise stays as it is, and decays: no id is with it."""
+        super().forget_one(user)
+
     def value(self, item: Hashable) -> float:
         """R(t,i) at the newest event time: the mean trend of what follows an item; 0 where nothing is known to."""
         index = int(self._items.lookup([str(item)])[0])

@@ -26,6 +26,7 @@ from models.id_table import (
     gather,
     intern,
     lookup,
+    lookup_hashes,
     partitions_of,
     rehash,
     remove,
@@ -132,6 +133,12 @@ class Vocabulary:
         out = np.empty(len(ids), dtype=np.int32)
         if ids:
             lookup(_checked(ids), self.blob, self.spans, self.hashes, self.table, out)
+        return out
+
+    def of_hashes(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Index of the id behind each stable hash, -1 where unknown; of ids with the same hash, any."""
+        out = np.empty(len(hashes), dtype=np.int32)
+        lookup_hashes(hashes, self.hashes, self.table, out)
         return out
 
     def remove(self, indices: NDArray[np.int32]) -> None:

@@ -6,7 +6,7 @@ columns are plain lists, because the next step turns them into arrays once per b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,13 +22,17 @@ from stream.events import (
     MAX_ITEMS,
     MAX_RECORD_BYTES,
     MAX_RECORD_ITEMS,
+    Back,
     Control,
     Event,
     Id,
     Joined,
+    Link,
     Linked,
+    Past,
     RankAgain,
     Request,
+    Returned,
 )
 from stream.taking import YEAR_2100_US, check_id, taker
 
@@ -268,19 +272,23 @@ def _take_control(record: Record, value: bytes, control: Control, batch: Batch) 
         if isinstance(control, Request):
             check_id("user", control.user)
             _date(control, record)
-        elif isinstance(control, Linked):
-            for link in control.moving:
-                check_id("moving[].user", link.user)
-                check_id("moving[].to", link.to)
-        elif isinstance(control, Joined):
-            for past in control.moving:
-                check_id("moving[].user", past.user)
-                for touch in past.touches:
-                    check_id("moving[].touches[].item_id", touch.item_id)
+        elif isinstance(control, Linked | Joined | Returned):
+            _check_moves(control.moving)
     except Refused as verdict:
         batch.dead.append(_letter(record, 0, verdict.reason, verdict.detail, value))
     else:
         batch.controls.append((record.offset, control))
+
+
+def _check_moves(moving: Iterable[Link | Past | Back]) -> None:
+    for each in moving:
+        if not isinstance(each, Back):
+            check_id("moving[].user", each.user)
+        if isinstance(each, Link):
+            check_id("moving[].to", each.to)
+            continue
+        for touch in each.touches:
+            check_id("moving[].touches[].item_id", touch.item_id)
 
 
 def _date(request: Request, record: Record) -> None:

@@ -185,6 +185,17 @@ class Past(msgspec.Struct, array_like=True):
     touches: Annotated[list[PastTouch], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
+class Back(msgspec.Struct, array_like=True):
+    """What a cookie had touched, which is not a customer's after all; `place` tells a repeated one.
+
+    `person` is the hash of the customer's id.
+    """
+
+    person: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    place: Place
+    touches: Annotated[list[PastTouch], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
 class Linked(msgspec.Struct, kw_only=True, tag_field="control", tag="link"):
     """Control record of topic ``events``: cookies of the partition that turned out to be customers.
 
@@ -205,8 +216,18 @@ class Joined(msgspec.Struct, kw_only=True, tag_field="control", tag="joined"):
     moving: Annotated[list[Past], msgspec.Meta(max_length=MAX_MOVES)]
 
 
+class Returned(msgspec.Struct, kw_only=True, tag_field="control", tag="returned"):
+    """Control record of topic ``events``: somebody else had logged in before, whose login was told later.
+
+    `source` is the partition that had the histories; its places rise, from record to record, too.
+    """
+
+    source: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    moving: Annotated[list[Back], msgspec.Meta(max_length=MAX_MOVES)]
+
+
 Request = Forget | Export
-Move = Linked | Joined
+Move = Linked | Joined | Returned
 Control = RankAll | RankAgain | Request | Move
 
 

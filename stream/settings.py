@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         False, description="Log every list that is written on topic served, not only those that explore"
     )
     link: bool = Field(
-        False, description="What a visitor touched before logging in counts as the customer's (see Anonymous visitors)"
+        True, description="What a visitor touched before logging in counts as the customer's (see Anonymous visitors)"
     )
     lateness_hours: Positive = Field(24.0, description="Events older than the watermark by more are not learned")
     dedup: int = Field(1_000_000, ge=1, description="Event ids remembered per partition")

@@ -61,6 +61,7 @@ class Outcome(msgspec.Struct):
     events: int
     repeated: int
     copies: int
+    given_back: int = 0
     lost: int = 0
     double: int = 0
     unaccounted: int = 0
@@ -108,7 +109,6 @@ class Arena:
             session_s=SESSION_S,
             neighbours=ROOM,
             transitions=ROOM,
-            link=True,
             **settings,
         )
 
@@ -192,6 +192,7 @@ def judge(outcome: Outcome, left: Left, expected: Left) -> None:
     lists = different(left.lists, expected.lists)
     outcome.lost, outcome.double, outcome.unaccounted = verdict.lost, verdict.double, verdict.unaccounted
     outcome.events, outcome.repeated = sum(left.events.values()), left.learned.repeated
+    outcome.given_back = sum(book["returned"] for book in left.learned.books.values())
     outcome.copies = outcome.events - sum(expected.events.values())
     outcome.mismatched_lists, outcome.mismatched_users = len(lists), len(verdict.users)
     outcome.mismatched_items, outcome.mismatched_windows = len(verdict.items), len(verdict.windows)
@@ -268,6 +269,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "disturbances": dict(done),
         "repeated": sum(outcome.repeated for outcome in outcomes),
         "copies": sum(outcome.copies for outcome in outcomes),
+        "given_back": sum(outcome.given_back for outcome in outcomes),
         "detail": [msgspec.to_builtins(outcome) for outcome in outcomes],
     }
 

@@ -1,4 +1,8 @@
-"""A recorded stream made rough: beside its events repeats, late ones, refusals, broken records, strays and logins."""
+"""A recorded stream made rough: beside its events repeats, late ones, refusals, broken records, strays and logins.
+
+Two kinds of visitors log in: some come under a cookie of their own long before, and some browsers have two customers,
+one soon after the other, so that the later login may be heard of first.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from stream.recordings import open_recording
 from tests.records import user_of
 
 TWO_DAYS_US = 2 * 86_400_000_000
+# Places of what happens at a shared browser, none of which is another's trouble (see `rough_stream`). So far apart that
+# what was touched is written before the next login is.
+TOUCHED, ONE, BETWEEN, TWO = (5, 6), 1207, (1309, 1310), 2511
 BROKEN = b'{"event_name": "view_item", "user_id": '
 
 
@@ -45,6 +52,8 @@ def rough_stream(recording: Path, events: int, partitions: int) -> RoughStream:
     """
     numbered = list(enumerate(islice(open_recording(recording), events)))
     names, joined = _logins(numbered)
+    shared = _shared(numbered, names)
+    joined += len({each["user_id"] for each in shared.values() if each["user_id"]})
     records: list[Written] = []
     users: dict[str, None] = {}
     counts = dict.fromkeys(("duplicates", "late", "dead:not_json", "rekeyed"), 0) | {"joined": joined}
@@ -56,7 +65,7 @@ def rough_stream(recording: Path, events: int, partitions: int) -> RoughStream:
         records.append(Written(at, user.encode(), msgspec.json.encode(event)))
 
     for number, plain in numbered:
-        event = plain | {"event_id": f"e{number}"} | names.get(number, {})
+        event = plain | {"event_id": f"e{number}"} | names.get(number, {}) | shared.get(number, {})
         match number % 200 if number > 1000 and number not in names else 0:
             case 20:  # sent twice
                 write(event)
@@ -97,6 +106,29 @@ def _logins(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[dict[int, dict[
         alone = cookie | {"user_id": None}
         names |= {number: alone if number < first else cookie if number >= last else {} for number in at}
     return names, len(chosen)
+
+
+def _shared(
+    numbered: list[tuple[int, dict[str, Any]]], names: Mapping[int, Mapping[str, Any]]
+) -> dict[int, dict[str, str | None]]:
+    """What some events say instead: two visitors look at something at one browser, and each logs in then.
+
+    What is touched there are different items, as how often one counts depends on what came between. Every other pair
+    logs in with events that are touches themselves.
+    """
+    found: dict[int, dict[str, str | None]] = {}
+    for start in range(1_200, len(numbered) - TWO, 200):
+        places = [start + at for at in (*TOUCHED, ONE, *BETWEEN, TWO)]
+        events = [numbered[at][1] for at in places]
+        apart = events[2]["event_timestamp"] // 1_000_000 < events[3]["event_timestamp"] // 1_000_000
+        if not apart or len({event["item_id"] for event in events}) < len(events) or names.keys() & set(places):
+            continue
+        cookie: dict[str, str | None] = {"user_pseudo_id": f"shared{start}", "user_id": None, "event_name": "view_item"}
+        found |= dict.fromkeys(places, cookie)
+        for name, at in (("one", start + ONE), ("two", start + TWO)):
+            said: dict[str, str | None] = {} if start % 400 else {"event_name": "login", "item_id": None}
+            found[at] = cookie | {"user_id": f"{name}-{start}"} | said
+    return found
 
 
 def per_partition(records: Iterable[Written], partitions: int) -> list[int]:

@@ -67,6 +67,7 @@ def forget(shard: UserShard, keys: Keys, weighting: Weighting, request: Forget) 
     if not repeated:
         shard.blend.forget_users(users, shard.histories.arrays)
         shard.drop(users)
+        shard.claims.forget(person)
         shard.tombstones.put(person, max(asked_s, shard.watermark // 1_000_000 - YEAR_2000_S), asked_s)
     erased = erasure(keys, [] if repeated else [request.user], shard.named)
     report = Forgotten(

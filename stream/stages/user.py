@@ -23,13 +23,13 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS, Export, Forget, Joined, Linked, Move, RankAll, Request
+from stream.events import KIND_WEIGHTS, KINDS, Export, Forget, Joined, Linked, Move, RankAll, Request, Returned
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
-from stream.stages.linking import hand_over, links, take_over
+from stream.stages.linking import give_back, hand_over, links, take_over
 from stream.stages.offering import Offering
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.placing import Placing
@@ -51,7 +51,7 @@ _CART_EFFECT[KINDS["add_to_cart"]] = ADD_TO_CART
 _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 
-ALONE: Final = (Forget, Export, Linked, Joined)
+ALONE: Final = (Forget, Export, Linked, Joined, Returned)
 AHEAD: Final = 16  # records looked at for each user that a nearly full shard has room for
 
 
@@ -211,6 +211,8 @@ class UserStage:
             return hand_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
         if isinstance(request, Joined):
             return take_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
+        if isinstance(request, Returned):
+            return give_back(shard, self.space, self.weights, request, (partition, offset))
         home = partition_of(request.user.encode(), self.partitions)
         if home != partition:
             return Learned.of_request([request_for(request, home)], [])

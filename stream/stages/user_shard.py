@@ -21,6 +21,7 @@ from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import Changes
 from stream.stages.census import Census
+from stream.stages.claims import Claims
 
 EVERYONE: Final = slice(None)
 EVICTED: Final = 4_096  # most users dropped at a time, in about 2 ms
@@ -44,7 +45,7 @@ class UserRules:
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
     placements: tuple[Placement, ...] = ()
-    link: bool = False  # a cookie's history follows to the customer
+    link: bool = True  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
 
     @property
@@ -74,7 +75,7 @@ class UserShard:
     Notes
     -----
     Memory: about 460 bytes per user with a 36-byte id, at most ``rules.users`` of them, and 16 MB for
-    the dedup window, 4 MB for links; 16 bytes per forgotten user. With the blend 40 bytes per item of the process and
+    the dedup window, 14 MB for links; 16 bytes per forgotten user. With the blend 40 bytes per item of the process and
     at most 8 MB.
     Whatever changes rows of users notes them in `changes`: a copy may be under way.
     """
@@ -88,6 +89,7 @@ class UserShard:
         self.seen = SeenWindow(rules.dedup)
         self.tombstones = Tombstones(rules.tombstones)
         self.linked = SeenWindow(LINKED)  # which customer and cookie, in which hour
+        self.claims = Claims()
         self.heard: dict[tuple[int, int], int] = {}  # by kind and partition: the highest place of what came from there
         self.sent = np.full(targets, -1, dtype=np.int64)
         self.watermark = 0

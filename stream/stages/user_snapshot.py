@@ -23,6 +23,7 @@ from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary
 from stream.copying import AGAIN, Copying, Rows, Source, Used, again, facts, renewed, spans, texts_of
 from stream.errors import ConfigurationError
+from stream.stages.claims import Claims
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import LINKED, UserRules, UserShard
 
@@ -50,6 +51,7 @@ def copy(shard: UserShard, space: ItemSpace) -> Copying:
             **prefixed("seen", _rows(shard.seen.arrays())),
             **prefixed("tombstones", _rows(shard.tombstones.arrays())),
             **prefixed("linked", _rows(shard.linked.arrays())),
+            **prefixed("claims", _rows(shard.claims.arrays())),
             "blend.items": Known(shard.blend),
             **prefixed("blend", {name: Known(shard.blend, array) for name, array in shard.blend.by_item().items()}),
             **prefixed("blend", _rows(shard.blend.state())),
@@ -153,6 +155,7 @@ def unpack(rules: UserRules, arrays: Mapping[str, NDArray[Any]]) -> Unpacked:
     if "heard" in told:
         shard.heard = {(kind, source): place for kind, source, place in told["heard"]}
         shard.linked = SeenWindow.from_arrays(part(arrays, "linked"), LINKED)
+        shard.claims = Claims.from_arrays(part(arrays, "claims") if rules.link else {})
     else:
         shard.profiles.arrays.flags[:] |= CUSTOMER  # who is one was not noted then: better none moves than theirs
     shard.shortest = min(rules.history, told.get("shortest", columns["histories.item"].shape[1]))

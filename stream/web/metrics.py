@@ -23,7 +23,7 @@ Seen = TypeVar("Seen")
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, Any]]
 
-LINKS: Final = ("joined", "not_cookies", "links_repeated")
+LINKS: Final = ("joined", "returned", "not_cookies", "links_repeated")
 OUTCOMES: Final = frozenset({"learned", "dead", "duplicates", "late", "denied", "rekeyed", "forgotten"})
 MS: Final = 1_000
 US: Final = 1_000_000
@@ -145,8 +145,9 @@ def _families() -> tuple[Family[Worker], ...]:
             COUNTER,
             "rivulet_links",
             ("partition", "what"),
-            "Histories of cookies: `joined` to a customer's, refused as the id is a customer's own (`not_cookies`), or"
-            " heard of before (`links_repeated`)",
+            "Histories of cookies: `joined` to a customer's, taken from one as another had logged in before"
+            " (`returned`), refused as the id is a customer's own (`not_cookies`), or heard of before"
+            " (`links_repeated`)",
             _links,
         ),
         Family(GAUGE, "rivulet_lag_records", SHARD, "Records that are written and not yet included", _lags),

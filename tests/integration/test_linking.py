@@ -1,4 +1,4 @@
-"""Visitors log in while workers die between a link and its answer: every history moves once, up to the login."""
+"""Visitors log in while workers die or lag: every history moves once, to who logged in next."""
 
 from __future__ import annotations
 
@@ -94,3 +94,51 @@ async def test_workers_die_between_link_and_answer(
             looked_at = [each["items"][0]["item_id"] for each in reversed(visit(cookie, number))]
             assert [item for item, _, _ in state.users[customer]["history"]] == looked_at
             assert len(state.users[cookie]["history"]) == (number < VISITORS // 2)
+
+
+async def test_a_frozen_worker_hears_of_the_first_login_last(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Two customers log in at each of some browsers: what the second one has taken by then goes to the first."""
+    rare = {"snapshot_every_s": 600, "neighbours": ROOM, "transitions": ROOM}
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, **rare) as shop:
+        of_first, others = shop.start(), shop.start()
+
+        async def shared() -> bool:
+            return [len(await owned(shop, worker)) for worker in (of_first, others)] == [2, 2]
+
+        await shop.until(shared, "the workers do not share")
+        first = names("first", await owned(shop, of_first))
+        elsewhere = await owned(shop, others)
+        cookies, second = names("cookie", elsewhere), names("second", elsewhere)
+        written = [made for number, cookie in enumerate(cookies) for made in visit(cookie, number)]
+        written += [view(cookie, f"late{number % 5}", 1_500 + number) for number, cookie in enumerate(cookies)]
+        await shop.publish(written)
+        await shop.drained()
+
+        of_first.send(signal.SIGSTOP)
+        logins = [
+            event(customers[n], at=at, name="login", user_pseudo_id=cookies[n])
+            for customers, at in ((first, 1_000), (second, 2_000))
+            for n in range(VISITORS)
+        ]
+        await shop.publish(logins)
+
+        async def joined(times: int) -> bool:
+            return (await shop.counts())["joined"] == times * VISITORS
+
+        await shop.until(lambda: joined(1), "the second customers get nothing")
+        of_first.end(signal.SIGKILL)
+        await shop.until(lambda: joined(2), "the first customers get nothing")
+        await shop.drained()
+        await shop.republish()
+        assert (await shop.counts())["returned"] == VISITORS
+        written += logins
+        assert different(await shop.lists(canonical_users(written)), await local_lists(written, shop.settings)) == []
+        assert await others.terminate() == 0
+        histories = {user: state["history"] for user, state in learned(shop.settings).users.items()}
+        for number in range(VISITORS):
+            looked_at = [each["items"][0]["item_id"] for each in reversed(visit(cookies[number], number))]
+            assert [item for item, _, _ in histories[first[number]]] == looked_at
+            assert [item for item, _, _ in histories[second[number]]] == [f"late{number % 5}"]
+            assert histories[cookies[number]] == []

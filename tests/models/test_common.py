@@ -184,6 +184,38 @@ def test_ranks_by_decreasing_prediction(make: Make) -> None:
         assert all(a >= b * (1 - 2e-6) for a, b in pairwise(scores))
 
 
+FORGETFUL = ["biased_mf", "blend", "item_similarity", "tencent_rec", "time_aware"]  # see the README's Privacy
+
+
+def test_which_models_forget_a_user() -> None:
+    assert sorted(name for name, make in MODELS.items() if hasattr(make(), "forget_one")) == FORGETFUL
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_a_forgotten_user_is_a_stranger_who_may_come_back(name: str) -> None:
+    model: Any = taught(MODELS[name])
+    for user in ("u0", "u1", "nobody", "u0"):
+        model.forget_one(user)
+    (_, *gone), (_, *other), _, (_, *stranger) = answers(model)
+    assert gone == other == stranger
+    for event in events(100, seed=5):
+        model.learn_one(*event)
+    assert answers(model)[0][1:] != stranger
+
+
+@pytest.mark.parametrize("name", ["item_similarity", "tencent_rec"])
+def test_forgetting_leaves_what_the_others_taught(name: str) -> None:
+    model: Any = MODELS[name]()
+    alone = MODELS[name]()
+    for user, item, y, x in events(60):  # few enough for every history
+        model.learn_one(user, item, y, x)
+        if user != "u7":
+            alone.learn_one(user, item, y, x)
+    model.forget_one("u7")
+    for (_, _, mine), (_, _, theirs) in zip(answers(model), answers(alone), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=2e-6)
+
+
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - UNBOUNDED))
 def test_memory_is_bounded(name: str) -> None:
     model = MODELS[name]()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.covisitation import Deltas, emit, retract, weighting
 from models.histories import Histories, Touches
-from models.joined_histories import joined, newest, rewrite
+from models.joined_histories import joined, newest, rewrite, without
 from tests.plain import bounded
 
 WEIGHTS = weighting(np.array([1.0, 0.0, 2.0], dtype=np.float32))
@@ -122,3 +122,21 @@ def test_the_newest_of_each_user_remain(sides: list[list[tuple[int, int, int]]],
     kept = newest(Touches._make(map(np.concatenate, zip(*parts, strict=True))), most)
     expected = [item for part in parts for item in part.item[-most:].tolist()]
     assert kept.item.tolist() == expected
+
+
+@given(history, history)
+@bounded
+def test_what_was_joined_comes_out_again(one: list[tuple[int, int, int]], two: list[tuple[int, int, int]]) -> None:
+    both = joined(touches([(item, 0, ts) for item, _, ts in one]), touches([(item, 2, ts) for item, _, ts in two]))
+    found = without(both, both.kind == 2)
+    assert [column.tolist() for column in found] == [
+        column.tolist() for column in touches([(item, 0, ts) for item, _, ts in one])
+    ]
+
+
+def test_each_users_first_touch_that_is_left_begins_a_visit() -> None:
+    sides = touches([(1, 0, 1), (2, 2, 2)]), touches([(3, 2, 2), (4, 0, 3)], user=1)
+    both = Touches._make(np.concatenate(columns) for columns in zip(*sides, strict=True))
+    found = without(both, both.kind == 2)
+    assert (found.item.tolist(), found.starts.tolist()) == ([1, 4], [True, True])
+    assert len(without(both, both.kind >= 0).item) == 0

@@ -189,3 +189,12 @@ def test_growing_keeps_what_is_there_and_adds_zeros(length: int, needed: int, st
     assert bigger[:length].tolist() == array.tolist()
     assert not bigger[length:].any()
     assert needed > length or bigger is array
+
+
+def test_ids_are_found_by_their_hashes() -> None:
+    vocabulary = Vocabulary()
+    names = [f"id{n}" for n in range(5_000)]
+    vocabulary.encode(names)
+    gone = vocabulary.lookup(names[::7])
+    vocabulary.remove(gone)
+    assert vocabulary.of_hashes(hash_ids([*names, "nobody"])).tolist() == vocabulary.lookup([*names, "nobody"]).tolist()

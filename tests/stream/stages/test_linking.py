@@ -15,66 +15,29 @@ from hypothesis import strategies as st
 from models.hashing import hash_ids, partition_of
 from stream.decoding import decode
 from stream.events import Joined, Link, Linked, Past, PastTouch
-from stream.keys import Keys, parse_list
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
-from stream.stages.sends import Send
 from stream.stages.user_shard import UserRules
 from stream.stages.user_snapshot import copy, restore
-from tests.records import HOUR, T0_US, cells, close, cut, event, publish, read, record, stream
-
-KEYS = Keys()
-P = 3
-T0_S = T0_US // 1_000_000
-
-
-def view(cookie: str, item: str, at: float) -> dict[str, Any]:
-    """An event of somebody who is known by a cookie alone."""
-    made = event(cookie, item, at=at)
-    return {"user_pseudo_id": made.pop("user_id")} | made
-
-
-START = [event(who, item, at=n) for n, (who, item) in enumerate((w, i) for w in "ab" for i in ("tent", "mat", "stove"))]
-ANONYMOUS = [view("cookie", item, at=100 + 60 * n) for n, item in enumerate(("tent", "mat"))]
-EARLIER = [event("ada", item, at=20 + n) for n, item in enumerate(("stove", "lamp"))]
-
-
-def login(at: float = 300, cookie: str = "cookie", user: str = "ada", **fields: Any) -> dict[str, Any]:
-    return event(user, at=at, user_pseudo_id=cookie, **({"name": "login"} | fields))
-
-
-def shop(events: Iterable[dict[str, Any]], **rules: Any) -> LocalPipeline:
-    given: dict[str, Any] = {"ranking": "covisit", "lateness_s": 10**9, "link": True} | rules
-    made = UserRules(**given)
-    pipeline = LocalPipeline(MemoryStore(), made, partitions=P, item_partitions=2)
-    publish(pipeline, events)
-    return pipeline
-
-
-def rows(pipeline: LocalPipeline) -> dict[str, Any]:
-    """Neighbour rows by id; what was taken back leaves nothing, not even an epoch."""
-    space = pipeline.space
-    found = cells(space.rows, space.ids.texts(range(space.ids.size)))
-    for row in found.values():
-        for part in ("near", "steps"):
-            row[part] = {item: value for item, value in row[part].items() if abs(value) > 1e-9}
-    return {item: row for item, row in found.items() if row["sums"]["total"] > 1e-9}
-
-
-def recent(pipeline: LocalPipeline, user: str) -> list[str]:
-    """Items of a user's history, newest first."""
-    shard = pipeline.users.shards[partition_of(user.encode(), P)]
-    (index,) = shard.users.lookup([user]).tolist()
-    return [] if index < 0 else pipeline.space.ids.texts(shard.histories.recent(index))  # type: ignore[arg-type]
-
-
-def listed(pipeline: LocalPipeline, user: str) -> Any:
-    value = read(pipeline.store, KEYS.recs(user))  # type: ignore[arg-type]  # made as a MemoryStore above
-    return None if value is None else parse_list(value)
-
-
-def joins(pipeline: LocalPipeline) -> int:
-    return sum(shard.counts["joined"] for shard in pipeline.users.shards.values())
+from tests.linked_shop import (
+    ANONYMOUS,
+    EARLIER,
+    KEYS,
+    START,
+    T0_S,
+    P,
+    carried_out,
+    forgotten,
+    joins,
+    linked,
+    listed,
+    login,
+    recent,
+    rows,
+    shop,
+    view,
+)
+from tests.records import HOUR, T0_US, close, cut, event, publish, read, record, stream
 
 
 @pytest.mark.parametrize("at", [170, 2_500])  # within the visit, and in a later one
@@ -102,12 +65,6 @@ def test_the_list_knows_at_once_what_was_looked_at_before() -> None:
     assert "stove" in found.items
     assert {origin for origin, _ in found.why} & {"tent", "mat"}
     assert listed(pipeline, "cookie") is None  # who sits down at the computer next does not see it
-
-
-def forgotten(pipeline: LocalPipeline, user: str) -> None:
-    """Forget a user, after everything."""
-    request = {"control": "forget", "user": user, "user_id": user, "event_timestamp": 2 * 10**15, "request": "r"}
-    publish(pipeline, [request])
 
 
 def test_to_forget_the_customer_forgets_what_came_from_the_cookie() -> None:
@@ -201,13 +158,20 @@ def sent(pipeline: LocalPipeline, partition: int, records: Iterable[Any]) -> lis
 def test_the_same_two_are_linked_once_an_hour_whatever_is_between_them() -> None:
     """Two browsers that take turns are linked once each."""
     pipeline = shop([])
-    turns = [login(at=10 + n, cookie=cookie) for n, cookie in enumerate(("cookie", "phone") * 50)]
+    turns = [login(at=10 + n, cookie=cookie, name="x") for n, cookie in enumerate(("cookie", "phone") * 50)]
     events = [*(login(at=n) for n in range(3)), *turns, login(at=HOUR * 1.2), login(at=HOUR * 1.3, user="bob")]
     found = sent(pipeline, partition_of(b"ada", P), stream(events[:-1]))
     assert [(link.user, link.second - T0_S) for _, link in found] == [("cookie", 0), ("phone", 11), ("cookie", 4320)]
     assert {(where, link.to) for where, link in found if link.user == "cookie"} == {(partition_of(b"cookie", P), "ada")}
     found = sent(pipeline, partition_of(b"bob", P), stream(events[-1:], start=1_000))
     assert [(link.user, link.to) for _, link in found] == [("cookie", "bob")]
+
+
+def test_logins_link_once_a_minute_and_what_follows_them_does_not() -> None:
+    """Somebody else may have been there within the hour."""
+    names = [(0, "x"), (10, "login"), (15, "login"), (80, "sign_up"), (90, "x"), (200, "login")]
+    found = sent(shop([]), partition_of(b"ada", P), stream([login(at=at, name=name) for at, name in names]))
+    assert [link.second - T0_S for _, link in found] == [0, 10, 80, 200]
 
 
 EVENTS = [login(at=n * 400, cookie=f"c{n % 3}", user="ada" if n % 4 else "bob") for n in range(40)]
@@ -231,7 +195,7 @@ def test_the_links_of_a_fetch_share_a_record_per_partition() -> None:
         sends = [send for send in pipeline.users.learn(0, stream(events)).sends if send.role == "events"]
         assert len(sends) == records
         batch = decode([record(n, send.value) for n, send in enumerate(sends)])
-        moving = [link for _, control in batch.controls for link in control.moving]  # type: ignore[union-attr]
+        moving = [link for _, control in batch.controls if isinstance(control, Linked) for link in control.moving]
         assert [link.user for link in moving] == [f"c{n}" for n in range(len(events))]
 
 
@@ -246,20 +210,6 @@ def test_histories_too_large_for_a_record_go_in_several() -> None:
     assert pipeline.dead == []
     shard = pipeline.users.shards[0]
     assert shard.histories.arrays.count[shard.users.lookup([f"u{who}" for who in range(26)])].tolist() == [127] * 26
-
-
-def carried_out(pipeline: LocalPipeline, partition: int, control: Linked | Joined, at: int) -> list[Send]:
-    """What comes of a control record at an offset of a partition; it is sent on."""
-    learned = pipeline.users.learn(partition, [record(at, msgspec.json.encode(control), at=at)])
-    for send in learned.sends:
-        pipeline._send(send)
-    return learned.sends
-
-
-def linked(*links: tuple[str, str, float, int], source: int = 7) -> Linked:
-    """Links of (cookie, customer, second after T0, place)."""
-    moving = [Link(cookie, to, T0_S + int(at), place) for cookie, to, at, place in links]
-    return Linked(source=source, moving=moving)
 
 
 def everything(pipeline: LocalPipeline) -> Any:
@@ -299,7 +249,9 @@ def test_what_was_heard_of_each_source_is_in_the_snapshot() -> None:
     assert any(shard.heard for shard in pipeline.users.shards.values())
     home = partition_of(b"ada", P)
     pipeline.users.open(home, pipeline.users.copy(home).whole())
-    assert sent(pipeline, home, stream([login(at=500)], start=10_000)) == []  # within the hour of the one before
+    assert (
+        sent(pipeline, home, stream([login(at=500, name="x")], start=10_000)) == []
+    )  # within the hour of the one before
 
 
 def test_links_that_come_in_one_record_are_judged_one_after_another() -> None:
@@ -433,6 +385,8 @@ def test_what_lands_in_a_foreign_partition_goes_home() -> None:
         {"control": "link", "source": 0, "moving": [["c", "a", 1_700_000_000, 1]] * 27},
         {"control": "joined", "source": 0, "moving": [["a", 1, [["i", "view_item", 5, True]]]]},
         {"control": "joined", "source": 0, "moving": [["a\n", 1, []]]},
+        {"control": "returned", "source": 0, "moving": [["ada", 1, []]]},
+        {"control": "returned", "source": 0, "moving": [["0" * 16, 1, [["i\n", "view_item", 1_700_000_000, True]]]]},
         {"control": "joined", "source": 0, "moving": [["a", 1, [["i\n", "view_item", 1_700_000_000, True]]]]},
     ],
 )

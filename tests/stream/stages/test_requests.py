@@ -53,10 +53,16 @@ def flood(control: str) -> dict[str, Any]:
                 "source": 0,
                 "moving": [["ada", 1, [["tent", "view_item", 1_750_000_000, True]]]],
             }
+        case "returned":
+            return {
+                "control": "returned",
+                "source": 0,
+                "moving": [["0" * 16, 1, [["tent", "view_item", 1_750_000_000, True]]]],
+            }
     return {"control": control, "user": "ada"}
 
 
-@pytest.mark.parametrize("control", ["forget", "export", "link", "joined", "rank_all"])
+@pytest.mark.parametrize("control", ["forget", "export", "link", "joined", "returned", "rank_all"])
 @pytest.mark.parametrize("between", [0, 1])
 def test_a_flood_of_control_records_is_decoded_once_or_twice(control: str, between: int) -> None:
     values = [flood(control) if n % 2 or not between else event("ada", "tent", at=n) for n in range(FLOOD)]
