@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
 import redis
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
@@ -69,6 +70,15 @@ def wait_for(ready: Callable[[], bool], timeout: float, what: str) -> None:
         time.sleep(0.02)
 
 
+def until_stopped(child: Child) -> None:
+    """Wait until a SIGSTOP is carried out: on a busy machine a process goes on for a while."""
+    wait_for(
+        lambda: not child.running or psutil.Process(child.pid).status() == psutil.STATUS_STOPPED,
+        PATIENCE_S,
+        "it is not stopped",
+    )
+
+
 class Server(ABC):
     """One child process on fixed ports with its own folder; tests may kill, pause and restart it."""
 
@@ -110,6 +120,7 @@ class Server(ABC):
         """Freeze it (SIGSTOP): connections stay open, nothing is answered."""
         if self._child is not None:
             self._child.send(signal.SIGSTOP)
+            until_stopped(self._child)
 
     def resume(self) -> None:
         """Let a paused server go on."""

@@ -36,6 +36,7 @@ from stream.roster import worker_name
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
 from stream.topics import create, layout
+from tests.brokers import until_stopped
 from tests.patience import PATIENCE_S, Patience
 from tests.records import user_of
 
@@ -61,10 +62,8 @@ class WorkerProcess(Child):
     def send(self, number: signal.Signals) -> None:
         self.told = True
         super().send(number)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        if number == signal.SIGSTOP:
+            until_stopped(self)
 
     @property
     def field(self) -> str:

@@ -52,6 +52,11 @@ class Child:
         )
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process exists (a paused one does)."""
         return self._process.poll() is None
