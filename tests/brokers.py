@@ -347,10 +347,12 @@ class RedisCluster:
 
     def start(self) -> Self:
         """Start all nodes, share the slots, wait until each node says ``cluster_state:ok``."""
-        for node, (first, last) in zip(self.nodes, self.SLOTS, strict=True):
+        for epoch, (node, (first, last)) in enumerate(zip(self.nodes, self.SLOTS, strict=True), 1):
             node.start()
             with node.client() as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                # equal ones are changed some seconds later, and whose is changed takes back the slots it has given away
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
         with self.nodes[0].client() as client:
             for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
@@ -385,6 +387,10 @@ class RedisCluster:
                 old.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 60_000, "KEYS", *keys)
             for client in (new, old):
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
+        for index, node in enumerate(self.nodes):
+            if index not in (source, target):
+                with node.client() as other:
+                    other.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
 
     def close(self) -> None:
         for node in self.nodes:
