@@ -135,8 +135,8 @@ def test_what_was_joined_comes_out_again(one: list[tuple[int, int, int]], two: l
 
 
 def test_each_users_first_touch_that_is_left_begins_a_visit() -> None:
-    sides = touches([(1, 0, 1), (2, 2, 2)]), touches([(3, 2, 2), (4, 0, 3)], user=1)
-    both = Touches._make(np.concatenate(columns) for columns in zip(*sides, strict=True))
+    sides = [touches([(1, 0, 1), (2, 2, 2)]), touches([(3, 2, 2), (4, 0, 3)], user=1)]
+    both = Touches._make(map(np.concatenate, zip(*sides, strict=True)))
     found = without(both, both.kind == 2)
     assert (found.item.tolist(), found.starts.tolist()) == ([1, 4], [True, True])
     assert len(without(both, both.kind >= 0).item) == 0
