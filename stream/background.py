@@ -112,6 +112,7 @@ class Background:
 
     async def _look_at_topics(self) -> None:
         """A topic may be deleted or get other partitions while the worker runs; a restart would not repair either."""
+        self._worker.pulse.topic_missing = False  # nor is it excused if the broker does not tell
         partitions = await self._worker.broadcast.partitions()
         found = faults(self._layout, partitions)
         self._worker.pulse.topic_missing = any(topic.name not in partitions for topic in self._layout)

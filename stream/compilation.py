@@ -110,6 +110,7 @@ async def _go_on(pipeline: LocalPipeline, progress: Callable[[str], None]) -> No
         await pipeline.step_item(partition)
     progress(STEPS[1])
     await pipeline.drain()
+    await _log_in(pipeline)
     progress(STEPS[2])
     await pipeline.republish()
     progress(STEPS[3])
@@ -121,6 +122,15 @@ async def _go_on(pipeline: LocalPipeline, progress: Callable[[str], None]) -> No
     progress(STEPS[4])
     await _exchange(pipeline, space, restored)
     progress(STEPS[5])
+
+
+async def _log_in(pipeline: LocalPipeline) -> None:
+    """Two customers at one browser; the one who came first is heard of last."""
+    seen_us = 1_700_000_000_000_000
+    for user, second in (("", 0), ("u1", 2), ("u2", 1)):
+        event = {"event_id": f"l{second}", "user_pseudo_id": "c1", "event_timestamp": seen_us + second * 1_000_000}
+        event |= {"event_name": "login", "user_id": user} if user else {"event_name": "view_item", "item_id": "i1"}
+        await pipeline.feed([((user or "c1").encode(), seen_us // 1000, msgspec.json.encode(event))])
 
 
 async def _exchange(pipeline: LocalPipeline, space: ItemSpace, shard: UserShard) -> None:

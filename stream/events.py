@@ -168,6 +168,9 @@ class PastTouch(msgspec.Struct, array_like=True, gc=False):
     starts: bool
 
 
+Person = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+
 class Link(msgspec.Struct, array_like=True, gc=False):
     """What `user`, a cookie, has touched up to a second belongs to the customer `to`; `place` tells a repeated one."""
 
@@ -191,7 +194,7 @@ class Back(msgspec.Struct, array_like=True):
     `person` is the hash of the customer's id.
     """
 
-    person: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    person: Person
     place: Place
     touches: Annotated[list[PastTouch], msgspec.Meta(max_length=MAX_ITEMS)]
 
@@ -226,9 +229,18 @@ class Returned(msgspec.Struct, kw_only=True, tag_field="control", tag="returned"
     moving: Annotated[list[Back], msgspec.Meta(max_length=MAX_MOVES)]
 
 
+class Disowned(msgspec.Struct, kw_only=True, tag_field="control", tag="disowned"):
+    """Control record of topic ``events``: a customer was forgotten; what he took from cookies here goes, too.
+
+    `person` is the hash of the customer's id.
+    """
+
+    person: Person
+
+
 Request = Forget | Export
 Move = Linked | Joined | Returned
-Control = RankAll | RankAgain | Request | Move
+Control = RankAll | RankAgain | Request | Move | Disowned
 
 
 def timestamp_us(value: float | str) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from stream.decoding import DeadLetter, decode, decode_request, json_of
-from stream.events import Move
+from stream.events import Disowned, Move
 from stream.identity import completed, derived_id
 from stream.kafka import client_options
 from stream.letters import Filter, Letter, Letters, Number
@@ -118,7 +118,7 @@ def sendings(letter: Letter, now_ms: int, settings: Settings) -> list[Sending] |
     batch = decode([raw])
     if batch.dead:
         return batch.dead[0]
-    if any(isinstance(control, Move) for _, control in batch.controls):
+    if any(isinstance(control, Move | Disowned) for _, control in batch.controls):
         return DeadLetter("no_retry", "links and moved histories count only in their place", 0, 0, letter.key, b"")
     if batch.controls:
         return [(letter.key, letter.value, letter.headers)]

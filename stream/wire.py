@@ -108,7 +108,9 @@ def unpack_covisits(value: bytes) -> CovisitRecord:
     names = value[_HEADER.size : labelled].decode().split("\0")
     labels = value[labelled : labelled + category_size].decode().split("\0") if categories else []
     item, weight, ts, offset, index, category, start, other, pull, step = columns
-    deltas = Deltas(item, weight, ts, np.arange(visits, dtype=np.int32), start, other, pull, step)
+    # start and step are copied for `since`, which makes a start of its own: of whole records and of parts the kernels
+    # would otherwise see other types, and compile in the middle of a recovery
+    deltas = Deltas(item, weight, ts, np.arange(visits, dtype=np.int32), start.copy(), other, pull, step.copy())
     return CovisitRecord(source, low, high, names, labels, deltas, offset, index, category)
 
 

@@ -33,7 +33,20 @@ from models.histories import Touches
 from models.joined_histories import joined, newest, rewrite, without
 from models.profiles import ANALYTICS, CUSTOMER, PERSONALISATION
 from stream.decoding import Batch
-from stream.events import KINDS, MAX_ID_BYTES, MAX_MOVES, Back, Joined, Link, Linked, Past, PastTouch, Returned
+from stream.events import (
+    KINDS,
+    MAX_ID_BYTES,
+    MAX_MOVES,
+    Back,
+    Disowned,
+    Forget,
+    Joined,
+    Link,
+    Linked,
+    Past,
+    PastTouch,
+    Returned,
+)
 from stream.packing import Origin
 from stream.stages.admission import Admitted
 from stream.stages.claims import Owner, Verdict
@@ -196,6 +209,13 @@ def give_back(
     deltas = rewrite(shard.histories, losers, rest, weighting)
     sends = send_deltas(deltas, Origin.of_record(offset, len(deltas.item)), space, shard, partition, offset)
     return _ranked(shard, losers, sends)
+
+
+def disowned(request: Forget, partitions: int) -> list[Send]:
+    """Have every partition drop what a forgotten customer took from its cookies: there it could go to others yet."""
+    (person,) = hash_ids([request.user]).tolist()
+    value = msgspec.json.encode(Disowned(person=f"{person:016x}"))
+    return [Send("events", value, partition=partition) for partition in range(partitions)]
 
 
 class _Claim(NamedTuple):

@@ -23,13 +23,25 @@ from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumn
 from models.ranking import score_lists
 from stream.copying import Copying
 from stream.decoding import Batch, Record, decode
-from stream.events import KIND_WEIGHTS, KINDS, Export, Forget, Joined, Linked, Move, RankAll, Request, Returned
+from stream.events import (
+    KIND_WEIGHTS,
+    KINDS,
+    Disowned,
+    Export,
+    Forget,
+    Joined,
+    Linked,
+    Move,
+    RankAll,
+    Request,
+    Returned,
+)
 from stream.keys import Keys
 from stream.packing import Origin
 from stream.stages.admission import Admitted, admit, filled_at
 from stream.stages.global_ import MODEL_KEY, SegmentModel, decode_model
 from stream.stages.learned import Answer, Learned, newest
-from stream.stages.linking import give_back, hand_over, links, take_over
+from stream.stages.linking import disowned, give_back, hand_over, links, take_over
 from stream.stages.offering import Offering
 from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, request_for, samples_of, send_deltas
 from stream.stages.placing import Placing
@@ -51,7 +63,7 @@ _CART_EFFECT[KINDS["add_to_cart"]] = ADD_TO_CART
 _CART_EFFECT[KINDS["remove_from_cart"]] = REMOVE_FROM_CART
 
 
-ALONE: Final = (Forget, Export, Linked, Joined, Returned)
+ALONE: Final = (Forget, Export, Linked, Joined, Returned, Disowned)
 AHEAD: Final = 16  # records looked at for each user that a nearly full shard has room for
 
 
@@ -136,7 +148,7 @@ class UserStage:
             evicted = shard.make_room()
             batch, end = self._ahead(partition, shard, records, at)
             request = batch.controls[-1][1] if batch.controls else None
-            if isinstance(request, Request | Move):
+            if isinstance(request, ALONE):
                 part = self._obey(partition, shard, records[at].offset, request)
             else:
                 part = self._learn_batch(partition, shard, batch, records[end - 1].offset)
@@ -180,6 +192,7 @@ class UserStage:
             sends += self.ranking.tell(shard, partition, last)
             if batch.cookies and self.rules.link:
                 sends += links(shard, batch, admitted, partition, self.partitions)
+        shard.claims.expire(shard.watermark // 1_000_000 - shard.rules.lateness_s)
         profiles = shard.profiles.arrays
         event_ms = admitted.ts[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
@@ -202,7 +215,7 @@ class UserStage:
         ts_ms = np.maximum(ts_ms, _last_ms(profiles, users))
         return Learned(sends, users, ts_ms, event_ms, force=len(again) > 0, answers=answers)
 
-    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move) -> Learned:
+    def _obey(self, partition: int, shard: UserShard, offset: int, request: Request | Move | Disowned) -> Learned:
         """Forget a user, tell what is kept, or move histories, as the record at an offset asks."""
         shard.counts["controls"] += 1
         if isinstance(request, Linked) and not self.rules.link:
@@ -213,6 +226,9 @@ class UserStage:
             return take_over(shard, self.space, self.weights, request, (partition, offset), self.partitions)
         if isinstance(request, Returned):
             return give_back(shard, self.space, self.weights, request, (partition, offset))
+        if isinstance(request, Disowned):
+            shard.claims.disown(int(request.person, 16))
+            return Learned.of_request([], [])
         home = partition_of(request.user.encode(), self.partitions)
         if home != partition:
             return Learned.of_request([request_for(request, home)], [])
@@ -221,6 +237,8 @@ class UserStage:
         removed = forget(shard, self.keys, self.weights, request)
         origin = Origin.of_record(offset, len(removed.deltas.item))
         sends = send_deltas(removed.deltas, origin, self.space, shard, partition, offset)
+        if self.rules.link:
+            sends += disowned(request, self.partitions)
         return Learned.of_request(sends, [removed.answer], removed.users)
 
     def set_offers(self, offers: Sequence[Offer]) -> None:

@@ -95,7 +95,7 @@ def teach_items(space: ItemSpace, start: int, count: int) -> None:
 
 def fill_users(count: int) -> tuple[UserShard, ItemSpace]:
     """A user shard with full state."""
-    shard, space = UserShard(UserRules(), 4), ItemSpace(1)
+    shard, space = UserShard(UserRules(), 1), ItemSpace(1)
     for start in range(0, count, BATCH):
         teach_users(shard, start, min(BATCH, count - start))
     return shard, space

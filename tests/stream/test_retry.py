@@ -57,6 +57,7 @@ def test_a_letter_that_is_a_batch_becomes_its_events() -> None:
         ({"value": b'{"control":"link","source":0,"moving":[]}'}, "no_retry"),
         ({"value": b'{"control":"joined","source":0,"moving":[]}'}, "no_retry"),
         ({"value": b'{"control":"returned","source":0,"moving":[]}'}, "no_retry"),
+        ({"value": b'{"control":"disowned","person":"0123456789abcdef"}'}, "no_retry"),
     ],
 )
 def test_what_would_be_refused_again_is_not_sent(fields: dict[str, Any], reason: str) -> None:

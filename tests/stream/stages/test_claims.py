@@ -55,6 +55,18 @@ def test_the_next_login_has_what_was_touched(seconds: set[int], heard: list[tupl
     assert browser.history == [at for at, person in sorted(expected.items()) if person is None]
 
 
+def test_what_a_customer_took_is_dropped_and_nothing_else() -> None:
+    claims, ada, ben = Claims(), Owner(1, 0), Owner(2, 0)
+    for cookie in (7, 8):
+        claims.keep(cookie, START + 9, ada, [touch(START + 1)])
+        claims.keep(cookie, START + 8, ben, [touch(START + 2)])
+    claims.disown(ada.person)
+    assert len(claims) == 2
+    assert [taken.owner for cookie in (7, 8) for taken in claims.hear(cookie, START + 5, Owner(3, 0)).taken] == [
+        ben
+    ] * 2
+
+
 def test_of_a_full_memory_the_login_heard_of_first_goes() -> None:
     claims = Claims(most=3)
     for cookie in (1, 2, 3, 4):

@@ -59,10 +59,12 @@ def flood(control: str) -> dict[str, Any]:
                 "source": 0,
                 "moving": [["0" * 16, 1, [["tent", "view_item", 1_750_000_000, True]]]],
             }
+        case "disowned":
+            return {"control": "disowned", "person": "0" * 16}
     return {"control": control, "user": "ada"}
 
 
-@pytest.mark.parametrize("control", ["forget", "export", "link", "joined", "returned", "rank_all"])
+@pytest.mark.parametrize("control", ["forget", "export", "link", "joined", "returned", "disowned", "rank_all"])
 @pytest.mark.parametrize("between", [0, 1])
 def test_a_flood_of_control_records_is_decoded_once_or_twice(control: str, between: int) -> None:
     values = [flood(control) if n % 2 or not between else event("ada", "tent", at=n) for n in range(FLOOD)]
