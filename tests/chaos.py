@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -348,6 +349,7 @@ def report(figures: Mapping[str, Any], *, json: bool) -> None:
 def main() -> int:
     """Run and print."""
     options = parse()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of every attempt to reach what we have stopped
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     wanted = Plan(options.kills, options.workers, options.events)
