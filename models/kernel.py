@@ -20,9 +20,9 @@ def _cache_folder() -> Path:
     """Folder for compiled kernels: beside the sources if writable, else a private one of this user."""
     root = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted([*root.glob("*.py"), *root.parent.glob("stream/*.py")]):
+    for source in sorted([*root.glob("*.py"), *root.parent.glob("stream/**/*.py")]):
         text = source.read_bytes()
-        if b"models.kernel import" in text:
+        if b"models.kernel import" in text or root in source.parents:  # kernels take over constants of other modules
             digest.update(text)
     base = os.environ.get("RIVULET_KERNEL_CACHE")
     if base:

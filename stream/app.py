@@ -29,19 +29,17 @@ from stream.kafka import ssl_context, token_source
 from stream.keys import Keys
 from stream.meta import Meta
 from stream.neighbours import Neighbours
-from stream.placements_file import read_placements
 from stream.publisher import Publisher
 from stream.pulse import Pulse
 from stream.redis_address import redis_address
+from stream.rules import rules_of, space_of
 from stream.settings import Settings
 from stream.shards import HostSettings, ShardHost, Stage
 from stream.snapshots import SnapshotStore
 from stream.stages.door import Door
 from stream.stages.global_ import GlobalStage
 from stream.stages.item import ItemStage
-from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
-from stream.stages.user_shard import UserRules
 from stream.stats import Stats
 from stream.store import RedisStore
 from stream.transport import Fetch, batch_topic, faust_settings
@@ -50,25 +48,6 @@ from stream.web.door import Door as HttpDoor
 from stream.web.server import worker_port
 
 GC_ALLOCATIONS: Final = 500_000  # a fetch of 2,000 records makes many times Python's default of 700
-
-
-def rules_of(settings: Settings) -> UserRules:
-    """What the settings say about learning and lists."""
-    return UserRules(
-        history=settings.history,
-        k=settings.k,
-        lateness_s=int(settings.lateness_hours * 3600),
-        dedup=settings.dedup,
-        sample_rate=settings.sample_rate,
-        consent=settings.consent_default == "granted",
-        users=settings.users,
-        tombstones=settings.tombstones,
-        ranking=settings.ranking,
-        blend_frozen=settings.blend_frozen,
-        placements=read_placements(settings.placements),
-        served=settings.served,
-        link=settings.link,
-    )
 
 
 def faust_app(settings: Settings) -> RivuletApp:
@@ -148,12 +127,7 @@ class Worker:
         self.settings = settings
         self.stats = Stats()
         self.keys = Keys(settings.prefix)
-        self.space = ItemSpace(
-            settings.covisits_partitions,
-            neighbours=settings.neighbours,
-            transitions=settings.transitions,
-            half_life_s=settings.half_life_days * 86_400,
-        )
+        self.space = space_of(settings)
         self.users = UserStage(
             self.space, self.keys, rules_of(settings), settings.events_partitions, settings.topic("events")
         )

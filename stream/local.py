@@ -17,6 +17,8 @@ from models.hashing import partition_of
 from models.offers import Offer
 from stream.keys import Keys
 from stream.resp import WriteBatch
+from stream.rules import rules_of, space_of
+from stream.settings import Settings
 from stream.stages.global_ import GlobalStage
 from stream.stages.item import ItemStage
 from stream.stages.sends import Send
@@ -78,6 +80,10 @@ class LocalPipeline:
         Most items with a row per item partition.
     offers
         Offers that may be pushed.
+    segments
+        How many segments of visitors are told apart.
+    space
+        What is known of items, of `item_partitions` partitions; an empty one with the defaults unless given.
 
     Attributes
     ----------
@@ -89,7 +95,7 @@ class LocalPipeline:
         ``lists`` ranked, ``keys`` written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a worker's settings say, most with the same defaults
         self,
         store: Store,
         rules: UserRules | None = None,
@@ -100,14 +106,17 @@ class LocalPipeline:
         batch: int = 2_000,
         items: int = 500_000,
         offers: Sequence[Offer] = (),
+        segments: int = 8,
+        space: ItemSpace | None = None,
     ) -> None:
         keys = Keys(prefix)
         self.store = store
         self.batch = batch
-        self.space = ItemSpace(item_partitions)
-        self.users = UserStage(self.space, keys, rules or UserRules(), partitions)
-        self.items = ItemStage(self.space, keys, partitions, items=items)
-        self.globe = GlobalStage(keys)
+        rules = rules or UserRules()
+        self.space = space or ItemSpace(item_partitions)
+        self.users = UserStage(self.space, keys, rules, partitions)
+        self.items = ItemStage(self.space, keys, partitions, rules.k, items)
+        self.globe = GlobalStage(keys, segments=segments, k=rules.k)
         self.topics = {
             "events": LocalTopic(partitions),
             "covisits": LocalTopic(item_partitions),
@@ -123,6 +132,21 @@ class LocalPipeline:
         self.served: list[Send] = []
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
+
+    @classmethod
+    def of(cls, settings: Settings, store: Store) -> LocalPipeline:
+        """What a worker with these settings does."""
+        return cls(
+            store,
+            rules_of(settings),
+            prefix=settings.prefix,
+            partitions=settings.events_partitions,
+            item_partitions=settings.covisits_partitions,
+            batch=settings.batch_records,
+            items=settings.items,
+            segments=settings.segments,
+            space=space_of(settings),
+        )
 
     async def feed(self, events: Iterable[tuple[bytes, int, bytes]]) -> None:
         """Publish events (key, record time in ms, value) and run until every topic is drained."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from stream.app import rules_of
 from stream.keys import Keys
+from stream.rules import rules_of
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
 from stream.stages.item import ItemStage

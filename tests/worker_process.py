@@ -22,8 +22,6 @@ from aiokafka.structs import ConsumerRecord, RecordMetadata  # type: ignore[impo
 from pydantic import SecretStr
 
 from models.hashing import partition_of
-from models.neighbour_rows import NeighbourRows
-from stream.app import rules_of
 from stream.compilation import compile_kernels
 from stream.demo.child import Child
 from stream.errors import RivuletError
@@ -305,9 +303,7 @@ async def local_lists(
 ) -> dict[str, Recommendations]:
     """What the pipeline in this process leaves of the same events, each recorded at its own time, and a republish."""
     store = MemoryStore()
-    partitions, targets = settings.events_partitions, settings.covisits_partitions
-    pipeline = LocalPipeline(store, rules_of(settings), partitions=partitions, item_partitions=targets)
-    pipeline.space.rows = NeighbourRows(settings.neighbours, settings.transitions)
+    pipeline = LocalPipeline.of(settings, store)
     known = [dict(event) for event in events]
     await pipeline.feed(
         (user_of(event).encode(), event["event_timestamp"] // 1000, msgspec.json.encode(event)) for event in known
@@ -317,7 +313,7 @@ async def local_lists(
     # with more, lists would depend on the order in which deltas of different users arrived
     assert max(rows.size.max(), rows.steps.max()) < min(settings.neighbours, settings.transitions)
     users = canonical_users(known)
-    values = await store.get([Keys().recs(user, placement) for user in users])
+    values = await store.get([Keys(settings.prefix).recs(user, placement) for user in users])
     return {user: parse_list(value) for user, value in zip(users, values, strict=True) if value is not None}
 
 

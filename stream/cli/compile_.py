@@ -9,7 +9,7 @@ from stream.compilation import STEPS, compile_kernels
 
 
 def compile_() -> None:
-    """Compile every kernel into the cache (about half a minute once after each update).
+    """Compile every kernel into the cache (about a minute once after each update).
 
     Example: rivulet compile
     """

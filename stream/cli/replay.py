@@ -269,19 +269,12 @@ def _tell(console: Console, done: Pace, skipped: int) -> None:
 async def _local(
     settings: Settings, items: Iterator[Item], out: Path | None, on_bad: OnBad, *, republish: bool
 ) -> dict[str, int]:
-    from stream.app import rules_of
     from stream.dry_run import as_records
     from stream.local import LocalPipeline
     from stream.memory_store import MemoryStore
 
     store = MemoryStore()
-    pipeline = LocalPipeline(
-        store,
-        rules_of(settings),
-        prefix=settings.prefix,
-        partitions=settings.events_partitions,
-        item_partitions=settings.covisits_partitions,
-    )
+    pipeline = LocalPipeline.of(settings, store)
     encoded = ((raw.key or b"", raw.timestamp, raw.value or b"") for raw in as_records(items, on_bad))
     while chunk := list(islice(encoded, 100_000)):
         await pipeline.feed(chunk)

@@ -115,7 +115,7 @@ VERBS: Final = (
     Verb(
         "compile",
         "stream.cli.compile_:compile_",
-        "Compile every kernel into the cache (about half a minute once after each update).",
+        "Compile every kernel into the cache (about a minute once after each update).",
     ),
     Verb(
         "demo",

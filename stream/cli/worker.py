@@ -36,5 +36,5 @@ def worker(
     logs.configure(settings.log_level, settings.log_format)
     if not are_kernels_compiled():
         structlog.get_logger(__name__).info("compiling_kernels", takes="about a minute, once after each update")
-    compile_with_progress()  # before joining: a member that compiles for half a minute is a member that does nothing
+    compile_with_progress()  # before joining: a member that compiles for a minute is a member that does nothing
     run(settings)

@@ -71,7 +71,7 @@ def judge_room(free: int, snapshots: int) -> Finding:
 def _kernels() -> Finding:
     if are_kernels_compiled():
         return Finding("machine", "kernels", "ok", f"compiled in {kernel_cache()}")
-    detail = f"not compiled yet in {kernel_cache()}: the first start takes half a minute longer"
+    detail = f"not compiled yet in {kernel_cache()}: the first start takes about a minute longer"
     return Finding("machine", "kernels", "warning", detail, "Run `rivulet compile`.")
 
 

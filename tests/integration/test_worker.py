@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from models.hashing import partition_of
-from stream.app import rules_of
 from stream.demo.shop import Shop
+from stream.rules import rules_of
 from stream.stages.space import ItemSpace
 from stream.stages.user_snapshot import restore
 from tests.brokers import RedisServer, free_ports

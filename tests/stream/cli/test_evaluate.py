@@ -27,7 +27,11 @@ def report(*arguments: str) -> dict[str, dict[str, float | list[float]]]:
     app = typer.Typer()
     app.command()(evaluate)
     done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
-    models: dict[str, dict[str, float | list[float]]] = json.loads(done.stdout)["models"]
+    told = json.loads(done.stdout)
+    assert told.keys() >= {"file", "events", "evaluated", "k", "models"}
+    models: dict[str, dict[str, float | list[float]]] = told["models"]
+    wanted = {"hr", "mrr", "ndcg", "precision", "recall", "f1", "coverage", "popularity", "predictions", "events_per_s"}
+    assert all(figures.keys() >= wanted for figures in models.values()), models
     return models
 
 

@@ -75,6 +75,20 @@ def test_a_placements_file_adds_its_lists_and_changes_no_other(recording: Path, 
     assert any(b'\\"new\\"' in line for line in homes)
 
 
+def test_it_does_what_a_worker_with_the_same_settings_does(recording: Path, tmp_path: Path) -> None:
+    def sizes(out: Path, kind: str) -> set[int]:
+        lines = map(msgspec.json.decode, out.read_bytes().splitlines())
+        found = [msgspec.json.decode(line["value"]) for line in lines if line["key"].startswith(f"rv:{kind}:")]
+        return {len(value["items"]) for value in found}
+
+    plain, small = tmp_path / "plain", tmp_path / "small"
+    replayed(recording, plain, "1")
+    replayed(recording, small, "1", RIVULET_NEIGHBOURS="2", RIVULET_TRANSITIONS="2", RIVULET_K="5")
+    assert max(sizes(plain, "similar")) == max(sizes(plain, "trending")) == 20
+    assert max(sizes(small, "similar")) <= 4
+    assert max(sizes(small, "trending")) == 5
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
