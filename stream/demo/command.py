@@ -75,14 +75,18 @@ async def _show(stage: DemoStage, duration: float | None, console: Console) -> S
 
 
 def _welcome(stage: DemoStage) -> str:
-    item = stage.traffic.shop.rules[0][0]
+    item, other = stage.traffic.shop.rules[0][0], stage.traffic.shop.rules[-1][0]
+    known = PERSONAS[0]
     personas = ", ".join(f"{persona.visitor} ({persona.name})" for persona in PERSONAS)
     rivulet = sys.argv[0] if sys.argv[0].endswith("/rivulet") else "rivulet"  # as this one was started
     return f"""[bold]Rivulet is running.[/] Kafka {stage.kafka}, Redis {stage.redis}
 
-In another terminal, look at the list of a visitor of your own, send one event, look again:
+In another terminal, look at a visitor's list, send one event, look again; then the same for one of your own:
 
   export RIVULET_KAFKA={stage.kafka} RIVULET_REDIS={stage.redis}
+  {rivulet} get {known.visitor} --why         # {known.name}
+  echo '{{"event_name":"view_item","user_id":"{known.visitor}","item_id":"{other}"}}' | {rivulet} publish -
+  {rivulet} get {known.visitor} --why
   {rivulet} get you                # nobody knows you: what everybody likes
   echo '{{"event_name":"view_item","user_id":"you","item_id":"{item}"}}' | {rivulet} publish -
   {rivulet} get you --why --offers
