@@ -178,7 +178,7 @@ def decode_offer(data: bytes) -> Offer:
     """
     try:
         entry = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise OfferError(f"topic offers: not JSON: {error}") from None
     return _checked(entry, f"topic offers: offer {_name(entry, 1)}")
 

@@ -65,7 +65,7 @@ class Broadcast:
         self.read += 1
         try:
             self._handlers[topic](record.key or b"", record.value)
-        except (RivuletError, ValueError) as error:
+        except (RivuletError, ValueError, RecursionError) as error:  # it comes again at every start
             self.refused += 1
             log.warning("broadcast_refused", topic=topic, offset=record.offset, reason=str(error))
 

@@ -69,7 +69,7 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     @property
     def hidden(self) -> bool:
         """Whether it must not be recommended now."""
-        return self.stock == 0 or self.availability in GONE
+        return (self.stock is not None and self.stock <= 0) or self.availability in GONE
 
     @property
     def facts(self) -> Facts:
@@ -77,7 +77,15 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
         return Facts(self.title or "", self.text or "", self.category or "", tuple(self.tags or ()), self.price)
 
 
-decode_item: Final = msgspec.json.Decoder(CatalogueItem).decode
+_decode: Final = msgspec.json.Decoder(CatalogueItem).decode
+
+
+def decode_item(data: bytes | str) -> CatalogueItem:
+    """Read an item; ``ValueError`` if it is none, also for what is nested too deeply to be read."""
+    try:
+        return _decode(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def availability_of(text: str) -> Availability | None:

@@ -165,7 +165,7 @@ def _value(name: str, text: str, made: dict[str, Any]) -> Any:
 def _judged(path: str, line: int | None, make: Callable[[T], CatalogueItem], raw: T) -> Row:
     try:
         return make(raw)
-    except ValueError as error:  # msgspec's errors are, too
+    except (ValueError, RecursionError) as error:  # msgspec's errors are the former, too
         return BadInputError(f"{path}, line {line}: {error}")
 
 

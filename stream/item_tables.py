@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from models.text_features import Facts
 from stream.catalogue import decode_item
 from stream.errors import BadInputError
@@ -106,7 +104,7 @@ def _json_rows(path: str) -> Iterator[tuple[str, Facts]]:
                 continue
             try:
                 item = decode_item(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except ValueError as error:  # msgspec's errors are, too
                 field = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else "item"
                 raise BadInputError(f"{path}, line {line}, {field}: {error}") from error
             yield item.item_id, item.facts

@@ -56,7 +56,7 @@ class _Texts:
     def __next__(self) -> str:
         raw = next(self._lines)
         self.line += 1
-        return raw.decode()
+        return raw.decode("utf-8-sig" if self.line == 1 else "utf-8")  # spreadsheets begin with a byte-order mark
 
 
 def check_header(name: str, header: Row) -> None:

@@ -161,7 +161,7 @@ def decoded(name: str, line: int, raw: bytes) -> Event:
     try:
         event = _decoder.decode(raw)
         timestamp_us(event.event_timestamp or 0)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except LINE_FAULTS as error:
         field = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else "event"
         raise bad(name, line, field, str(error)) from error
     except (ValueError, OverflowError) as error:

@@ -102,6 +102,8 @@ async def test_fetches_full_of_poison_end_in_the_dead_letters_one_by_one(
     crowds = [b"[" + b"0," * 500_000 + b"0]", b'{"event_name":"purchase","user_id":"p","items":[' + crowd + b"]}"]
     bad = [*islice(poison(), 800), *crowds]
     async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        for role in ("items", "offers"):  # which every start reads again
+            await shop.write(role, b'{"item_id":"deep","id":"deep","x":' + b"[" * 1_200 + b"]" * 1_200 + b"}", b"deep")
         worker = shop.start()
         await shop.publish(visits[:1_500])
         for start in range(0, len(bad), 100):

@@ -20,9 +20,10 @@ class World:
         self.caught_up, self.moved = asyncio.Event(), asyncio.Event()
         self.acked: dict[tuple[str, int], int] = {}
         self.shard = SimpleNamespace(next=0)
-        agent = SimpleNamespace(topic="covisits", moved=self.moved)
-        parts: Any = SimpleNamespace(caught_up=self.caught_up), SimpleNamespace(acked=self.acked), agent
-        self.gate = Gate("events", *parts, LIMIT)
+        broadcast: Any = SimpleNamespace(caught_up=self.caught_up)
+        publisher: Any = SimpleNamespace(acked=self.acked)
+        agent: Any = SimpleNamespace(topic="covisits", moved=self.moved)
+        self.gate = Gate("events", broadcast, publisher, agent, LIMIT)
         host: Any = SimpleNamespace(shards={MINE: self.shard})
         self.gate.host = host
 

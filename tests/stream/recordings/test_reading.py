@@ -81,6 +81,11 @@ def written(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def test_a_spreadsheets_csv_begins_with_a_mark(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", f"\ufeff{HEADER}\n1600000005000,bob,,debt,purchase,1\n")
+    assert [event["user_id"] for event in open_recording(path)] == ["bob"]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_csv_becomes_events_of_the_schema(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, name, "\n".join([HEADER, *LINES]) + "\n")
@@ -164,6 +169,7 @@ BAD = [
     ("a.csv", f"{HEADER}\n1,a,s,i,view,\n1,a,s", "line 3, row: 6 fields are needed, not 3"),
     ("a.jsonl", f"{GOOD}\n{{", "line 2, event: "),
     ("a.jsonl", '{"event_name": 3, "user_id": "u"}', "line 1, event_name: "),
+    ("a.jsonl", GOOD[:-1] + ', "x": ' + "[" * 1_200 + "]" * 1_200 + "}", "line 1, event: "),
     ("a.jsonl", GOOD.replace('"user_id": "u"', '"x": 1'), "line 1, user_id: user_id or user_pseudo_id is needed"),
     ("a.jsonl", GOOD.replace("1,", '"yesterday",', 1), "line 1, event_timestamp: "),
     ("a.csv.gz", "", ""),
