@@ -36,7 +36,7 @@ async def write_items(
     gone = ((name, None) for name in withdrawn)
     written = 0
     try:
-        async with careful_producer(settings) as producer:
+        async with careful_producer(settings, "items") as producer:
             waiting = []
             for each in (records, gone):
                 for name, value in each:

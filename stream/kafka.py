@@ -95,14 +95,19 @@ def token_source(settings: Settings) -> TokenFile:
     return TokenFile(path)
 
 
+def missing(topic: str) -> ConfigurationError:
+    """The error that says that a topic is not there; a broker says the same where one may not look."""
+    return ConfigurationError(f"topic {topic} does not exist: run `rivulet topics` (or this login may not see it)")
+
+
 @asynccontextmanager
-async def careful_producer(settings: Settings) -> AsyncIterator[Any]:
-    """An idempotent producer that waits for all replicas, for the few records of a command.
+async def careful_producer(settings: Settings, *roles: str) -> AsyncIterator[Any]:
+    """An idempotent producer that waits for all replicas, for the few records of a command to some topics.
 
     Raises
     ------
     ConfigurationError
-        If the login or a record is refused; also what comes of sending within the block.
+        If a topic is missing, the login or a record refused; also what comes of sending within the block.
     UnavailableError
         If Kafka does not answer.
     """
@@ -113,6 +118,10 @@ async def careful_producer(settings: Settings) -> AsyncIterator[Any]:
             await producer.start()
         except (KafkaError, OSError) as error:
             raise await why_not(settings.kafka, **options) from error
+        there = (await producer.client.fetch_all_metadata()).topics() if roles else ()
+        for role in roles:  # sending would wait for it for long
+            if settings.topic(role) not in there:
+                raise missing(settings.topic(role))
         yield producer
     except _NOT_ALLOWED as error:
         raise ConfigurationError(
@@ -129,21 +138,34 @@ def _reason(error: OSError) -> str:
 
 
 async def groupless_consumer(settings: Settings, topics: Iterable[str]) -> Any:
-    """A started consumer without a group that has every partition of some topics and stands at their beginning."""
+    """A started consumer without a group that has every partition of some topics and stands at their beginning.
+
+    Raises
+    ------
+    ConfigurationError
+        If the login is refused, or a topic missing.
+    UnavailableError
+        If Kafka does not answer.
+    """
+    options = client_options(settings)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
-        **client_options(settings),
+        **options,
     )
     try:
-        await consumer.start()
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in topics
-            for partition in sorted(consumer.partitions_for_topic(topic) or await _known(consumer, topic))
-        ]
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise await why_not(settings.kafka, **options) from error
+        partitions = []
+        for topic in topics:
+            found = consumer.partitions_for_topic(topic) or await _known(consumer, topic)
+            if not found:
+                raise missing(topic)
+            partitions += [TopicPartition(topic, partition) for partition in sorted(found)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
     except BaseException:

@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord  # type: ignore[import-unt
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.bounds import places
-from stream.errors import BadInputError, ConfigurationError, UnavailableError
-from stream.kafka import careful_producer, client_options
+from stream.contact import why_not
+from stream.errors import BadInputError, ConfigurationError
+from stream.kafka import careful_producer, client_options, missing
 from stream.settings import Settings
 
 SETTLED: Final = "settled"
@@ -117,26 +118,25 @@ class Letters:
         self.topic = settings.topic("dlq")
 
     async def __aenter__(self) -> Self:
+        options = client_options(self._settings)
         self._consumer: Any = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=MOST_BYTES,
-            **client_options(self._settings),
+            **options,
         )
         try:
             await self._consumer.start()
             if self.topic not in await self._consumer.topics():
-                raise ConfigurationError(f"topic {self.topic} does not exist: run `rivulet topics` to create it")
+                raise missing(self.topic)
             await self._consumer._client.add_topic(self.topic)
         except ConfigurationError:
             await self._consumer.stop()
             raise
         except (KafkaError, OSError) as error:
             await self._consumer.stop()
-            raise UnavailableError(
-                f"Kafka at {self._settings.kafka} does not answer: is RIVULET_KAFKA right?"
-            ) from error
+            raise await why_not(self._settings.kafka, **options) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,7 +157,7 @@ class Letters:
 
     async def settle(self, numbers: Sequence[Number], how: How) -> None:
         """Remember that letters were sent again or dropped."""
-        async with careful_producer(self._settings) as producer:
+        async with careful_producer(self._settings, "dlq") as producer:
             for partition in {number.partition for number in numbers}:
                 marker = _Marker([number.offset for number in numbers if number.partition == partition])
                 headers = [(SETTLED, how.encode())]

@@ -20,8 +20,9 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
 
 from stream.beginning import Plan, begin, now_ms
 from stream.bounds import Bound, places, resolve
+from stream.contact import why_not
 from stream.errors import ConfigurationError, UnavailableError
-from stream.kafka import client_options
+from stream.kafka import client_options, missing
 from stream.merging import Merge
 from stream.recordings.records import Raw, encode_line
 from stream.recordings.segments import Segments
@@ -228,7 +229,10 @@ async def _consumer(settings: Settings) -> AsyncIterator[Any]:
         bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="none", **options
     )
     try:
-        await consumer.start()
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise await why_not(settings.kafka, **options) from error
         yield consumer
     except AuthenticationFailedError as error:
         raise ConfigurationError(f"Kafka at {settings.kafka} refused these credentials: {error}") from error
@@ -242,7 +246,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[Any]:
 
 async def _partitions(consumer: Any, topic: str) -> set[int]:
     if topic not in await consumer.topics():
-        raise ConfigurationError(f"topic {topic} does not exist: run `rivulet topics` to create ours")
+        raise missing(topic)
     await consumer._client.add_topic(topic)
     return set(consumer.partitions_for_topic(topic) or ())
 

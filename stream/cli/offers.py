@@ -62,7 +62,7 @@ def read_offers(file: Path) -> list[Offer]:
 
 async def publish_offers(settings: Settings, found: list[Offer], withdrawn: list[str]) -> None:
     """Write offers, and tombstones for withdrawn ones, to topic ``offers``."""
-    async with careful_producer(settings) as producer:
+    async with careful_producer(settings, "offers") as producer:
         for offer in found:
             await producer.send_and_wait(settings.topic("offers"), encode_offer(offer), key=offer.id.encode())
         for name in withdrawn:

@@ -100,3 +100,27 @@ def test_an_operator_records_and_looks_after_dead_letters(
     assert json.loads(as_user("operator", "get", "u1", "--json"))["user"] == "u1"
     with pytest.raises(ConfigurationError):
         as_user("operator", "offers", "--withdraw", "o")
+
+
+VERBS = [
+    ("dlq", "list"),
+    ("record", "{folder}", "--all"),
+    ("catalogue", "list"),
+    ("catalogue", "put", "{folder}/items.jsonl"),
+    ("offers", "{folder}/offers.toml"),
+]
+
+
+@pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"kafka_password": "wrong"}, "refused the login"), ({"topic_prefix": "no-"}, "does not exist")]
+)
+def test_a_refused_login_and_a_missing_topic_are_told_at_once(
+    servers: Callable[..., Settings], tmp_path: Path, arguments: tuple[str, ...], wrong: dict[str, str], said: str
+) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id":"tent"}\n')
+    (tmp_path / "offers.toml").write_text('[[offers]]\nid = "o"\nitems = ["tent"]\nvalue = 1.0\n')
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    result = CliRunner().invoke(build(), given, env=environment(servers("operator", **wrong)))
+    assert isinstance(result.exception, ConfigurationError), result.output
+    assert said in str(result.exception)
