@@ -178,7 +178,7 @@ def decode_offer(data: bytes) -> Offer:
     """
     try:
         entry = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors and those of UTF-8 are the former
         raise OfferError(f"topic offers: not JSON: {error}") from None
     return _checked(entry, f"topic offers: offer {_name(entry, 1)}")
 

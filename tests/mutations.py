@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,10 +49,13 @@ def seeds() -> list[Any]:
     return [*OURS, *(case["sent"] for case in cases)]
 
 
-def mutated(count: int, seed: int) -> Iterator[bytes]:
-    """So many records, each a valid one changed in one to four places: fields, values, nesting or bytes."""
+def mutated(count: int, seed: int, known: Sequence[Any] = ()) -> Iterator[bytes]:
+    """So many records, each a valid one changed in up to four places: fields, values, nesting or bytes.
+
+    Valid ones are `known`, else `seeds`.
+    """
     chance = random.Random(seed)
-    known = seeds()
+    known = list(known) or seeds()
     for _ in range(count):
         value = chance.choice(known)
         for _ in range(chance.choice((0, 1, 1, 2, 3))):
