@@ -86,10 +86,10 @@ class Progress:
         }
 
     async def books(self) -> Counter[str]:
-        """What became of all events so far, over all their shards."""
+        """What became of all events so far, over all their shards; one that is being taken up has no book yet."""
         topic = self._settings.topic("events") + "-"
-        told = [Counter(facts["counts"]) for name, facts in (await self.facts()).items() if name.startswith(topic)]
-        return sum(told, start=Counter())
+        told = [facts.get("counts", {}) for name, facts in (await self.facts()).items() if name.startswith(topic)]
+        return sum(map(Counter, told), start=Counter())
 
     async def owners(self) -> dict[str, str]:
         """Which worker owns each shard, and since when on its clock, by the shard's name."""

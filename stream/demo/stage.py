@@ -128,7 +128,7 @@ class DemoStage:
         """What the worker's books say now."""
         sent = self.traffic.sent
         facts = await self.progress.facts()
-        shards = [fact for name, fact in facts.items() if name.startswith("events-")]
+        shards = [fact for name, fact in facts.items() if name.startswith("events-") and "counts" in fact]  # taken up
         worker: dict[str, Any] = next((fact for name, fact in facts.items() if name.startswith("worker-")), {})
         counted = sum(n for s in shards for name, n in s["counts"].items() if name in OUTCOMES or name[:5] == "dead:")
         predictions = sum(s["hits"][0] for s in shards)

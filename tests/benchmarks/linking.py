@@ -7,7 +7,6 @@ after the first half of the stream, so that histories move. CPU time, the best o
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,6 +21,7 @@ from stream.local import LocalTopic
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
+from tests.benchmarks.harness import arguments, machine, report
 from tests.records import user_of
 
 PARTITIONS: Final = 4
@@ -66,12 +66,13 @@ def cost(events: Sequence[dict[str, Any]], *, link: bool) -> tuple[float, int, i
 
 
 def main() -> None:
-    """Print one row per kind of visitors."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run and print."""
+    parser = arguments(__doc__ or "")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     events = list(Shop(seed=1, users=max(options.events // 12, 100)).events(options.events))
+    figures: dict[str, object] = {}
     for kind in KINDS:
         stream = named(events, kind)
         found = {True: cost(stream, link=True), False: cost(stream, link=False)}  # the first round warms up
@@ -81,9 +82,10 @@ def main() -> None:
                 best[link] = min(best[link], cost(stream, link=link)[0])
         on_us, off_us = (best[link] / len(stream) * 1e6 for link in (True, False))
         _, links, moved = found[True]
-        print(
-            f"{kind:9} {on_us:6.2f} us per event, {on_us / off_us:.2f} times without; {links:,} links, {moved:,} moved"
-        )
+        name = kind.replace(" ", "_")
+        figures |= {f"{name}_us_per_event": on_us, f"{name}_times_without": on_us / off_us}
+        figures |= {f"{name}_links": links, f"{name}_moved": moved}
+    report(figures | {"machine": machine()}, json=options.json)
 
 
 if __name__ == "__main__":

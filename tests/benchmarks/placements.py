@@ -6,7 +6,6 @@ three placements. CPU time, the best of several rounds, taken in turns: other wo
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from typing import Final
@@ -19,14 +18,15 @@ from stream.demo.shop import Shop
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.stages.user_shard import UserRules
+from tests.benchmarks.harness import arguments, machine, report
 from tests.records import user_of
 
 SLICE: Final = 250
 PLAIN: Final = (Placement("a"), Placement("b"), Placement("c"))
 SETS: Final[dict[str, tuple[Placement, ...]]] = {
-    "no placements file": (),
-    "three placements without rules": PLAIN,
-    "home, item and cart of models.placement": tuple(PLACEMENTS.values()),
+    "none": (),
+    "plain": PLAIN,
+    "ruled": tuple(PLACEMENTS.values()),
 }
 
 
@@ -55,8 +55,8 @@ def cost(pipeline: LocalPipeline, *, force: bool) -> float:
 
 
 def main() -> None:
-    """Print one row per set of placements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run and print: `kept` where nothing has changed, `written` where all is written again."""
+    parser = arguments(__doc__ or "")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
@@ -66,17 +66,14 @@ def main() -> None:
         for name, pipeline in pipelines.items():
             for force in (False, True):
                 best[name, force] = min(best.get((name, force), np.inf), cost(pipeline, force=force))
-    shard = pipelines["no placements file"].users.shards[0]
-    print(f"{len(shard.users):,} users, best of {options.rounds} rounds, CPU us per user and flush")
+    figures: dict[str, object] = {"users": len(pipelines["none"].users.shards[0].users), "rounds": options.rounds}
     for name, placements in SETS.items():
-        kept, written = best[name, False], best[name, True]
-        more = ""
-        if placements:
-            base, each = best["no placements file", False], len(placements)
-            forced = best["no placements file", True]
-            more = f"; per list {(kept - base) / each:.1f}, written {(written - forced) / each:.1f}"
-        depth = UserRules(placements=placements).depth
-        print(f"{name}: {kept:.1f}, all written again {written:.1f}, {depth} candidates{more}")
+        for force, what in ((False, "kept"), (True, "written")):
+            figures[f"{name}_{what}_us_per_user"] = best[name, force]
+            if placements:
+                figures[f"{name}_{what}_us_per_list"] = (best[name, force] - best["none", force]) / len(placements)
+        figures[f"{name}_candidates"] = UserRules(placements=placements).depth
+    report(figures | {"machine": machine()}, json=options.json)
 
 
 if __name__ == "__main__":
