@@ -97,7 +97,9 @@ def token_source(settings: Settings) -> TokenFile:
 
 def missing(topic: str) -> ConfigurationError:
     """The error that says that a topic is not there; a broker says the same where one may not look."""
-    return ConfigurationError(f"topic {topic} does not exist: run `rivulet topics` (or this login may not see it)")
+    return ConfigurationError(
+        f"topic {topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
+    )
 
 
 @asynccontextmanager

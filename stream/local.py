@@ -83,7 +83,7 @@ class LocalPipeline:
     segments
         How many segments of visitors are told apart.
     space
-        What is known of items, of `item_partitions` partitions; an empty one with the defaults unless given.
+        What is known of items, with their partitions; else an empty one of `item_partitions` with the defaults.
 
     Attributes
     ----------
@@ -119,12 +119,12 @@ class LocalPipeline:
         self.globe = GlobalStage(keys, segments=segments, k=rules.k)
         self.topics = {
             "events": LocalTopic(partitions),
-            "covisits": LocalTopic(item_partitions),
+            "covisits": LocalTopic(self.space.partitions),
             "global": LocalTopic(1),
         }
         for partition in range(partitions):
             self.users.open(partition, None)
-        for partition in range(item_partitions):
+        for partition in range(self.space.partitions):
             self.items.open(partition, None)
         self.globe.open(0, None)
         self.users.set_offers(offers)
@@ -141,7 +141,6 @@ class LocalPipeline:
             rules_of(settings),
             prefix=settings.prefix,
             partitions=settings.events_partitions,
-            item_partitions=settings.covisits_partitions,
             batch=settings.batch_records,
             items=settings.items,
             segments=settings.segments,

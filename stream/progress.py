@@ -12,8 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-unt
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.contact import why_not
-from stream.errors import ConfigurationError
-from stream.kafka import client_options
+from stream.kafka import client_options, missing
 from stream.keys import Keys
 from stream.redis_address import redis_address
 from stream.settings import Settings
@@ -63,9 +62,7 @@ class Progress:
         """
         topic = self._settings.topic(role)
         if topic not in await self._consumer.topics():
-            raise ConfigurationError(
-                f"topic {topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
-            )
+            raise missing(topic)
         await self._consumer._client.add_topic(topic)
         partitions = [TopicPartition(topic, p) for p in sorted(self._consumer.partitions_for_topic(topic) or ())]
         found: Mapping[Any, int] = await self._consumer.end_offsets(partitions)
