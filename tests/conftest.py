@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stream.demo.embedded import EmbeddedRedis
 from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
 from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
 
@@ -85,6 +86,13 @@ def redis_url() -> Iterator[str]:
         yield address
         return
     with _own(RedisServer) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def embedded_redis() -> Iterator[str]:
+    """Address of the demo's Valkey, shared like `redis_url`."""
+    with EmbeddedRedis() as server:
         yield server.url
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from importlib.resources import files
 
 import msgspec
@@ -68,14 +69,22 @@ def rules_found(shop: Shop, pipeline: LocalPipeline) -> int:
     return found
 
 
+def halves(shop: Shop, events: int) -> list[Offer]:
+    """Two offers that outbid all others: one ends in the middle of the stream, one begins there."""
+    middle = datetime.fromtimestamp(shop.start_ts_us / 1e6 + events / shop.rate / 2, UTC)
+    categories = tuple(dict.fromkeys(product.category for product in shop.products))
+    first = Offer(id="first-half", categories=categories, value=60.0, valid_until=middle)
+    return [first, Offer(id="second-half", categories=categories, value=50.0, valid_from=middle)]
+
+
 async def bad_offers(pipeline: LocalPipeline, store: MemoryStore, offers: list[Offer]) -> tuple[int, int]:
-    """(offers in Redis that are expired or not meant for their user, offers in Redis), judged by the plain rules."""
+    """(offers in Redis that are over or not meant for their user, offers in Redis), judged by the plain rules."""
     by_id = {offer.id: offer for offer in offers}
     bad = total = 0
     categories = pipeline.space.categories
     labels = pipeline.users.segmenting.labels
     for shard in pipeline.users.shards.values():
-        profiles = shard.profiles.arrays
+        profiles, now_s = shard.profiles.arrays, shard.watermark // 1_000_000
         for user, name in enumerate(shard.users.texts(range(len(shard.users)))):
             value = (await store.get([pipeline.users.keys.offers(name)]))[0]
             if value is None:
@@ -88,10 +97,9 @@ async def bad_offers(pipeline: LocalPipeline, store: MemoryStore, offers: list[O
             }
             label = labels[segment] if segment >= 0 else ""
             shopper = Eligibility(segment, label, shares, float(profiles.cart[user]))
-            parsed = parse_offers(value)
-            for offer in parsed.offers:
+            for offer in parse_offers(value).offers:
                 total += 1
-                bad += not is_eligible(by_id[offer.id], shopper, parsed.ts // 1000)
+                bad += not is_eligible(by_id[offer.id], shopper, now_s)
     return bad, total
 
 
@@ -103,6 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     offers = load_offers(files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8"), "offers.toml")
     shop = Shop(seed=options.seed)
+    offers += halves(shop, options.events)
     pipeline, store = learned(shop, options.events, offers)
     bad, total = asyncio.run(bad_offers(pipeline, store, offers))
     hits = np.sum([shard.hits for shard in pipeline.users.shards.values()], axis=0)

@@ -1,4 +1,4 @@
-"""Fixtures of the readers' contract: each reader, on a single server and on a cluster."""
+"""Fixtures of the readers' contract: each reader, on the embedded server, a single server and a cluster."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def reader(request: pytest.FixtureRequest) -> Reader:
     return found
 
 
-@pytest.fixture(params=["redis", "cluster"])
+@pytest.fixture(params=["embedded_redis", "redis_url", "cluster"])
 async def shop(request: pytest.FixtureRequest, reader: Reader, topic_prefix: str) -> AsyncIterator[Shop]:
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_url")
+    if request.param != "cluster":
+        url = request.getfixturevalue(request.param)
     else:
         url = request.getfixturevalue("redis_cluster").url.replace("redis://", "redis+cluster://")
     store = await RedisStore.connect(url)

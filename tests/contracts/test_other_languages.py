@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -17,6 +16,7 @@ import redis
 
 from stream.client import SyncClient
 from stream.keys import Keys
+from tests.conftest import missing
 from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
 
@@ -51,12 +51,6 @@ echo json_encode(array_map($ask, $calls));
 """
 
 
-def missing(what: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
-
-
 def example(language: str) -> str:
     (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.S)
     return str(found)
@@ -70,7 +64,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         missing("no node and npm: the example in Node is not run")
     install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "redis@5"]
     if subprocess.run(install, capture_output=True, timeout=600, check=False).returncode:
-        pytest.skip("npm cannot install its package redis: the example in Node is not run")
+        missing("npm cannot install its package redis: the example in Node is not run")
     (folder / "example.mjs").write_text(example("js") + NODE)
     return ["node", str(folder / "example.mjs")]
 

@@ -1,4 +1,4 @@
-"""One contract for every store: memory, a real server, a real cluster."""
+"""One contract for every store: memory, the demo's embedded server, a real server, a real cluster."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Bench:
         return self.keys.recs(name)
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=["memory", "embedded_redis", "redis_url", "cluster"])
 async def bench(request: pytest.FixtureRequest, topic_prefix: str) -> AsyncIterator[Bench]:
     keys = Keys(topic_prefix)
     if request.param == "memory":
@@ -68,8 +68,8 @@ async def bench(request: pytest.FixtureRequest, topic_prefix: str) -> AsyncItera
         memory = MemoryStore(clock)
         yield Bench(memory, keys, lambda key: memory.ttl(key) or -1, pass_time)
         return
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_url")
+    if request.param != "cluster":
+        url = request.getfixturevalue(request.param)
         client: redis.Redis | redis.RedisCluster = redis.Redis.from_url(url)
     else:
         url = request.getfixturevalue("redis_cluster").url

@@ -59,7 +59,7 @@ async def test_sigterm_saves_everything_and_the_next_start_reads_only_what_is_ne
         await shop.until(lambda: beyond(shop, 5_000), "no progress")
         took.append(await stopped(second))
         await visitors
-        assert min(took) < GONE_S, took  # a busy machine may hold up one of them
+        assert max(took) < GONE_S, took
         await shop.publish(islice(events, 500))
         saved = sum(shop.saved("events").values())
         assert 5_000 <= saved < shop.sent
