@@ -190,6 +190,8 @@ class Blend:
         weighting: Weighting,
         query: Query,
         desk: Desk,
+        *,
+        test: bool = True,
     ) -> Deltas:
         """Test, learn and append a batch touch by touch: each is tested against all before it.
 
@@ -203,6 +205,8 @@ class Blend:
             How strongly a touch teaches (a kind of weight 0 teaches nothing), and how recent items vote.
         desk
             Working memory with room for every item index.
+        test
+            Whether the touches teach the weights: not if the rows have learned them already.
 
         Returns
         -------
@@ -210,7 +214,7 @@ class Blend:
             As of `models.covisitation.emit`.
         """
         out = Deltas.room(len(touches.user), histories.item.shape[1])
-        frozen, rate = self.frozen, self.rate
+        frozen, rate = self.frozen or not test, self.rate
         visits = learn_touches(self.arrays, histories, rows, touches, weighting, query, frozen, rate, desk, out)
         self.watch()
         return out.first(visits)

@@ -23,6 +23,7 @@ from stream.catalogue import decode_item
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
+from stream.hindsight import Hindsight
 from stream.inlet import Inlet
 from stream.item_writer import ItemWriter
 from stream.kafka import ssl_context, token_source
@@ -158,8 +159,9 @@ class Worker:
         self.gate = Gate(
             settings.topic("events"), self.broadcast, self.publisher, self.item_agent, settings.skew_records
         )
+        hindsight = Hindsight(self.items, self.meta.marked)
         self.user_agent = UserAgent(
-            settings.topic("events"), self.users, *outputs, self.neighbours, fence, self.gate.ready
+            settings.topic("events"), self.users, *outputs, self.neighbours, fence, hindsight, self.gate.ready
         )
         self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs)
         privacy = settings.topic("privacy")

@@ -134,7 +134,8 @@ class BlendRanking:
             blend.hear(mean, model.version, included=model.heard.get(partition, -1) >= offset)
         rows = self._space.rows.arrays
         desk_ = self._desk(shard)
-        return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_)
+        test = not shard.rehearses
+        return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_, test=test)
 
     def rank(
         self,

@@ -386,7 +386,8 @@ class UserStage:
         touches = Touches(admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts)
         if self.placing.explores:
             shard.newcomers.learn_many(items)
-        shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
+        if not shard.rehearses:
+            shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
         deltas = self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
 

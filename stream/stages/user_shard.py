@@ -110,6 +110,8 @@ class UserShard:
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
         self.blend = Blend(frozen=rules.blend_frozen)  # empty for ever with another ranking: pages nobody touches
+        self.rehearses = False  # what comes is known to the item rows already: nobody is tested on it
+        self.heard_of: int | None = None  # up to which offset; None: not asked for yet
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)
