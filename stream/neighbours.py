@@ -38,8 +38,8 @@ class Neighbours:
     clock
         Monotonic seconds.
     max_rows
-        Rows cached, 1.46 kB each; above it those that were read longest ago are dropped, a sixteenth at a time. One
-        fetch may bring more for a moment.
+        Rows cached, 1.46 kB each; above it those that were asked for longest ago are dropped, a sixteenth at a time.
+        What a fetch needs itself stays, so one may bring more.
 
     Attributes
     ----------
@@ -126,11 +126,13 @@ class Neighbours:
         excess = self._kept - self._max_rows
         if excess <= 0:
             return
-        cached = np.flatnonzero(self._read_at != NEVER).astype(np.int32)
-        most = min(excess + self._max_rows // 16, len(cached))
-        oldest = cached[np.argpartition(self._read_at[cached], most - 1)[:most]]
+        spare = np.flatnonzero((self._read_at != NEVER) & (self._asked < self._fetches)).astype(np.int32)
+        most = min(excess + self._max_rows // 16, len(spare))
+        if most == 0:
+            return
+        oldest = spare[np.argpartition(self._asked[spare], most - 1)[:most]]
         self._read_at[oldest] = NEVER
-        self._kept = len(cached) - most
+        self._kept -= most
         self._drop_rows(oldest)
 
     def _drop_rows(self, items: NDArray[np.int32]) -> None:

@@ -184,7 +184,7 @@ def test_rows_that_go_while_others_are_read_are_read_again(given_up: bool) -> No
     assert world.totals() == dict.fromkeys(names, 2.0)
 
 
-def test_a_full_cache_drops_what_was_read_longest_ago() -> None:
+def test_a_full_cache_drops_what_was_asked_for_longest_ago() -> None:
     world = World(max_rows=16)
     names = sorted(world.foreign)[:24]
     world.publish(names, 1.0)
