@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.blend import BLOCKS, PRIOR, RATE, Blend
-from models.blend_content import LISTED, Catalogue, Contents, empty_index
+from models.blend_content import LISTED, Catalogue, Contents, empty_index, known_price
 from models.blend_features import (
     BACK,
     CONTENT,
@@ -217,8 +217,8 @@ def run(
     blends = [Blend(prior=prior) for _ in range(partitions)]
     index = empty_index()
     vectors, filled = records_of(stream, index)
-    asked = np.array([facts.price or 0.0 for facts in stream.facts], dtype=np.float32)
-    records = Records(vectors, filled, np.nan_to_num(asked) if len(asked) else np.zeros(len(items), dtype=np.float32))
+    asked = [known_price(facts.price) for facts in stream.facts] or [0.0] * len(items)
+    records = Records(vectors, filled, np.array(asked, dtype=np.float32))
     catalogue = Catalogue(index.arrays, np.zeros(len(items), dtype=np.float32))
     if ahead:
         for item in range(len(items)):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from models.text_features import Facts
 from stream.events import Id
-from stream.keys import CONTRACT_VERSION, ItemDetails
+from stream.keys import CONTRACT_VERSION, Availability, ItemDetails
 
-Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder", "limited", "discontinued"]
 GONE: Final = frozenset(("out_of_stock", "discontinued"))
 
 # schema.org's ItemAvailability, Google Merchant's and OpenGraph's words, without punctuation and in lower case.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,6 +186,14 @@ def test_batches_end_anywhere(touches: list[Touch], cuts: set[int]) -> None:
         state = {name: array.tolist() for name, array in blend.snapshot().items() if name not in ("told", "rates")}
         outcomes.append((pairs, state, histories.arrays.item.tolist()))
     assert outcomes[0] == outcomes[1]
+
+
+def test_prices_that_are_none_do_not_spoil_the_weights() -> None:
+    model = BlendRanker()
+    for item in ITEM_IDS:
+        model.describe_one(item, {"price": math.inf})
+    teach(model, [(n % 3, n % 7, 1) for n in range(40)])
+    assert np.isfinite(model.blend.arrays.learner.weight).all()
 
 
 def test_priors_have_one_weight_per_feature() -> None:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 
 from models.blend_content import ADDED, LATEST, LISTED
-from models.blend_features import LENGTHS, NEW, POPULAR, SEEN
+from models.blend_features import NEW, POPULAR, SEEN
 from models.blend_ranker import BlendRanker
 from models.candidates import clear
 from models.text_features import Facts
-from tests.blending import FACTS, PlainFeatures, described, teach
+from tests.blending import FACTS, described, teach
+from tests.plain_features import PlainFeatures
 from tests.streams import ITEM_IDS, TOUCHES, Touch
 
 
@@ -23,17 +24,15 @@ from tests.streams import ITEM_IDS, TOUCHES, Touch
 @given(touches=TOUCHES.filter(lambda touches: len(touches) > 0))
 @settings(deadline=None)
 def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list[Touch]) -> None:
-    model = BlendRanker(history=60)
+    model = BlendRanker(history=8)
     plain = teach(model, touches, facts)
-    for user, ring in plain.rings.items():
-        got, work = described(model, user)
-        expected = plain.features(user)
+    for user in plain.histories.recent:
+        got, work = described(model, str(user))
+        expected = {ITEM_IDS[item]: x for item, x in plain.features(user).items()}
         assert got.keys() == expected.keys()
         for item, features in got.items():
             assert features == pytest.approx(expected[item], abs=1e-4), item
-        length = [1, 2, 3, 3][min(len(ring), 4) - 1] if len(ring) < 5 else (4 if len(ring) < 10 else 5)
-        assert work.group[0] == length
-        assert LENGTHS < work.group[1] <= 2 * LENGTHS
+        assert tuple(work.group) == plain.groups(user)
 
 
 @pytest.mark.parametrize("facts", [{}, FACTS], ids=["no catalogue", "catalogue"])
@@ -42,9 +41,10 @@ def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list
 def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_follow(
     facts: Mapping[str, Facts], touches: list[Touch]
 ) -> None:
-    model = BlendRanker(history=60)
+    model = BlendRanker(history=8)
     plain = teach(model, touches, facts)
-    for user, ring in plain.rings.items():
+    for number in plain.histories.recent:
+        user, ring = str(number), [ITEM_IDS[item] for item in plain.ring(number)]
         got, work = described(model, user)
         learner = model.blend.arrays.learner
         weight = learner.weight[0] + learner.weight[work.group[0]] + learner.weight[work.group[1]]
@@ -59,15 +59,14 @@ def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_
             assert (why is None) == (reason == "popular")
             assert why is None or why in ring
             assert reason != "repeat" or why == item
-            assert reason != "transition" or item in plain.steps(ring[0])
-            assert reason != "covisit" or (why is not None and item in plain.row(why))
+            assert reason != "transition" or ITEM_IDS.index(item) in plain.steps(plain.ring(number)[0])
+            assert reason != "covisit" or (why is not None and ITEM_IDS.index(item) in plain.row(ITEM_IDS.index(why)))
             assert reason != "content" or (why is not None and _likeness(plain, why, item) == _most(plain, ring, item))
 
 
 def _likeness(plain: PlainFeatures, one: str, other: str) -> float:
-    vectors = plain.vectors()
-    mine, theirs = vectors.get(one, {}), vectors.get(other, {})
-    return round(sum(value * theirs.get(name, 0.0) for name, value in mine.items()), 6)
+    alike = plain.content.similar([ITEM_IDS.index(one)], [1.0])
+    return round(alike.get(ITEM_IDS.index(other), 0.0), 6)
 
 
 def _most(plain: PlainFeatures, ring: list[str], item: str) -> float:
