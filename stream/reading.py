@@ -178,8 +178,8 @@ def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendati
     """Plan a user's list: ``recs:<placement>``, else ``recs``; then what is trending, until there are k items.
 
     That is first in the user's segment, then in the category of most items of the user's own list, then at all. With a
-    category of the wish, ``trending:category:<c>`` takes the place of the first two. A placement's list is not topped
-    up with ``recs``, which does not keep its rules.
+    category of the wish, ``trending:category:<c>`` takes the place of the first two. A placement's list is shown as it
+    is, since nothing else keeps its rules: what is trending stands in only if nothing of it may be shown.
     """
     own = {"recs": keys.recs(user)}
     if wish.placement is not None:
@@ -190,10 +190,12 @@ def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendati
     found, last = _parsed(own, values)[:1], _parsed(["trending:all"], common)
     between = _between(keys, wish, segment)
     shelf = _Shelf(keys, wish)
-    likely = len({item for _, part in found for item in part.items}.difference(wish.exclude)) >= wish.k
+    listed = {item for _, part in found for item in part.items}.difference(wish.exclude)
+    whole = 1 if found and found[0][0] != "recs" else wish.k  # so many items make a list that is not added to
+    likely = len(listed) >= whole
     more = yield from shelf.look(found if likely else found + last, *(() if likely else between.values()))
     merged = shelf.merged(found)
-    if len(merged.items) == wish.k:
+    if len(merged.items) >= whole:
         return merged
     taste = {} if wish.category is not None else shelf.taste(found)
     if likely:

@@ -29,14 +29,15 @@ async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
     assert (recs.source, recs.ts, recs.model) == ("recs", 5, "recs")
 
 
-async def test_the_placements_list_stands_for_the_plain_one(shop: Shop) -> None:
-    """What is not in it was left out by the placement's rules: it must not come back from `recs`."""
+async def test_the_placements_list_stands_for_the_plain_one_and_nothing_is_added(shop: Shop) -> None:
+    """What is not in it was left out by the placement's rules: it must not come back from `recs` or what is trending."""
     await shop.put(cart=["c1", "c2"], recs=["a", "c1", "b"], all=["c2", "x"])
     assert (await shop.client.recommendations("u1", "cart", k=2)).items == ["c1", "c2"]
     recs = await shop.client.recommendations("u1", "cart", k=4)
-    assert (recs.items, recs.source) == (["c1", "c2", "x"], "recs:cart")
-    assert [model for _, model in recs.why] == ["cart", "cart", "all"]
-    assert (await shop.client.recommendations("u1", "cart", k=2, exclude=["c1"])).items == ["c2", "x"]
+    assert (recs.items, recs.source) == (["c1", "c2"], "recs:cart")
+    assert [model for _, model in recs.why] == ["cart", "cart"]
+    assert (await shop.client.recommendations("u1", "cart", k=2, exclude=["c1"])).items == ["c2"]
+    assert (await shop.client.recommendations("u1", "cart", exclude=["c1", "c2"])).items == ["x"]
     assert (await shop.client.recommendations("u1", "no-such-place", k=3)).items == ["a", "c1", "b"]
 
 
@@ -172,8 +173,9 @@ async def test_what_the_catalogue_hides_is_left_out_of_every_list(shop: Shop) ->
     await shop.put(cart=["c", "gone", "a"], recs=["gone", "b"], all=["gone", "sold", "x", "y"])
     await shop.catalogue(gone={"hidden": True}, sold={"hidden": True, "title": "Sold"}, a={"title": "A", "price": 2.5})
     recs = await shop.client.recommendations("u1", "cart", k=4)
-    assert recs.items == ["c", "a", "x", "y"]
-    assert [known and (known.title, known.price) for known in recs.details] == [None, ("A", 2.5), None, None]
+    assert recs.items == ["c", "a"]
+    assert [known and (known.title, known.price) for known in recs.details] == [None, ("A", 2.5)]
+    assert (await shop.client.recommendations("u1", k=3)).items == ["b", "x", "y"]
     assert (await shop.client.trending(k=2)).items == ["x", "y"]
     assert (await shop.client.similar("none")).items == []
     await shop.catalogue(gone={"hidden": False})
