@@ -82,7 +82,7 @@ async def finished(process: asyncio.subprocess.Process) -> dict[str, Any]:
 def recorded(folder: Path, on_bad: OnBad = stop) -> list[tuple[int, Raw]]:
     found = []
     for path in sorted(folder.iterdir()):
-        for each in read(path, on_bad):
+        for _, each in read(path, on_bad):
             assert isinstance(each, tuple)
             found.append(each)
     return found
