@@ -19,7 +19,7 @@ from stream.agents.item import ItemAgent
 from stream.agents.user import UserAgent
 from stream.background import Background
 from stream.broadcast import Broadcast
-from stream.catalogue import decode_item
+from stream.catalogue import decode_record
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
@@ -220,8 +220,7 @@ class Worker:
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
-        item = None if value is None else decode_item(value)
-        name = key.decode() if item is None else item.item_id
+        name, item = decode_record(key, value)
         withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn, listed=item is not None)

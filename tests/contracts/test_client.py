@@ -30,7 +30,7 @@ async def test_a_known_user_gets_the_own_list(shop: Shop) -> None:
 
 
 async def test_the_placements_list_stands_for_the_plain_one_and_nothing_is_added(shop: Shop) -> None:
-    """What is not in it was left out by the placement's rules: it must not come back from `recs` or what is trending."""
+    """What is not in it was left out by the placement's rules: it must not come back from elsewhere."""
     await shop.put(cart=["c1", "c2"], recs=["a", "c1", "b"], all=["c2", "x"])
     assert (await shop.client.recommendations("u1", "cart", k=2)).items == ["c1", "c2"]
     recs = await shop.client.recommendations("u1", "cart", k=4)
