@@ -8,7 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.blend_content import Catalogue, name_alike
-from models.blend_features import CONTENT, NEWEST, POPULAR, PRICE, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
+from models.blend_features import (
+    CONTENT,
+    NEWEST,
+    POPULAR,
+    PRICE,
+    SEEN,
+    SESSIONS,
+    STEP,
+    TRENDING,
+    WALK,
+    Desk,
+    Sources,
+    describe,
+    voter_feature,
+)
 from models.blend_race import race_memories
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
@@ -155,19 +169,30 @@ def list_candidates(
     """Turn weighed candidates into a list with its reasons, and clear the desk."""
     filled = choose(found, -np.inf, hidden, blob, spans, desk, out.item[u], out.micro[u])
     reasons = out.reason[u]
+    usual = usual_popularity(desk.weight, desk.candidates.x[:, :found])
     for i in range(filled):
         at = desk.candidates.place[out.item[u, i]] - 1
-        reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at])
+        reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at], usual)
         desk.clue[i] = desk.candidates.clue[at]
         desk.asked[i] = reasons[i] == LIKE
     latest = desk.recent[: desk.voters[1]]
     vectors, work = arrays.catalogue.vectors, desk.content
     name_alike(vectors, latest, out.item[u, :filled], desk.asked, work, desk.chance, desk.clue)
     clear(desk.candidates, found)
+    weigh_voters(desk)
     explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
     for i in range(filled):
         out.why[u, i] = origin(reasons[i], out.item[u, i], out.why[u, i], desk.scratch.seed[0], desk.clue[i])
     out.why[u, filled:] = -1
+
+
+@lean_kernel
+def weigh_voters(desk: Desk) -> None:
+    """Let each recent item's votes count as the weights have it, and its transitions not: they are no co-visitation."""
+    work = desk.scratch
+    for v in range(desk.voters[0]):
+        work.vote[v] *= max(desk.weight[voter_feature(desk, v)], np.float32(0.0))
+        work.step[v] = 0.0
 
 
 @lean_kernel
@@ -230,9 +255,18 @@ def choose(
 
 
 @lean_kernel
-def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32]) -> int:
-    """The model that adds most to a candidate's score; popularity where none adds anything."""
-    best, reason = 0.0, TREND
+def usual_popularity(weight: NDArray[np.float32], x: NDArray[np.float32]) -> float:
+    """What popularity adds to the mean candidate."""
+    total = 0.0
+    for c in range(1, x.shape[1]):
+        total += weight[POPULAR] * x[POPULAR, c] + weight[TRENDING] * x[TRENDING, c]
+    return total / max(x.shape[1] - 1, 1)
+
+
+@lean_kernel
+def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32], usual: float) -> int:
+    """The model that adds most to a candidate's score: a model of all items, popularity, beyond what is usual."""
+    best, reason = max(weight[POPULAR] * x[POPULAR] + weight[TRENDING] * x[TRENDING] - usual, 0.0), TREND
     parts = (
         (COVISIT, NEWEST, STEP),
         (NEXT, STEP, SESSIONS),

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 from models.blend_content import ADDED, LATEST, LISTED
 from models.blend_features import NEW, POPULAR, SEEN
@@ -55,13 +56,23 @@ def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_
         assert all(a >= b - 2e-5 for a, b in pairwise(ranked))
         for item, chance in listed:
             assert chance == pytest.approx(math.exp(scores[item] - ranked[0]), abs=4e-5)
+        popular = [weight[10:12] @ x[10:12] for item, x in got.items() if item != ring[0]]
         for item, reason, why in model.explain(user):
+            parts = parts_of(weight, got[item]) | {"popular": weight[10:12] @ got[item][10:12] - np.mean(popular)}
+            assert max(parts[reason], 0.0) >= max(0.0, *parts.values()) - 1e-5
             assert (why is None) == (reason == "popular")
             assert why is None or why in ring
             assert reason != "repeat" or why == item
             assert reason != "transition" or ITEM_IDS.index(item) in plain.steps(plain.ring(number)[0])
             assert reason != "covisit" or (why is not None and ITEM_IDS.index(item) in plain.row(ITEM_IDS.index(why)))
             assert reason != "content" or (why is not None and _likeness(plain, why, item) == _most(plain, ring, item))
+
+
+def parts_of(weight: NDArray[np.float32], x: list[float]) -> dict[str, float]:
+    """What each model of the visitor's own adds to the score of an item."""
+    spans = {"covisit": (0, 3), "transition": (3, 4), "sessions": (4, 5), "walk": (5, 6), "repeat": (6, 10)}
+    added = spans | {"content": (12, 13)}
+    return {name: float(weight[first:end] @ np.array(x[first:end])) for name, (first, end) in added.items()}
 
 
 def _likeness(plain: PlainFeatures, one: str, other: str) -> float:
