@@ -155,7 +155,7 @@ class Worker:
         settings = self.settings
         outputs = self.publisher, self.store, self.stats
         fence = Fence(lambda: self.host, self.meta.claim, settings.session_s)
-        self.item_agent = ItemAgent(settings.topic("covisits"), self.items, *outputs)
+        self.item_agent = ItemAgent(settings.topic("covisits"), self.items, *outputs, fence)
         self.gate = Gate(
             settings.topic("events"), self.broadcast, self.publisher, self.item_agent, settings.skew_records
         )

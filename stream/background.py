@@ -12,6 +12,7 @@ import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
+from stream.shard import Shard
 from stream.topics import faults, layout
 from stream.troubles import Troubles
 
@@ -81,11 +82,10 @@ class Background:
         await worker.broadcast.caught_up.wait()  # else what the catalogue has withdrawn would be shown again
         while True:
             await asyncio.sleep(worker.settings.publish_every_s)
-            if not worker.host.may_write():
-                continue
-            for partition in sorted(worker.items.shards):
-                await self._carefully(f"publish_items_{partition}", worker.item_agent.publish(partition))
-            await self._carefully("publish_trends", worker.global_agent.publish())
+            for shard in self._shards_of(worker.item_agent.topic):
+                await self._carefully(f"publish_items_{shard.partition}", worker.item_agent.publish(shard))
+            if worker.host.may_write():
+                await self._carefully("publish_trends", worker.global_agent.publish())
 
     async def _review(self) -> None:
         """Offers that are no longer what they were leave Redis, for some users of each shard at a time."""
@@ -93,9 +93,12 @@ class Background:
         await worker.broadcast.caught_up.wait()
         while True:
             await asyncio.sleep(REVIEW_S)
-            for shard in list(worker.host.shards.values()):
-                if shard.topic == worker.user_agent.topic and worker.host.may_write():
+            for shard in self._shards_of(worker.user_agent.topic):
+                if worker.host.may_write():
                     await self._carefully(f"review_offers_{shard.partition}", worker.user_agent.review(shard))
+
+    def _shards_of(self, topic: str) -> list[Shard]:
+        return [shard for shard in self._worker.host.shards.values() if shard.topic == topic]
 
     async def _tell(self) -> None:
         for turn in count():

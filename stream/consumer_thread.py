@@ -208,6 +208,11 @@ class BatchThread(AIOKafkaConsumerThread):
             starts = await self._ensure_consumer().beginning_offsets([TopicPartition(*tp)])
         return cast(int, starts[tp])
 
+    async def find_committed(self, tp: TP, within_s: float) -> int | None:
+        """Offset that the group has committed, None if it never has."""
+        async with asyncio.timeout(within_s):
+            return cast(int | None, await self._ensure_consumer().committed(TopicPartition(*tp)))
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's check compares clocks of different origin and counts acks that batches do not make."""
 

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, Final, Protocol, cast
 
 import structlog
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.feeding import Feeder
 from stream.saving import Saver
@@ -28,6 +29,7 @@ __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
+SHARE: Final = "All workers must share one RIVULET_SNAPSHOT_FOLDER"
 DEFAULTS: Final = HostSettings()
 
 
@@ -167,6 +169,10 @@ class ShardHost:
         """Oldest offset that the broker still has; TimeoutError if it does not tell."""
         return await self.consumer.log_start(tp, self.settings.release_s)
 
+    async def committed(self, tp: TP) -> int | None:
+        """Offset that the group has committed, None if it never has; TimeoutError if the broker does not tell."""
+        return await self.consumer.committed(tp, self.settings.release_s)
+
     @property
     def consumer(self) -> BatchConsumer:
         """Faust's consumer."""
@@ -197,6 +203,8 @@ class ShardHost:
         """Put the newest snapshot, or nothing, into the stage; False if the shard was taken away meanwhile."""
         began = self._clock()
         snapshot = await self._read(shard)
+        if snapshot is None:
+            await self._start_empty(shard)
         prepared = None if snapshot is None or shard.lost else await stage.prepare(snapshot.arrays)
         if shard.lost:
             return False
@@ -218,6 +226,42 @@ class ShardHost:
             await asyncio.sleep(READ_AGAIN_S)
             if shard.lost:
                 return None
+
+    async def _start_empty(self, shard: Shard) -> None:
+        """Judge that no snapshot was found: commits follow snapshots, so wherever one was made there was a snapshot.
+
+        A log that is still whole teaches the same again; of one that is not, something that was learned is gone.
+        """
+        committed, start = await self._past(shard)
+        if committed is None:
+            return
+        what = f"no snapshot of {shard.name} is found, although the group has committed offset {committed} after one"
+        if start == 0:
+            log.warning("snapshot_missing", what=what, then="all of its log is read again", check=SHARE)
+            return
+        loss = Loss(shard.tp, 0, start, proven=True)
+        if self.settings.on_gap == "stop":
+            raise GapError(
+                f"{what}, and its log begins at {start}: what the records before that taught would be lost. {SHARE}. If"
+                " the snapshots are gone for good: make topic covisits anew, start once with RIVULET_ON_GAP=accept"
+            )
+        if loss not in self.losses:  # else it was taken up before
+            log.error("gap", missing=what, log_start=start, counted="lost")
+            self.losses.append(loss)
+            self.counts["lost"] += start
+
+    async def _past(self, shard: Shard) -> tuple[int | None, int]:
+        """Offset that the group has committed, if any, and then where the log begins; an answer is waited for."""
+        while not shard.lost:
+            try:
+                committed = await self.committed(shard.tp)
+                return committed, 0 if committed is None else await self.log_start(shard.tp)
+            except (KafkaError, TimeoutError) as error:
+                if isinstance(error, KafkaError) and not error.retriable:
+                    raise
+                log.warning("past_not_told", shard=shard.name, reason=repr(error), then="asked again")
+            await asyncio.sleep(READ_AGAIN_S)
+        return None, 0
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         """Give everything back (rebalances are eager): the old generation still counts and may commit."""

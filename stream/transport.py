@@ -134,6 +134,10 @@ class BatchConsumer(Consumer):
         """Oldest offset that the broker still has; KafkaError or TimeoutError if it does not tell."""
         return await self._thread.run(self._thread.find_log_start(tp, within_s))
 
+    async def committed(self, tp: TP, within_s: float) -> int | None:
+        """Offset that the group has committed, None if it never has; KafkaError or TimeoutError as of `log_start`."""
+        return await self._thread.run(self._thread.find_committed(tp, within_s))
+
     def log_of(self, tp: TP) -> Log | None:
         """What is known of a partition's log, without asking; None before the first answer or if it is not assigned."""
         return self._thread.log_of(tp)

@@ -95,6 +95,14 @@ class Group:
                 raise TimeoutError(f"{what}\n{logs}")
             await asyncio.sleep(0.02)
 
+    async def committed(self) -> dict[int, int]:
+        """Committed offset of each partition."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
+        await admin.start()
+        found = await admin.list_consumer_group_offsets(self.topic + "-g")
+        await admin.close()
+        return {tp.partition: meta.offset for tp, meta in found.items()}
+
     def position(self) -> list[int]:
         """Where the owners stand, -1 for a partition without one."""
         positions = [-1] * PARTITIONS

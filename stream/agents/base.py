@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from stream.copying import Copying
+from stream.errors import UnavailableError
 from stream.publisher import Publisher
 from stream.resp import WriteBatch
+from stream.stages.sends import Send
 from stream.stats import Stats
 from stream.store import Store
 
@@ -63,6 +65,17 @@ class Agent(Generic[S]):
         self.stats.keys(len(writes))
         if len(writes):
             await self.store.flush(writes)
+
+    async def ask_owner(self, request: Send) -> None:
+        """Have a partition's owner write again what late writes of ours may have just replaced by older.
+
+        No check before a write can prevent that: a process may be frozen between the check and the write.
+        """
+        while True:
+            try:
+                return await self.publisher.send([request])
+            except UnavailableError:
+                continue  # nobody else knows of these writes
 
     async def prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Any:
         """Nothing: a snapshot's arrays are taken as they are."""

@@ -7,15 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import structlog
+
 from stream.agents.base import Agent
+from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.item import ItemStage
+from stream.stages.sends import Send
+from stream.wire import FLUSH
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False)
 class ItemAgent(Agent[ItemStage]):
     """Carries out what the item stage decides.
+
+    Parameters
+    ----------
+    fence
+        Says when rows may be written.
 
     Attributes
     ----------
@@ -25,6 +37,7 @@ class ItemAgent(Agent[ItemStage]):
 
     pace_s: ClassVar[float] = 0.1  # lists may lack the deltas of so short a time; small batches cost more
 
+    fence: Fence
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
@@ -33,22 +46,30 @@ class ItemAgent(Agent[ItemStage]):
         with self.stats.timed("item", "learn"):
             flush = self.stage.learn(shard.partition, records)
         if flush:
-            await self.publish(shard.partition)
+            await self.publish(shard)
         self.moved.set()
 
-    async def publish(self, partition: int) -> None:
+    async def publish(self, shard: Shard) -> None:
         """Write every changed neighbour list of a shard, slice by slice, and tell the global stage."""
-        more = partition in self.stage.shards
-        while more:
+        more = shard.partition in self.stage.shards
+        while more and await self.fence.may_write(shard):
             with self.stats.timed("item", "publish"):
-                published = self.stage.publish(partition, self.stats.now_ms())
+                published = self.stage.publish(shard.partition, self.stats.now_ms())
                 try:
                     await self.write(published.writes)
+                    if len(published.writes) and self.fence.is_overtaken(shard):
+                        await self._ask_again(shard)
+                        return
                     await self.publisher.send(published.sends)
                 except BaseException:  # nobody may have heard it
                     self.stage.publish_again(published)
                     raise
-            more = published.more and partition in self.stage.shards
+            more = published.more
+
+    async def _ask_again(self, shard: Shard) -> None:
+        """Have the partition's owner, whoever it is, write all of its rows and tell the global stage again."""
+        log.warning("rows_may_be_older", shard=shard.name, then="written again by the owner")
+        await self.ask_owner(Send("covisits", FLUSH, partition=shard.partition))
 
     def open(self, partition: int, prepared: Any) -> None:
         """Take up a shard; its last owner may have owned all of them, and published rows to nobody."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from stream.agents.base import Agent
 from stream.agents.taking_up import take_up
-from stream.errors import UnavailableError
 from stream.events import RankAgain
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
@@ -130,17 +129,10 @@ class UserAgent(Agent[UserStage]):
                 raise
 
     async def _ask_again(self, shard: Shard, users: list[str]) -> None:
-        """Have the partition's owner write some lists again: older ones of ours may have just replaced newer ones.
-
-        No check before a write can prevent that: a process may be frozen between the check and the write.
-        """
+        """Have the partition's owner write some lists again."""
         log.warning("lists_may_be_older", shard=shard.name, users=len(users), then="written again by the owner")
         value = msgspec.json.encode(RankAgain(users=users))
-        while True:
-            try:
-                return await self.publisher.send([Send("events", value, partition=shard.partition)])
-            except UnavailableError:
-                continue  # nobody else knows of these lists
+        await self.ask_owner(Send("events", value, partition=shard.partition))
 
     async def ready(self) -> None:
         """Wait until there is room for more."""

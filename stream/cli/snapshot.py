@@ -68,19 +68,23 @@ def prune(
 ) -> None:
     """Delete all but the newest snapshots of each shard, and what killed writers left behind.
 
-    Without --refused, snapshots that cannot be read are counted like others: run `rivulet snapshot verify` first.
+    The newest that can be read stays whatever is newer; nothing is deleted of a shard of which none can be read,
+    unless --refused says so. Older ones that cannot be read count like others.
 
     Example: rivulet snapshot prune --keep 2 --refused
     """
     store = _store(folder)
     found = _generations(store, shard)
     damaged = [one for one, why in _read(store, found) if why] if refused else []
+    kept = [one for one in found if one not in damaged]
     deleted = []
     try:
         for one in damaged:
             store.folder.remove(one.name)
-        for name in dict.fromkeys(one.shard for one in found):
-            deleted += store.prune(name, max(one.offset for one in found if one.shard == name), keep=keep)
+        for name in dict.fromkeys(one.shard for one in kept):
+            newest = next((one for one in kept if one.shard == name and not _refusal(store, one)), None)
+            if newest is not None:
+                deleted += store.prune(name, newest.offset, keep=keep)
     except OSError as error:
         raise UnavailableError(f"snapshots cannot be deleted: {error}") from error
     _print([_facts(one) for one in [*damaged, *deleted]], json=json)

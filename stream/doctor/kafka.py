@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.
 from stream.contact import dial
 from stream.doctor.clocks import judge_clock
 from stream.doctor.finding import Finding, State
+from stream.doctor.lineage import check_lineage
 from stream.doctor.topics import judge_copies, judge_topic
 from stream.errors import RivuletError
 from stream.kafka import client_options
@@ -64,7 +65,8 @@ async def _inside(settings: Settings, client: Any) -> list[Finding]:
     except RivuletError:  # a broker without administration, such as the demo's
         configs = {}
     findings += [judge_topic(topic, facts[topic.name], configs.get(topic.name)) for topic in topics]
-    return [*findings, *judge_copies(facts, len(client.cluster.brokers())), await _clock(settings, facts)]
+    findings += judge_copies(facts, len(client.cluster.brokers()))
+    return [*findings, await check_lineage(settings, facts), await _clock(settings, facts)]
 
 
 async def _rights(settings: Settings, client: Any, facts: Mapping[str, TopicFacts]) -> list[Finding]:

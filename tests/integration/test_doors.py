@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[import-untyped]  # no py.typed
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from stream.doctor.kafka import check_kafka
 from tests.commands import command
 from tests.patience import PATIENCE_S
 from tests.records import event
@@ -226,6 +229,37 @@ async def test_an_operator_sees_topics_settings_schemas_and_no_problem(
         assert f"file: {file}" in await rivulet(shop, "--settings", str(file), "settings")
         await rivulet(shop, "schemas", str(tmp_path / "schemas"))
         assert {path.name for path in (tmp_path / "schemas").iterdir()} >= set(SCHEMAS)
+
+
+async def test_the_doctor_tells_that_workers_do_not_share_a_folder(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+
+        async def found() -> tuple[str, str]:
+            (finding,) = [
+                finding
+                for finding in await check_kafka(shop.settings)
+                if (finding.area, finding.check) == ("kafka", "snapshots")
+            ]
+            return finding.state, finding.detail
+
+        worker = shop.start()
+        await shop.publish([event(f"u{n}", "tent") for n in range(40)])
+        await shop.drained()
+        assert await worker.terminate() == 0
+        assert (await found())[0] == "ok"
+        shop.settings = shop.settings.model_copy(update={"snapshot_folder": str(tmp_path / "elsewhere")})
+        state, detail = await found()
+        assert state == "warning"
+        assert f"{shop.settings.topic('events')}-0" in detail
+        place = TopicPartition(shop.settings.topic("events"), 0)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        await admin.delete_records({place: RecordsToDelete(before_offset=1)})
+        await admin.close()
+        assert (await found())[0] == "problem"
+        assert await shop.start().exit_code() == 1
 
 
 @pytest.mark.parametrize("verb", ["doctor", "topics", "dlq", "record"])

@@ -5,14 +5,19 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from stream.keys import parse_item
-from tests.brokers import RedisServer
+from models.hashing import partition_of
+from stream.keys import parse_item, parse_list
+from stream.roster import worker_name
+from stream.wire import FLUSH
+from tests.brokers import RedisServer, free_ports
+from tests.pages import Pages, values
 from tests.proxy import Proxy
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess
 
 SESSION_S = 3.0
 RIGHT_WITHIN_S = 10.0
+SHARDS = 10  # four each of `events` and `covisits`, one each of `global` and `privacy`
 
 
 async def left_behind(shop: Installation, proxy: Proxy, worker: WorkerProcess) -> None:
@@ -36,16 +41,24 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
             kafka, redis_server.url, tmp_path, topic_prefix, session_s=SESSION_S, snapshot_every_s=600
         ) as shop,
     ):
-        frozen = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
+        (port,) = free_ports(1)
+        frozen = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0", web_port=str(port))
         await shop.publish([event(f"guide{n}", *"abcdefgh", at=n) for n in range(5)])
         await shop.publish([event("walker", "a", at=10)])
         await shop.drained()
         await left_behind(shop, proxy, frozen)
 
-        successor = shop.start()
+        successor = shop.start(snapshot_every_s="1")
         await shop.publish([event("walker", "c", at=30)])
+        await shop.publish([event(f"guide{n}", "a", at=30) for n in range(5)])
         await shop.drained()
         assert await shop.processed_by(successor) > 0
+        ends = {partition: end for partition, end in (await shop.progress.ends("events")).items() if end}
+
+        async def all_committed() -> bool:
+            return await shop.committed("events") == ends
+
+        await shop.until(all_committed, "the successor does not commit")
         newest = await shop.list_of("walker")
         assert newest is not None
 
@@ -59,15 +72,87 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
             return found is not None and found.ts == newest.ts
 
         await shop.until(right, "the older list stays", RIGHT_WITHIN_S)
+
+        async def refused() -> bool:
+            actions = values((await Pages(port).metrics())["rivulet_shard_actions"], "action")
+            return actions[("commits_refused",)] > 0
+
+        await shop.until(refused, "it does not try to commit")
+        committed = await shop.committed("events")
+        assert all(committed[partition] >= end for partition, end in ends.items())
         await shop.publish([event("other", "b", at=40)])
         await shop.drained()
         assert await right()
         assert "busy" not in frozen.output, "the group had to wait for it"
-        committed = await shop.committed("events")
         assert await frozen.terminate() == await successor.terminate() == 0
-        assert all(at >= committed.get(p, 0) for p, at in (await shop.committed("events")).items())
         ends = await shop.progress.ends("events")
         assert shop.saved("events") == {partition: end for partition, end in ends.items() if end}
+
+
+async def taken_over(shop: Installation, shard: str) -> WorkerProcess:
+    """Start a worker beside another that gets this shard; the group deals its shards out at random."""
+
+    async def owned() -> set[str]:
+        name = worker_name(successor.pid)
+        return {shard for shard, owner in (await shop.progress.owners()).items() if owner.startswith(name)}
+
+    async def has_a_half() -> bool:
+        return len(await owned()) == SHARDS // 2
+
+    while True:
+        successor = shop.start()
+        await shop.until(has_a_half, "the second worker has no part")
+        if shard in await owned():
+            return successor
+        assert await successor.terminate() == 0
+
+
+async def test_rows_that_came_to_redis_late_do_not_stay(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Nobody freezes: while Redis was away from it, a worker lost a shard; its rows come after its successor's."""
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Installation(kafka, redis_server.url, tmp_path, topic_prefix, session_s=15) as shop,
+    ):
+        tent = shop.keys.similar("tent")
+        home = partition_of(b"tent", shop.settings.covisits_partitions)
+
+        async def newest() -> int:
+            (value,) = await shop.progress.store.get([tent])
+            return 0 if value is None else parse_list(value).ts
+
+        async def held() -> bool:
+            return tent in proxy.held
+
+        async def written() -> bool:
+            return await newest() > 0
+
+        shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
+        await shop.publish([event("ann", "tent", "bag", at=1)])
+        await shop.until(written, "the first rows are not written")
+        older = await newest()
+        proxy.hold()
+        await shop.write("covisits", FLUSH, partition=home)
+        await shop.until(held, "the rows are not under way")
+
+        successor = await taken_over(shop, f"{shop.settings.topic('covisits')}-{home}")
+        await shop.publish([event("ben", "tent", "stove", at=20)])
+
+        async def replaced() -> bool:
+            return await newest() > older
+
+        await shop.until(replaced, "the successor does not write")
+        successor.send(signal.SIGSTOP)  # so that it can be seen that the older rows come
+        proxy.release()
+
+        async def came() -> bool:
+            return await newest() == older
+
+        await shop.until(came, "the older rows do not arrive: nothing is tested")
+        successor.send(signal.SIGCONT)
+        successor.told = False
+        await shop.until(replaced, "the older rows stay", RIGHT_WITHIN_S)
 
 
 async def test_an_old_price_that_a_frozen_worker_had_under_way_does_not_stay(

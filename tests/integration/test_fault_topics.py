@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import (  # type: ignore[import-untyped]  # no py.typed
     AIOKafkaAdminClient,
@@ -109,7 +110,7 @@ async def test_events_wait_for_a_topic_that_was_deleted_and_nobody_ends_for_it(
         shutil.rmtree(shop.settings.snapshot_folder)
         async with administrator(kafka) as admin:
             await admin.delete_topics([shop.settings.topic("covisits")])
-        await made_anew(shop)
+        await made_anew(shop, "covisits")
         shop.start()
         await shop.drained()
         counts = await shop.counts()
@@ -117,14 +118,53 @@ async def test_events_wait_for_a_topic_that_was_deleted_and_nobody_ends_for_it(
         assert sum(shard["counts"].get("visits", 0) for shard in (await item_facts(shop)).values()) == shop.sent
 
 
-async def made_anew(shop: Installation) -> None:
+@pytest.mark.parametrize("role", ["events", "global"])
+async def test_a_worker_outlives_a_topic_and_its_successor_learns_what_there_is(
+    role: str, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with installation(kafka, redis_url, tmp_path, topic_prefix) as (shop, pages):
+        worker = shop.start()
+        await shop.publish(visits(range(100)))
+        await shop.drained()
+        async with administrator(kafka) as admin:
+            await admin.delete_topics([shop.settings.topic(role)])
+        missing = f"topic {shop.settings.topic(role)} does not exist: run `rivulet topics` to create it"
+
+        async def told() -> bool:
+            return missing in (await pages.failing() or {}).get("topics", "")
+
+        await shop.until(told, "the deleted topic is not told")
+        assert worker.running
+        assert await pages.failing("/healthz") == {}
+        assert await worker.terminate() == 0
+
+        # what the README says
+        shutil.rmtree(shop.settings.snapshot_folder)
+        async with administrator(kafka) as admin:
+            await admin.delete_topics([shop.settings.topic("covisits")])
+        await made_anew(shop, "covisits", role)
+        shop.sent = 0 if role == "events" else shop.sent
+        shop.start()
+        await shop.publish(visits(range(100, 150)))  # other numbers than Redis still tells of before
+
+        async def all_learned() -> bool:
+            counts = await shop.counts()
+            pairs = sum(shard["counts"].get("visits", 0) for shard in (await item_facts(shop)).values())
+            return bool(counts["learned"] == balance(counts) == pairs == shop.sent)
+
+        await shop.until(all_learned, "it does not go on")
+        await shop.until(pages.is_ready, "not ready")
+
+
+async def made_anew(shop: Installation, *roles: str) -> None:
     """Create what is missing; the broker deletes in its own time."""
-    topics = layout(prefix=shop.settings.topic_prefix)
+    topics, wanted = layout(prefix=shop.settings.topic_prefix), set(map(shop.settings.topic, roles))
 
     async def made() -> bool:
-        return await create(shop.settings.kafka, topics) == [shop.settings.topic("covisits")]
+        wanted.difference_update(await create(shop.settings.kafka, topics))
+        return not wanted
 
-    await shop.until(made, "the topic is not made anew")
+    await shop.until(made, "the topics are not made anew")
 
 
 async def reloaded(worker: WorkerProcess) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import ConfigurationError
@@ -31,6 +32,22 @@ async def test_a_record_that_is_too_large_is_refused_for_good(kafka: str, topic_
     try:
         with pytest.raises(ConfigurationError, match=rf"refuses records for dlq \(the largest has {size} bytes\)"):
             await publisher.send([Send("dlq", b"x" * size)])
+    finally:
+        await publisher.stop()
+
+
+async def test_the_broker_numbers_what_is_sent(kafka: str, topic_prefix: str) -> None:
+    """Without idempotence a failed send was followed by successful ones, and a repeated one stood there twice."""
+    settings = Settings(kafka=kafka, topic_prefix=topic_prefix)
+    await narrow(kafka, settings.topic("dlq"))
+    publisher = Publisher(settings)
+    await publisher.start()
+    try:
+        await publisher.send([Send("dlq", b"x", partition=0)] * 2)
+        numbered = publisher._producer._txn_manager
+        assert numbered is not None
+        assert numbered.has_pid()
+        assert numbered.sequence_number(TopicPartition(settings.topic("dlq"), 0)) == 2
     finally:
         await publisher.stop()
 

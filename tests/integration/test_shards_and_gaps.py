@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[import-untyped]  # no py.typed
 
-from tests.shard_group import Group
+from tests.shard_group import PARTITIONS, Group
+
+
+async def delete_below(group: Group, offset: int) -> None:
+    """Delete the oldest records of partition 0."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
+    await admin.start()
+    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=offset)})
+    await admin.close()
 
 
 async def test_deleted_records_are_counted_as_lost(group: Group) -> None:
@@ -16,10 +26,7 @@ async def test_deleted_records_are_counted_as_lost(group: Group) -> None:
     await group.end()
     before = group.ends[0]
     await group.write(4000)
-    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
-    await admin.start()
-    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=before + 300)})
-    await admin.close()
+    await delete_below(group, before + 300)
     group.start()
     await group.until_read()
     assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(before, before + 300, True)]
@@ -28,14 +35,36 @@ async def test_deleted_records_are_counted_as_lost(group: Group) -> None:
 
 async def test_new_group_starts_at_the_first_record_that_is_left(group: Group) -> None:
     await group.write(4000)
-    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
-    await admin.start()
-    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=300)})
-    await admin.close()
+    await delete_below(group, 300)
     group.start()
     await group.until_read()
     assert group.count("lost", "a") == group.count("gaps", "a") == 0
     assert group.count("records", "a") == 3700
+
+
+async def test_lost_snapshots_cost_nothing_while_the_log_is_whole_and_stop_the_worker_when_it_is_not(
+    group: Group,
+) -> None:
+    await group.write(4000)
+    group.start()
+    await group.until_read()
+    await group.end()
+    shutil.rmtree(group.folder / "snapshots")
+    group.start()
+    await group.until_read()
+    await group.end()
+    group.assert_exact()
+    assert group.log().count("snapshot_missing") == PARTITIONS
+
+    shutil.rmtree(group.folder / "snapshots")
+    await delete_below(group, 300)
+    group.start()
+    assert await group.exit_code() != 0
+    assert f"no snapshot of {group.topic}-0 is found, although the group has committed offset 1000" in group.log()
+    group.start(on_gap="accept")
+    await group.until_read()
+    assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(0, 300, True)]
+    assert group.count("lost", "a") == 300
 
 
 async def _write_with_markers(group: Group) -> None:

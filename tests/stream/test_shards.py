@@ -1,4 +1,4 @@
-"""How a shard is reloaded that fails again and again; what a real broker does to shards is in tests/integration."""
+"""How a shard starts without a snapshot or fails again and again; on a real broker: tests/integration."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import pytest
+from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+)
+from structlog.testing import capture_logs
 
-from stream import feeding
+from stream import feeding, shards
 from stream.errors import ConfigurationError, UnavailableError
 from stream.fetches import TP, Fetch
-from stream.shard import Shard
+from stream.shard import LOG_START, GapError, HostSettings, Shard
 from stream.shards import ShardHost
 from stream.snapshots import SnapshotStore
 from stream.web import health
@@ -23,10 +29,11 @@ class Poisoned:
     """A stage that cannot get beyond one offset, until it is cured."""
 
     topic, pace_s, poison = "events", 0.0, 7
+    opened = 0
     error: Exception = UnavailableError("Kafka did not acknowledge")
 
     def open(self, partition: int, arrays: Any) -> None:
-        pass
+        self.opened += 1
 
     async def prepare(self, arrays: Any) -> Any:
         return arrays
@@ -45,8 +52,11 @@ class Poisoned:
 class Host(ShardHost):
     """Reads two records at a time from a log of ten, without Faust."""
 
-    def __init__(self, stage: Poisoned, folder: Path) -> None:
-        super().__init__([cast(Any, stage)], SnapshotStore(folder))
+    past: int | None = None  # what the group has committed
+    start = 0
+
+    def __init__(self, stage: Poisoned, folder: Path, on_gap: Literal["stop", "accept"] = "stop") -> None:
+        super().__init__([cast(Any, stage)], SnapshotStore(folder), HostSettings(on_gap=on_gap))
         self.shard = self._shards[TP("events", 0)] = Shard("events", 0, 0.0, next=0)
         self.crashed: list[BaseException] = []
         self._app = cast(Any, SimpleNamespace(crash=self._crash, should_stop=False))
@@ -54,6 +64,12 @@ class Host(ShardHost):
 
     async def _crash(self, error: BaseException) -> None:
         self.crashed.append(error)
+
+    async def committed(self, tp: TP) -> int | None:
+        return self.past
+
+    async def log_start(self, tp: TP) -> int:
+        return self.start
 
     async def seek(self, shard: Shard) -> None:
         (self.at, shard.epoch), self.number = self._new_epoch(shard), 0
@@ -77,7 +93,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.extend([seconds] if seconds > 0 else [])
         await sleep(0)
 
-    monkeypatch.setattr(feeding, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": instead}))
+    for module in (feeding, shards):
+        monkeypatch.setattr(module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": instead}))
     return made
 
 
@@ -118,3 +135,66 @@ async def test_what_waiting_does_not_cure_stops_the_worker(tmp_path: Path, pause
     host = Host(stage, tmp_path)
     await host.read(4)
     assert (host.crashed, host.counts["reloads"], pauses) == ([stage.error], 0, [])
+
+
+async def load(host: Host, stage: Poisoned) -> list[str]:
+    """Load its shard; the events that were logged."""
+    with capture_logs() as lines:
+        assert await host.load(cast(Any, stage), host.shard)
+    return [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize("start", [0, 300])
+async def test_the_first_start_begins_where_the_log_does(tmp_path: Path, start: int) -> None:
+    stage = Poisoned()
+    host = Host(stage, tmp_path)
+    host.start = start
+    assert await load(host, stage) == ["shard_loaded"]
+    assert (host.shard.next, host.counts["lost"]) == (LOG_START, 0)
+
+
+async def test_a_missing_snapshot_is_told_if_the_log_teaches_it_all_again(tmp_path: Path) -> None:
+    stage = Poisoned()
+    host = Host(stage, tmp_path)
+    host.past = 500
+    assert await load(host, stage) == ["snapshot_missing", "shard_loaded"]
+    assert (host.shard.next, host.counts["lost"]) == (LOG_START, 0)
+
+
+async def test_a_missing_snapshot_stops_the_worker_if_its_records_are_gone(tmp_path: Path) -> None:
+    stage = Poisoned()
+    host = Host(stage, tmp_path)
+    host.past, host.start = 500, 300
+    with pytest.raises(GapError, match=r"no snapshot of events-0 .* offset 500 .* begins at 300: .* RIVULET_SNAPSHOT_FOLDER"):
+        await host.load(cast(Any, stage), host.shard)
+    assert stage.opened == 0
+    host._snapshots.write("events-0", 500, {"a": np.arange(3)})
+    assert await load(host, stage) == ["shard_loaded"]
+    assert host.shard.next == 500
+
+
+async def test_an_accepted_loss_of_a_snapshot_is_counted_once(tmp_path: Path) -> None:
+    stage = Poisoned()
+    host = Host(stage, tmp_path, "accept")
+    host.past, host.start = 500, 300
+    assert await load(host, stage) == ["gap", "shard_loaded"]
+    assert await load(host, stage) == ["shard_loaded"]
+    assert (host.shard.next, host.counts["lost"]) == (LOG_START, 300)
+    assert [(loss.first, loss.end, loss.proven) for loss in host.losses] == [(0, 300, True)]
+
+
+async def test_a_broker_that_does_not_tell_the_past_is_asked_again(tmp_path: Path, pauses: list[float]) -> None:
+    stage = Poisoned()
+    host = Host(stage, tmp_path)
+    answers: list[Exception | None] = [TimeoutError(), KafkaConnectionError(), None]
+
+    async def committed(tp: TP) -> int | None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return 500
+
+    host.committed = committed  # type: ignore[method-assign]
+    assert await load(host, stage) == ["past_not_told", "past_not_told", "snapshot_missing", "shard_loaded"]
+    answers[:] = [GroupAuthorizationFailedError()]
+    with pytest.raises(GroupAuthorizationFailedError):
+        await host.load(cast(Any, stage), host.shard)

@@ -1,8 +1,9 @@
-"""What the item agent could not publish belongs to its next publication."""
+"""What the item agent could not publish belongs to its next publication; what it wrote too late is asked for again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -13,13 +14,15 @@ from stream.keys import Keys
 from stream.local import LocalRecord
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch
+from stream.shard import Shard
+from stream.stages import item
 from stream.stages.item import ItemStage
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.stats import Stats
-from stream.wire import Popular, decode_global
+from stream.wire import FLUSH, Popular, decode_global
 from tests.records import event, stream
 
 KEYS = Keys()
@@ -45,11 +48,30 @@ class Servers(MemoryStore):
         self.sent += sends
 
     def popular(self) -> set[str]:
-        messages = [decode_global(send.value) for send in self.sent]
+        messages = [decode_global(send.value) for send in self.sent if send.role == "global"]
         return {item for message in messages if isinstance(message, Popular) for item in message.items}
 
 
-def agent(servers: Servers) -> ItemAgent:
+@dataclass
+class Group:
+    """What the group says of this worker, as a fence tells it."""
+
+    leaves: int = 100  # how many more slices may be written
+    overtaken: bool = False
+
+    async def may_write(self, shard: Shard) -> bool:
+        self.leaves -= 1
+        return self.leaves >= 0
+
+    def is_overtaken(self, shard: Shard) -> bool:
+        return self.overtaken
+
+
+def shard() -> Shard:
+    return Shard("covisits", 0, 0.0)
+
+
+def agent(servers: Servers, group: Group | None = None) -> ItemAgent:
     """With a shard that has learned of three items."""
     users = UserStage(ItemSpace(1), KEYS, UserRules(), 1)
     users.open(0, None)
@@ -58,7 +80,7 @@ def agent(servers: Servers) -> ItemAgent:
     stage = ItemStage(ItemSpace(1), KEYS, 1)
     stage.open(0, None)
     stage.learn(0, [LocalRecord(n, 0, None, value) for n, value in enumerate(values)])
-    return ItemAgent("covisits", stage, cast(Any, servers), servers, Stats())
+    return ItemAgent("covisits", stage, cast(Any, servers), servers, Stats(), cast(Any, group or Group()))
 
 
 @pytest.mark.parametrize("away", ["redis_away", "kafka_away"])
@@ -67,12 +89,12 @@ async def test_what_failed_is_published_by_the_next_round(away: str) -> None:
     item_agent = agent(servers)
     setattr(servers, away, True)
     with pytest.raises(UnavailableError):
-        await item_agent.publish(0)
+        await item_agent.publish(shard())
     setattr(servers, away, False)
     servers.sent.clear()
     for key in list(servers):  # and what was written may be lost meanwhile
         servers._drop(key)
-    await item_agent.publish(0)
+    await item_agent.publish(shard())
     assert set(servers) == {KEYS.similar(item) for item in ("tent", "bag", "stove")}
     assert servers.popular() == {"tent", "bag", "stove"}
 
@@ -80,10 +102,44 @@ async def test_what_failed_is_published_by_the_next_round(away: str) -> None:
 async def test_what_succeeded_is_not_published_again() -> None:
     servers = Servers()
     item_agent = agent(servers)
-    await item_agent.publish(0)
+    await item_agent.publish(shard())
     assert servers.popular() == {"tent", "bag", "stove"}
     servers.sent.clear()
     for key in list(servers):
         servers._drop(key)
-    await item_agent.publish(0)
+    await item_agent.publish(shard())
     assert (list(servers), servers.sent) == ([], [])
+
+
+async def test_rows_that_came_late_are_asked_for_again() -> None:
+    servers = Servers()
+    await agent(servers, Group(overtaken=True)).publish(shard())
+    assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+
+
+async def test_it_goes_on_asking_while_kafka_is_away() -> None:
+    servers = Servers()
+    tries = 0
+    send = servers.send
+
+    async def away_at_first(sends: Sequence[Send]) -> None:
+        nonlocal tries
+        tries += 1
+        servers.kafka_away = tries < 3
+        await send(sends)
+
+    servers.send = away_at_first  # type: ignore[method-assign]
+    await agent(servers, Group(overtaken=True)).publish(shard())
+    assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+
+
+@pytest.mark.parametrize("flush", [False, True])
+async def test_leave_to_write_is_asked_before_every_slice(monkeypatch: pytest.MonkeyPatch, flush: bool) -> None:
+    monkeypatch.setattr(item, "SLICE", 1)
+    servers = Servers()
+    item_agent = agent(servers, Group(leaves=2))
+    if flush:
+        await item_agent.process(shard(), [cast(Any, LocalRecord(99, 0, None, FLUSH))])
+    else:
+        await item_agent.publish(shard())
+    assert len(list(servers)) == 2

@@ -80,6 +80,22 @@ def test_prune(folder: Path) -> None:
     assert run(folder, "prune") == []
 
 
+def test_prune_spares_the_newest_that_can_be_read(folder: Path) -> None:
+    for offset in (30, 40):
+        (folder / f"events-0@{offset:020d}.snap").write_bytes(b"RVSNAP")
+    assert [row["offset"] for row in run(folder, "prune", "--keep", "1")] == [10]
+    found = SnapshotStore(folder).latest("events-0")
+    assert found is not None
+    assert found.offset == 20
+
+
+def test_prune_deletes_nothing_of_a_shard_that_cannot_be_read(folder: Path) -> None:
+    for offset in (10, 20, 30, 40):
+        (folder / f"events-0@{offset:020d}.snap").write_bytes(b"RVSNAP")
+    assert run(folder, "prune", "--keep", "1") == []
+    assert len(run(folder, "prune", "--keep", "1", "--refused")) == 4
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert run(tmp_path, "list") == run(tmp_path, "verify") == run(tmp_path, "prune") == []
 
