@@ -179,8 +179,9 @@ def run(
     """
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     items = len(stream.item_ids)
-    histories = Histories(HISTORY)
-    histories.reserve(int(stream.key.max(initial=0)) + 1)
+    histories, contexts = Histories(HISTORY), Histories(HISTORY)
+    for rings in (histories, contexts):
+        rings.reserve(int(stream.key.max(initial=0)) + 1)
     postings = tuple(Postings.empty(max(len(stream), 1)).reserved(items) for _ in range(partitions))
     work, reach = Matches.empty(sample, length), Neighbourhood(sample, neighbours, length)
     _run(
@@ -190,6 +191,7 @@ def run(
         stream.learned,
         stream.rank,
         histories.arrays,
+        contexts.arrays,
         postings,
         reach,
         work,
@@ -207,12 +209,14 @@ def _run(
     learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
     histories: HistoryArrays,
+    contexts: HistoryArrays,
     dealt: tuple[Postings, ...],
     reach: Neighbourhood,
     matches: Matches,
     candidates: Candidates,
     out: NDArray[np.int32],
 ) -> None:
+    """`histories` hold what is learned, and vote; `contexts` hold all, and only say what a visitor is on."""
     recent = np.empty(histories.item.shape[1], dtype=np.int32)
     best = np.empty(out.shape[1], dtype=np.int64)
     counts = np.zeros((len(dealt), len(rank)), dtype=np.int64)
@@ -222,7 +226,7 @@ def _run(
         partition = key[n] % len(dealt)
         postings, seen = dealt[partition], counts[partition]
         if scored[n]:
-            distinct = distinct_recent(histories, key[n], recent)
+            distinct = distinct_recent(contexts, key[n], recent)
             found = vote_sessions(postings, histories, recent[:distinct], NONE, reach, matches, candidates, 0, 0)
             filled = 0
             for c in range(found):
@@ -236,6 +240,7 @@ def _run(
             queries += 1
         if learned[n]:
             learn_touch(postings, histories, key[n], item[n])
+            append(histories, key[n], item[n], 0, 0, False)
             seen[item[n]] += 1
             events[partition] += 1
-        append(histories, key[n], item[n], 0, 0, False)
+        append(contexts, key[n], item[n], 0, 0, False)
