@@ -14,7 +14,7 @@ from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
 from models.nesting import prefixed
-from models.newcomers import Newcomers
+from models.newcomers import Newcomers, Pool
 from models.placement import Placement
 from models.profiles import Profiles
 from models.tombstones import Tombstones
@@ -104,7 +104,7 @@ class UserShard:
         self.placed = np.zeros((0, len(rules.placements)), dtype=np.uint64)  # signature of each list, 0 for no key
         self.named = {placement.name for placement in rules.placements}  # placements that may have keys in Redis
         self.newcomers = Newcomers()  # counts only if some placement explores
-        self.pool: tuple[int, NDArray[np.int32]] | None = None  # the new items found last, and when
+        self.pool: tuple[int, Pool] | None = None  # the new items found last, and when
         self.hits = np.zeros(3, dtype=np.float64)
         self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
