@@ -18,7 +18,7 @@ from models.candidates import Candidates, clear
 from models.evaluation import Stream
 from models.histories import Histories, HistoryArrays, append
 from models.kernel import kernel
-from models.postings import NONE, Postings
+from models.postings import NONE, Postings, remove_users
 from models.session_votes import Matches, Neighbourhood, distinct_recent, learn_touch, vote_sessions
 from models.toplist import ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
@@ -69,6 +69,9 @@ class SessionKNN(ScoreRanker):
     ...     model.learn_one(user, item, 1)
     >>> [(item, round(score, 3)) for item, score in model.recommend("bob")]
     [('mat', 1.386)]
+    >>> model.forget_one("ann")
+    >>> model.recommend("bob")
+    []
 
     References
     ----------
@@ -99,6 +102,7 @@ class SessionKNN(ScoreRanker):
         self.max_items = max_items
         self._ids = Vocabulary()
         self._sessions: dict[str, int] = {}
+        self._free: list[int] = []  # rings of forgotten ones
         self._histories = Histories(history)
         self._postings = Postings.empty(blocks)
         self._seen = np.zeros(0, dtype=np.int64)
@@ -119,6 +123,24 @@ class SessionKNN(ScoreRanker):
         learn_touch(self._postings, self._histories.arrays, session, index)
         self._histories.append(session, index, 0, 0)
         self._seen[index] += 1
+
+    def forget_one(self, user: Hashable) -> None:
+        """Forget a session: it votes no more, and its touches leave the counts of their items.
+
+        Parameters
+        ----------
+        user
+            Its id. Touches beyond `history` stay in the counts (not in the votes).
+        """
+        session = self._sessions.pop(str(user), NONE)
+        if session == NONE:
+            return
+        gone = np.zeros(session + 1, dtype=np.bool_)
+        gone[session] = True
+        remove_users(self._postings, gone)
+        np.subtract.at(self._seen, self._histories.recent(session), 1)
+        self._histories.clear(np.array([session], dtype=np.int32))
+        self._free.append(session)
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Votes of the sessions most similar to the user's, without the item the user is on."""
@@ -146,6 +168,8 @@ class SessionKNN(ScoreRanker):
             if session >= self.max_sessions:
                 session = self._sessions.pop(next(iter(self._sessions)))
                 self._histories.arrays.count[session] = 0
+            elif self._free:
+                session = self._free.pop()
             self._histories.reserve(session + 1)
         self._sessions[name] = session
         return session
