@@ -47,6 +47,18 @@ def test_models_are_told_with_intervals_and_how_far_the_blend_is_ahead(recording
     assert 0 < low <= 1 - other["mrr"] <= high
 
 
+def test_a_users_sessions_are_one_visitor(tmp_path: Path) -> None:
+    """One user always goes on to the popular item, the other never: two visitors say nothing of a third."""
+    lines = ["ts,user,session,item,type,value"]
+    for visit in range(80):
+        for item in (f"i{visit}", "top" if visit % 2 else f"rare{visit}"):
+            lines.append(f"{1_700_000_000_000 + len(lines)},u{visit % 2},s{visit},{item},view,")
+    path = tmp_path / "two.csv"
+    path.write_text("\n".join(lines) + "\n")
+    figures = report(str(path), "--models", "popularity", "--from", "0.5", "--k", "1")["popularity"]
+    assert (figures["hr"], figures["hr_interval"]) == (0.5, [0.0, 1.0])
+
+
 def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Path) -> None:
     with recording.open("a") as file:
         for visit in range(10):
