@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blend import Blend
+from models.blend import RATE, Blend
+from models.blend_features import NEAR_POWER
 from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
@@ -17,6 +18,7 @@ from models.nesting import prefixed
 from models.newcomers import Newcomers, Pool
 from models.placement import Placement
 from models.profiles import Profiles
+from models.ranking import STEP_SHARE
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import Changes
@@ -44,6 +46,9 @@ class UserRules:
     tombstones: int = 1_000_000
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
+    blend_rate: float = RATE
+    near: float = NEAR_POWER
+    step_share: float = STEP_SHARE
     placements: tuple[Placement, ...] = ()
     link: bool = True  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
@@ -109,7 +114,8 @@ class UserShard:
         self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
-        self.blend = Blend(frozen=rules.blend_frozen)  # empty for ever with another ranking: pages nobody touches
+        # empty for ever with another ranking: pages nobody touches
+        self.blend = Blend(rate=rules.blend_rate, frozen=rules.blend_frozen)
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)
