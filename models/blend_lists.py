@@ -41,10 +41,11 @@ ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
 MANY_TEACH: Final = 40_000  # ... until there were so many lessons each so many-th, ...
 OFTEN: Final = 4
 EVERY: Final = 8  # ... and later each so many-th: enough to follow, at an eighth of the cost
+ALERTED: Final = 2_000  # after a drift so many lists, each of them, teach again
 RACED: Final = 4  # one lesson in so many judges the variants of constants
 GRID: Final = 1e5  # scores that agree to 1e-5 rank by id
 TOP: Final = 20  # a hit is a target among so many
-TOUCHES, LESSONS, HITS = range(3)  # counts
+TOUCHES, LESSONS, HITS, ALERT = range(4)  # counts; the last: until so many lessons every list teaches
 
 
 class BlendArrays(NamedTuple):
@@ -104,8 +105,9 @@ def on_item(histories: HistoryArrays, user: int, item: int) -> bool:
 
 @lean_kernel
 def is_lesson(counts: NDArray[np.int64], histories: HistoryArrays, user: int) -> bool:
-    """Whether the next touch of a user is to teach the weights."""
-    every = 1 if counts[LESSONS] < ALL_TEACH else (OFTEN if counts[LESSONS] < MANY_TEACH else EVERY)
+    """Whether the next touch of a user is to teach the weights: each at first and after a drift, else some."""
+    lessons = counts[LESSONS]
+    every = 1 if lessons < max(ALL_TEACH, counts[ALERT]) else (OFTEN if lessons < MANY_TEACH else EVERY)
     return bool(counts[TOUCHES] % every == 0 and histories.count[user] > 0)
 
 
@@ -260,7 +262,7 @@ def usual_popularity(weight: NDArray[np.float32], x: NDArray[np.float32]) -> flo
     total = 0.0
     for c in range(1, x.shape[1]):
         total += weight[POPULAR] * x[POPULAR, c] + weight[TRENDING] * x[TRENDING, c]
-    return total / max(x.shape[1] - 1, 1)
+    return float(total / max(x.shape[1] - 1, 1))
 
 
 @lean_kernel

@@ -69,6 +69,15 @@ class Settings(BaseSettings):
     blend_frozen: bool = Field(
         False, description="Keep the blend's weights and memory as they are instead of learning them"
     )
+    blend_rate: Positive = Field(
+        0.05, description="Learning rate of these weights: higher adapts faster and is noisier"
+    )
+    near: Positive = Field(
+        1.5, description="Exponent of 1/i, the vote of a visitor's i-th latest item: higher listens to the newest more"
+    )
+    step_share: Positive = Field(
+        0.5, description="Extra vote of the newest item's next ones, where co-visitation alone ranks"
+    )
     placements: Path | None = Field(
         None, description="TOML file of placements with lists of their own (see Placements); none = `recs` alone"
     )

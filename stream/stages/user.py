@@ -93,7 +93,7 @@ class UserStage:
         self.shards: dict[int, UserShard] = {}
         kinds = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)
         self.weights: Weighting = weighting(kinds)
-        self.ranking: Ranking = ranking_of(rules.ranking, space, self.weights)
+        self.ranking: Ranking = ranking_of(rules, space, self.weights)
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
         self.segmenting = Segmenting(space)
