@@ -86,7 +86,7 @@ async def test_a_redis_that_takes_no_writes_and_a_foreign_key_delay_and_end_noth
         with redis_server.client() as client:
 
             async def told() -> bool:
-                return client.type(shop.keys.meta) == b"hash"
+                return bool(client.type(shop.keys.meta) == b"hash")
 
             client.set(shop.keys.meta, "somebody else's")
             client.config_set("min-replicas-to-write", "1")  # a failover: the replica is not there yet
