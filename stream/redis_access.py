@@ -11,6 +11,8 @@ from stream.nodes import Nodes
 from stream.resp import pack
 
 NOBODY: Final = b"rivulet-doctor"
+# Said after the rights were looked at, about the server or what stands there: writes are waited for, or repair it.
+NOT_RIGHTS: Final = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "WRONGTYPE"}
 LIFETIME: Final = b"5"  # seconds; what is tried is deleted at once where that is allowed
 
 
@@ -36,6 +38,6 @@ async def refusals(nodes: Nodes, keys: Keys) -> list[str]:
     found = []
     for command in commands:
         (reply,) = await nodes.link(nodes.owner(command[1])).exchange([pack(*command)])
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, hiredis.ReplyError) and str(reply).partition(" ")[0] not in NOT_RIGHTS:
             found.append(f"{command[0].decode()} {command[1].decode()}: {reply}")
     return found

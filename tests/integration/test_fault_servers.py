@@ -84,11 +84,17 @@ async def test_a_redis_that_takes_no_writes_and_a_foreign_key_delay_and_end_noth
     source = shop_events(seed=7)
     async with installation(kafka, redis_server.url, tmp_path, topic_prefix) as (shop, pages):
         with redis_server.client() as client:
+
+            async def told() -> bool:
+                return bool(client.type(shop.keys.meta) == b"hash")
+
+            client.set(shop.keys.meta, "somebody else's")
             client.config_set("min-replicas-to-write", "1")  # a failover: the replica is not there yet
             worker = shop.start()  # its first write is the claim of a shard
             await shop.publish(islice(source, 500))
             await shop.until(lambda: pages.fails("redis"), "it is not told")
             client.config_set("min-replicas-to-write", "0")
+            await shop.until(told, "rv:meta is not replaced")
             await shop.drained()
             await shop.until(pages.is_ready, "not ready")
 
