@@ -165,7 +165,7 @@ async def test_a_missing_snapshot_stops_the_worker_if_its_records_are_gone(tmp_p
     stage = Poisoned()
     host = Host(stage, tmp_path)
     host.past, host.start = 500, 300
-    with pytest.raises(GapError, match=r"no snapshot of events-0 .* offset 500 .* begins at 300: .* RIVULET_SNAPSHOT_FOLDER"):
+    with pytest.raises(GapError, match=r"no snapshot of events-0 .* 500 .* begins at 300: .* RIVULET_SNAPSHOT_FOLDER"):
         await host.load(cast(Any, stage), host.shard)
     assert stage.opened == 0
     host._snapshots.write("events-0", 500, {"a": np.arange(3)})
