@@ -2,7 +2,8 @@
 
 `models.blend_features` gathers candidates and what each model says of them, `models.listwise` weighs them. Before a
 touch is learned, the list it would have been shown is ranked again and the weights move towards the item that was
-touched (test, then learn). A drop of the hit rate that ADWIN finds significant makes the weights move faster again.
+touched (test, then learn). A drop of the hit rate that ADWIN finds significant makes the weights move faster again,
+by longer steps and by as many lessons as at the start, for a while.
 
 State is local to a partition of users, but for the rows of co-visitation, which belong to the items: with P partitions
 each sees 1/P of the sessions, and the rows see all.
@@ -20,13 +21,13 @@ from river.drift import ADWIN
 
 from models.blend_content import Catalogue, no_catalogue
 from models.blend_features import GROUPS, NAMES, Desk
-from models.blend_lists import HITS, LESSONS, TOUCHES, BlendArrays, learn_touches, rank_blended
+from models.blend_lists import ALERT, ALERTED, HITS, LESSONS, TOUCHES, BlendArrays, learn_touches, rank_blended
 from models.covisitation import Deltas, Weighting
 from models.histories import HistoryArrays, Touches
 from models.listwise import Learner
 from models.neighbour_rows import RowArrays
 from models.nesting import prefixed
-from models.postings import NONE, Postings, listed, remove_users
+from models.postings import NONE, Postings, emptied, listed, remove_users
 from models.race import CHANGES, LEADER
 from models.ranking import Lists, Query
 from models.tallies import MEMORIES, NEVER, Tallies, widened
@@ -37,6 +38,7 @@ PRIOR: Final = (1.3, 0.6, 0.5, 0.4, 0.2, 0.9, 0.0, 0.4, 0.2, 0.2, -0.9, 0.1, 1.2
 RATE: Final = 0.05
 BLOCKS: Final = 1 << 17  # of postings: 8 MB
 SAMPLE: Final = 25  # lessons whose mean hit rate is one value for ADWIN
+LOOK: Final = 8  # values between two looks of ADWIN for a drift; its own 32 are 6,400 touches of an old blend
 QUICKEN: Final = 0.25  # what a drift leaves of the squared gradients: the next steps are twice as long
 WATCHED: Final = 512  # latest values that a snapshot keeps for ADWIN, whose window fills from them again
 SPEAK: Final = 5_000  # touches between two opinions sent
@@ -87,12 +89,12 @@ class Blend:
             Postings.empty(blocks),
             Tallies.empty(),
             Learner.start(np.array(prior), GROUPS),
-            np.zeros(3, dtype=np.int64),
+            np.zeros(4, dtype=np.int64),
             no_catalogue(),
         )
-        self._detector: Any = ADWIN()  # type: ignore[no-untyped-call]  # River's detectors are not annotated
+        self._detector: Any = ADWIN(clock=LOOK)  # type: ignore[no-untyped-call]  # River's detectors are not annotated
         self._rates: deque[float] = deque(maxlen=WATCHED)
-        self._told = np.zeros(3, dtype=np.int64)
+        self._told = np.zeros(4, dtype=np.int64)
         self._sent: Opinion | None = None
         self._spoke = 0
         self.spoke_at: tuple[int, ...] = (0, -1)
@@ -160,7 +162,7 @@ class Blend:
         tallies.popular[: len(kept)] = kept
 
     def forget_users(self, users: NDArray[np.int32], histories: HistoryArrays) -> None:
-        """Remove some users' sessions, and what is known of items that nobody else had; 2-4 ms with all blocks in use.
+        """Remove some users' sessions, and what is known of items that nobody else had; 3-6 ms with all blocks in use.
 
         A user who is merely dropped needs no such call: a posting counts only as long as the user's ring has the item.
         What their touches added to the popularity of items that others had, too, stays until it has decayed, as do the
@@ -180,7 +182,10 @@ class Blend:
         postings = self.arrays.postings
         remove_users(postings, gone)
         known = items[items < len(postings.newest)]
-        self.drop_items(known[[not listed(postings, item) for item in known.tolist()]])
+        flags = np.zeros(len(postings.newest), dtype=np.bool_)
+        emptied(postings, flags)  # also what their rings do not hold any more
+        flags[known] = [not listed(postings, item) for item in known.tolist()]
+        self.drop_items(np.flatnonzero(flags).astype(np.int32))
 
     def learn_many(
         self,
@@ -190,6 +195,8 @@ class Blend:
         weighting: Weighting,
         query: Query,
         desk: Desk,
+        *,
+        test: bool = True,
     ) -> Deltas:
         """Test, learn and append a batch touch by touch: each is tested against all before it.
 
@@ -203,6 +210,8 @@ class Blend:
             How strongly a touch teaches (a kind of weight 0 teaches nothing), and how recent items vote.
         desk
             Working memory with room for every item index.
+        test
+            Whether the touches teach the weights: not if the rows have learned them already.
 
         Returns
         -------
@@ -210,7 +219,7 @@ class Blend:
             As of `models.covisitation.emit`.
         """
         out = Deltas.room(len(touches.user), histories.item.shape[1])
-        frozen, rate = self.frozen, self.rate
+        frozen, rate = self.frozen or not test, self.rate
         visits = learn_touches(self.arrays, histories, rows, touches, weighting, query, frozen, rate, desk, out)
         self.watch()
         return out.first(visits)
@@ -228,6 +237,7 @@ class Blend:
         if self._detector.drift_detected and self._detector.estimation < before:
             self.drifts += 1
             self.arrays.learner.square[:] *= QUICKEN
+            counts[ALERT] = counts[LESSONS] + ALERTED
 
     def opinion(self) -> Opinion | None:
         """What it has learned, if it is time to tell the others; they answer with `hear`."""
@@ -249,7 +259,9 @@ class Blend:
             return
         sent = self._sent if self.lessons else Opinion.of(learner, 0)
         if sent is not None and (included or not self.lessons):
-            move(learner, sent, mean)
+            counts = self.arrays.counts
+            # others may not have met the drift yet: their sums of squares would end the quickening
+            move(learner, sent, mean, settle=bool(counts[LESSONS] >= counts[ALERT]))
             self._sent = None
             self.heard = version
 
@@ -294,8 +306,8 @@ class Blend:
             **prefixed("race", tallies.race._asdict()),
             "weight": learner.weight,
             "square": learner.square,
-            "counts": counts,
-            "told": self._told,
+            "counts": counts[:ALERT],  # a restart ends what a drift had begun
+            "told": self._told[:ALERT],
             "rates": np.array(self._rates, dtype=np.float64),
             "sent_weight": sent.weight,
             "sent_square": sent.square,
@@ -337,8 +349,8 @@ class Blend:
         tallies.events[:] = arrays["events"]
         for name, column in tallies.race._asdict().items():
             column[:] = arrays.get(f"race.{name}", column)
-        counts[:] = arrays["counts"]
-        blend._told = arrays["told"].copy()
+        counts[:ALERT] = arrays["counts"]
+        blend._told[:ALERT] = arrays["told"]
         blend.drifts, blend.heard, blend._spoke, blend.spoke_at = blend_drifts, heard, spoke, tuple(spoke_at)
         for value in arrays["rates"].tolist():
             blend._rates.append(value)

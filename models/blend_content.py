@@ -26,6 +26,7 @@ PROBES: Final = 6  # features of the query that are looked up
 ADDED: Final = 60  # most candidates that only content brings
 LISTED: Final = 64  # items of a feature's list: with `PROBES` it bounds the cost of a search
 FEATURES: Final = 16  # of an item
+DEAREST: Final = float(np.finfo(np.float32).max)
 DIMENSIONS: Final = 1 << 16  # a quarter of `models.text_features`': the table of a query stays in a core's cache
 
 
@@ -47,6 +48,11 @@ def empty_index() -> ContentIndex:
 def no_catalogue() -> Catalogue:
     """A catalogue of nothing: all that it costs is to look whether there is one."""
     return Catalogue(ContentIndex(dimensions=1).arrays, np.zeros(0, dtype=np.float32))
+
+
+def known_price(price: float | None) -> float:
+    """A price that can be compared; 0 for none, and for what is none: two infinite ones would make all weights NaN."""
+    return price if price is not None and 0.0 < price < DEAREST else 0.0
 
 
 class Contents:
@@ -71,7 +77,7 @@ class Contents:
             return  # a shop that tells stocks only needs no room
         self._index.describe(item, facts)
         self._price = grown(self._price, item + 1)
-        self._price[item] = facts.price or 0.0
+        self._price[item] = known_price(facts.price)
 
     @property
     def catalogue(self) -> Catalogue:

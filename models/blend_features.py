@@ -168,12 +168,18 @@ def _visit(histories: HistoryArrays, user: int) -> int:
 
 
 @lean_kernel
+def voter_feature(desk: Desk, v: int) -> int:
+    """Row of the v-th voter's votes: of the item in hand, of the one before, or of those before that."""
+    age = v if desk.scratch.seed[v] == desk.recent[0] or v > 0 else 1
+    return min(NEWEST + age, EARLIER)
+
+
+@lean_kernel
 def _neighbours(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
     work, candidates = desk.scratch, desk.candidates
     for v in range(voters):
         row = work.row[v]
-        age = v if work.seed[v] == desk.recent[0] or v > 0 else 1
-        feature = min(NEWEST + age, EARLIER)
+        feature = voter_feature(desk, v)
         found = add_cells(candidates, feature, rows.item[row], rows.value[row], rows.size[row], work.vote[v], found)
         if work.step[v] > 0.0:
             step = work.step[v]

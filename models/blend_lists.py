@@ -8,7 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.blend_content import Catalogue, name_alike
-from models.blend_features import CONTENT, NEWEST, POPULAR, PRICE, SEEN, SESSIONS, STEP, WALK, Desk, Sources, describe
+from models.blend_features import (
+    CONTENT,
+    NEWEST,
+    POPULAR,
+    PRICE,
+    SEEN,
+    SESSIONS,
+    STEP,
+    TRENDING,
+    WALK,
+    Desk,
+    Sources,
+    describe,
+    voter_feature,
+)
 from models.blend_race import race_memories
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
@@ -27,10 +41,11 @@ ALL_TEACH: Final = 20_000  # so many first lists teach the weights, ...
 MANY_TEACH: Final = 40_000  # ... until there were so many lessons each so many-th, ...
 OFTEN: Final = 4
 EVERY: Final = 8  # ... and later each so many-th: enough to follow, at an eighth of the cost
+ALERTED: Final = 2_000  # after a drift so many lists, each of them, teach again
 RACED: Final = 4  # one lesson in so many judges the variants of constants
 GRID: Final = 1e5  # scores that agree to 1e-5 rank by id
 TOP: Final = 20  # a hit is a target among so many
-TOUCHES, LESSONS, HITS = range(3)  # counts
+TOUCHES, LESSONS, HITS, ALERT = range(4)  # counts; the last: until so many lessons every list teaches
 
 
 class BlendArrays(NamedTuple):
@@ -90,8 +105,9 @@ def on_item(histories: HistoryArrays, user: int, item: int) -> bool:
 
 @lean_kernel
 def is_lesson(counts: NDArray[np.int64], histories: HistoryArrays, user: int) -> bool:
-    """Whether the next touch of a user is to teach the weights."""
-    every = 1 if counts[LESSONS] < ALL_TEACH else (OFTEN if counts[LESSONS] < MANY_TEACH else EVERY)
+    """Whether the next touch of a user is to teach the weights: each at first and after a drift, else some."""
+    lessons = counts[LESSONS]
+    every = 1 if lessons < max(ALL_TEACH, counts[ALERT]) else (OFTEN if lessons < MANY_TEACH else EVERY)
     return bool(counts[TOUCHES] % every == 0 and histories.count[user] > 0)
 
 
@@ -155,19 +171,30 @@ def list_candidates(
     """Turn weighed candidates into a list with its reasons, and clear the desk."""
     filled = choose(found, -np.inf, hidden, blob, spans, desk, out.item[u], out.micro[u])
     reasons = out.reason[u]
+    usual = usual_popularity(desk.weight, desk.candidates.x[:, :found])
     for i in range(filled):
         at = desk.candidates.place[out.item[u, i]] - 1
-        reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at])
+        reasons[i] = main_reason(desk.weight, desk.candidates.x[:, at], usual)
         desk.clue[i] = desk.candidates.clue[at]
         desk.asked[i] = reasons[i] == LIKE
     latest = desk.recent[: desk.voters[1]]
     vectors, work = arrays.catalogue.vectors, desk.content
     name_alike(vectors, latest, out.item[u, :filled], desk.asked, work, desk.chance, desk.clue)
     clear(desk.candidates, found)
+    weigh_voters(desk)
     explain(rows, desk.voters[0], desk.scratch, out.item[u], out.why[u])
     for i in range(filled):
         out.why[u, i] = origin(reasons[i], out.item[u, i], out.why[u, i], desk.scratch.seed[0], desk.clue[i])
     out.why[u, filled:] = -1
+
+
+@lean_kernel
+def weigh_voters(desk: Desk) -> None:
+    """Let each recent item's votes count as the weights have it, and its transitions not: they are no co-visitation."""
+    work = desk.scratch
+    for v in range(desk.voters[0]):
+        work.vote[v] *= max(desk.weight[voter_feature(desk, v)], np.float32(0.0))
+        work.step[v] = 0.0
 
 
 @lean_kernel
@@ -230,9 +257,18 @@ def choose(
 
 
 @lean_kernel
-def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32]) -> int:
-    """The model that adds most to a candidate's score; popularity where none adds anything."""
-    best, reason = 0.0, TREND
+def usual_popularity(weight: NDArray[np.float32], x: NDArray[np.float32]) -> float:
+    """What popularity adds to the mean candidate."""
+    total = 0.0
+    for c in range(1, x.shape[1]):
+        total += weight[POPULAR] * x[POPULAR, c] + weight[TRENDING] * x[TRENDING, c]
+    return float(total / max(x.shape[1] - 1, 1))
+
+
+@lean_kernel
+def main_reason(weight: NDArray[np.float32], x: NDArray[np.float32], usual: float) -> int:
+    """The model that adds most to a candidate's score: a model of all items, popularity, beyond what is usual."""
+    best, reason = max(weight[POPULAR] * x[POPULAR] + weight[TRENDING] * x[TRENDING] - usual, 0.0), TREND
     parts = (
         (COVISIT, NEWEST, STEP),
         (NEXT, STEP, SESSIONS),

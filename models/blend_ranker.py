@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.blend import BLOCKS, PRIOR, RATE, Blend
-from models.blend_content import LISTED, Catalogue, Contents, empty_index
+from models.blend_content import LISTED, Catalogue, Contents, empty_index, known_price
 from models.blend_features import (
     BACK,
     CONTENT,
@@ -35,7 +35,7 @@ from models.decay import YEAR_2000_S
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.history_ranker import HistoryRanker
-from models.kernel import kernel
+from models.kernel import kernel, lean_kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
 from models.ranking import REASONS, Lists, Query, scratch
 from models.text_features import Facts, Features
@@ -208,8 +208,9 @@ def run(
     """
     items = Vocabulary(len(stream.item_ids) + 1)
     items.encode(stream.item_ids)
-    histories = Histories(HISTORY)
-    histories.reserve(int(stream.key.max(initial=0)) + 1)
+    histories, contexts = Histories(HISTORY), Histories(HISTORY)
+    for rings in (histories, contexts):
+        rings.reserve(int(stream.key.max(initial=0)) + 1)
     rows = NeighbourRows(half_life_s=half_life_s)
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
@@ -217,8 +218,8 @@ def run(
     blends = [Blend(prior=prior) for _ in range(partitions)]
     index = empty_index()
     vectors, filled = records_of(stream, index)
-    asked = np.array([facts.price or 0.0 for facts in stream.facts], dtype=np.float32)
-    records = Records(vectors, filled, np.nan_to_num(asked) if len(asked) else np.zeros(len(items), dtype=np.float32))
+    asked = [known_price(facts.price) for facts in stream.facts] or [0.0] * len(items)
+    records = Records(vectors, filled, np.array(asked, dtype=np.float32))
     catalogue = Catalogue(index.arrays, np.zeros(len(items), dtype=np.float32))
     if ahead:
         for item in range(len(items)):
@@ -244,6 +245,7 @@ def run(
             arrays,
             records,
             histories.arrays,
+            contexts.arrays,
             rows.arrays,
             rows.half_life_s,
             weighting(),
@@ -277,6 +279,7 @@ def _run(
     blends: tuple[BlendArrays, ...],
     records: Records,
     histories: HistoryArrays,
+    contexts: HistoryArrays,
     rows: RowArrays,
     half_life_s: float,
     weights: Weighting,
@@ -289,6 +292,7 @@ def _run(
     queries: int,
     out: NDArray[np.int32],
 ) -> tuple[int, int]:
+    """`histories` hold what is learned, and vote; `contexts` hold all, and only say what a visitor is on."""
     items = len(rows.row)
     micros = np.zeros(out.shape[1], dtype=np.int64)
     partition = np.zeros(items, dtype=np.int32)
@@ -308,6 +312,8 @@ def _run(
         user, item = touches.user[n], touches.item[n]
         blend = blends[user % len(blends)]
         lesson = learned[n] and not alone and is_lesson(blend.counts, histories, user)
+        if not learned[n]:  # the visitor goes on from all that is his; others see what was learned
+            exchange(histories, contexts, user)
         if scored[n] or lesson:
             found = weigh(blend, histories, user, rows, query, work)
             if scored[n]:
@@ -319,6 +325,7 @@ def _run(
         take_record(records, blends[0].catalogue, item)
         if not learned[n]:
             append(histories, user, item, touches.kind[n], touches.ts[n], touches.starts[n])
+            exchange(histories, contexts, user)
             continue
         remember(blend, histories, user, item)
         one = Touches(
@@ -328,6 +335,18 @@ def _run(
             touches.ts[n : n + 1],
             touches.starts[n : n + 1],
         )
+        append(contexts, user, item, touches.kind[n], touches.ts[n], touches.starts[n])
         if emit_into(histories, one, weights, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)
     return used, queries
+
+
+@lean_kernel
+def exchange(a: HistoryArrays, b: HistoryArrays, user: int) -> None:
+    """Let the rings that a user has in two histories change places."""
+    for slot in range(a.item.shape[1]):
+        a.item[user, slot], b.item[user, slot] = b.item[user, slot], a.item[user, slot]
+        a.ts[user, slot], b.ts[user, slot] = b.ts[user, slot], a.ts[user, slot]
+        a.kind[user, slot], b.kind[user, slot] = b.kind[user, slot], a.kind[user, slot]
+    a.head[user], b.head[user] = b.head[user], a.head[user]
+    a.count[user], b.count[user] = b.count[user], a.count[user]

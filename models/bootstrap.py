@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 
 def paired_intervals(
-    groups: NDArray[np.int32],
+    groups: NDArray[np.int32] | NDArray[np.str_],
     outcomes: Mapping[str, NDArray[np.float64]],
     against: str | None = None,
     replicates: int = REPLICATES,
@@ -34,7 +34,7 @@ def paired_intervals(
     Parameters
     ----------
     groups
-        Whose each outcome is; groups are drawn as a whole.
+        Whose each outcome is, by number or name; groups are drawn as a whole.
     outcomes
         By model, one value per list.
     against

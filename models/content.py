@@ -72,6 +72,9 @@ class ContentBased(ScoreRanker):
     >>> model.describe_one("t2", {"title": "Trekking tent", "category": "camping.tents"})
     >>> [item for item, _ in model.recommend("ann")]
     ['t2']
+    >>> model.forget_one("ann")
+    >>> model.recommend("ann")
+    []
 
     References
     ----------
@@ -136,6 +139,10 @@ class ContentBased(ScoreRanker):
         recent = self._recent.of(str(user))
         if not len(recent) or recent[0] != index:
             self._recent.append(str(user), index)
+
+    def forget_one(self, user: Hashable) -> None:
+        """Forget a user's latest items, all that is learned of him."""
+        self._recent.forget(str(user))
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Cosines with the user's profile, without the item the user is on."""

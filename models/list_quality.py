@@ -71,6 +71,7 @@ def arrange(
     excluded: NDArray[np.bool_],
     fresh: NDArray[np.int32],
     chance: int,
+    drawn: float = 1.0,
 ) -> Arranged:
     """A placement's list from candidates in order of their scores.
 
@@ -90,6 +91,8 @@ def arrange(
         New items that may be shown for trial, without excluded ones; they do not count for ``per_category``.
     chance
         A hash of visitor and event, 64 bits.
+    drawn
+        Probability with which a new item is in `fresh`, where those are drawn from more (`Newcomers.pool`).
 
     Returns
     -------
@@ -118,7 +121,8 @@ def arrange(
     ranked = items[room[:filled]]
     pool = fresh[~np.isin(fresh, ranked)]
     out = Arranged(np.empty(placement.k, dtype=np.int32), np.empty(placement.k))
-    length = explore(ranked, pool, placement.exploration, np.uint64(chance & (2**64 - 1)), out.item, out.propensity)
+    draw = np.uint64(chance & (2**64 - 1))
+    length = explore(ranked, pool, drawn, placement.exploration, draw, out.item, out.propensity)
     return Arranged(out.item[:length], out.propensity[:length])
 
 
@@ -200,6 +204,7 @@ def _close_full(
 def explore(
     ranked: NDArray[np.int32],
     pool: NDArray[np.int32],
+    drawn_before: float,
     share: float,
     chance: np.uint64,
     out: NDArray[np.int32],
@@ -210,7 +215,7 @@ def explore(
     With k places, ``share * k`` of them on average are given away: its whole part always, one more with the probability
     of the rest. The last of the ranked items make room; new ones are drawn evenly from the pool, without repeats, and
     stand in places drawn evenly from all but the first. A list short of ranked items is not filled up with new ones,
-    and one without any stays empty.
+    and one without any stays empty. `drawn_before` is the probability with which a new item came into the pool.
     """
     k = len(out)
     if len(ranked) == 0:
@@ -240,7 +245,7 @@ def explore(
     for place in range(length):
         if new[place]:
             out[place] = drawn[g]
-            propensity[place] = (always + more * perhaps) / len(pool)
+            propensity[place] = drawn_before * (always + more * perhaps) / len(pool)
             g += 1
         else:
             out[place] = ranked[r]

@@ -8,7 +8,7 @@ another is new again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from models.vocabulary import grown
 
 BELOW: Final = 100  # appearances that an item is new for
 POOL: Final = 500  # new items among which one list chooses
+
+
+class Pool(NamedTuple):
+    """New items among which lists choose, and the probability with which a new item is one of them."""
+
+    item: NDArray[np.int32]
+    share: float
 
 
 class Newcomers:
@@ -38,8 +45,9 @@ class Newcomers:
     >>> newcomers = Newcomers(below=2)
     >>> newcomers.learn_many(np.array([0, 1, 1], dtype=np.int32))
     >>> known, hashes = np.array([True, True, True]), np.array([7, 8, 9], dtype=np.uint64)
-    >>> sorted(newcomers.pool(known, hashes, turn=0).tolist())
-    [0, 2]
+    >>> pool = newcomers.pool(known, hashes, turn=0)
+    >>> sorted(pool.item.tolist()), pool.share
+    ([0, 2], 1.0)
     """
 
     def __init__(self, below: int = BELOW) -> None:
@@ -56,7 +64,7 @@ class Newcomers:
         """Forget some items, whose indices go to others."""
         self.count[items[items < len(self.count)]] = 0
 
-    def pool(self, known: NDArray[np.bool_], hashes: NDArray[np.uint64], turn: int) -> NDArray[np.int32]:
+    def pool(self, known: NDArray[np.bool_], hashes: NDArray[np.uint64], turn: int) -> Pool:
         """At most `POOL` of the new items, in an order that their ids alone decide.
 
         Parameters
@@ -73,10 +81,11 @@ class Newcomers:
         fresh[common[common < len(known)]] = False
         new = np.flatnonzero(fresh).astype(np.int32)
         lot = (hashes[new] ^ _mixed(turn)) * np.uint64(0x9E3779B97F4A7C15)
-        if len(new) > POOL:
+        share = min(POOL / max(len(new), 1), 1.0)
+        if share < 1.0:
             first = np.argpartition(lot, POOL)[:POOL]
             new, lot = new[first], lot[first]
-        return new[np.argsort(lot, kind="stable")]
+        return Pool(new[np.argsort(lot, kind="stable")], share)
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """The items that have appeared, and how often, as `restore` takes them."""

@@ -15,6 +15,7 @@ from models.hashing import mix64
 from models.histories import KIND_MASK, HistoryArrays
 from models.kernel import kernel, lean_kernel
 from models.list_quality import explore, select_diverse
+from models.newcomers import Pool
 from models.placement import Placement
 from models.ranking import REASONS, Lists
 
@@ -88,7 +89,7 @@ def place_lists(
     histories: HistoryArrays,
     users: NDArray[np.int32],
     chance: NDArray[np.uint64],
-    pool: NDArray[np.int32],
+    pool: Pool,
     stock: Stock,
     out: Placed,
 ) -> None:
@@ -116,7 +117,7 @@ def place_lists(
     See README for the cost; a placement without rules is a copy.
     """
     room = np.empty(rules.k, dtype=np.int32)
-    fresh = np.empty(len(pool), dtype=np.int32)
+    fresh = np.empty(len(pool.item), dtype=np.int32)
     for u in range(len(users)):
         n = length_of_list(wide.item[u, : rules.depth])
         if n == 0:
@@ -132,8 +133,10 @@ def place_lists(
         ranked = items[room[:filled]]
         for i in range(filled):
             stock.place[ranked[i]] = 1 + room[i]
-        most = choose_fresh(rules, pool, stock, fresh) if rules.exploration > 0.0 else 0
-        length = explore(ranked, fresh[:most], rules.exploration, chance[u], out.lists.item[u], out.propensity[u])
+        most = choose_fresh(rules, pool.item, stock, fresh) if rules.exploration > 0.0 else 0
+        length = explore(
+            ranked, fresh[:most], pool.share, rules.exploration, chance[u], out.lists.item[u], out.propensity[u]
+        )
         describe(wide, out.lists, u, length, stock.place)
         for i in range(filled):
             stock.place[ranked[i]] = 0

@@ -95,6 +95,13 @@ def listed(postings: Postings, item: int) -> bool:
 
 
 @lean_kernel
+def emptied(postings: Postings, flags: NDArray[np.bool_]) -> None:
+    """Flag by index the items of whose users none is left, as far as their blocks are."""
+    for item in range(len(postings.newest)):
+        flags[item] = live(postings, postings.newest[item]) and not listed(postings, item)
+
+
+@lean_kernel
 def remove_users(postings: Postings, gone: NDArray[np.bool_]) -> None:
     """Take some users, flagged by index, out of all blocks; what stays keeps its order."""
     block = postings.block

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.decay import summed
 from models.evaluation import Stream
 from models.kernel import kernel
 from models.toplist import RecentItems, ScoreRanker, place, rounded
@@ -21,7 +22,7 @@ class SequentialRules(ScoreRanker):
     """Recommends what most often followed the item a user is on.
 
     Each touch adds 1/i to the rule from the item touched i places before, up to `steps`. A strong and cheap baseline;
-    wrong where more than the last item tells what is wanted, and it never forgets.
+    wrong where more than the last item tells what is wanted, and nothing in it decays.
 
     Parameters
     ----------
@@ -49,6 +50,9 @@ class SequentialRules(ScoreRanker):
     ...     model.learn_one(user, item, 1)
     >>> model.recommend("bob")
     [('mat', 1.0), ('stove', 0.5)]
+    >>> model.forget_one("ann")
+    >>> model.recommend("bob")
+    []
 
     References
     ----------
@@ -88,6 +92,17 @@ class SequentialRules(ScoreRanker):
             self._sizes = grown(self._sizes, index + 1)
         _learn(self._items, self._weights, self._sizes, recent, index)
         self._recent.append(str(user), index)
+
+    def forget_one(self, user: Hashable) -> None:
+        """Subtract what a user's remembered items taught; rules from and to older ones stay in the sums.
+
+        Parameters
+        ----------
+        user
+            The id. A user who touched no more than `steps` items leaves what there would be without him, as far as no
+            row was full.
+        """
+        _unlearn(self._items, self._weights, self._sizes, self._recent.forget(str(user)))
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Weights of the rules of the item the user is on."""
@@ -135,6 +150,24 @@ def _add(
         sizes[row] += 1
     items[row, cell] = item
     weights[row, cell] = weight
+
+
+@kernel
+def _unlearn(
+    items: NDArray[np.int32], weights: NDArray[np.float64], sizes: NDArray[np.int32], recent: NDArray[np.int32]
+) -> None:
+    """Take back what one user's touches taught, given newest first; a rule of which nothing is left goes."""
+    for i in range(len(recent)):
+        for distance in range(1, len(recent) - i):
+            row = recent[i + distance]
+            for c in range(sizes[row]):
+                if items[row, c] == recent[i]:
+                    weights[row, c] = summed(weights[row, c], -1.0 / distance)
+                    if weights[row, c] == 0.0:
+                        sizes[row] -= 1
+                        items[row, c] = items[row, sizes[row]]
+                        weights[row, c] = weights[row, sizes[row]]
+                    break
 
 
 def run(stream: Stream, k: int, steps: int = STEPS, rules: int = RULES) -> NDArray[np.int32]:

@@ -18,7 +18,7 @@ from models.candidates import Candidates, clear
 from models.evaluation import Stream
 from models.histories import Histories, HistoryArrays, append
 from models.kernel import kernel
-from models.postings import NONE, Postings
+from models.postings import NONE, Postings, remove_users
 from models.session_votes import Matches, Neighbourhood, distinct_recent, learn_touch, vote_sessions
 from models.toplist import ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
@@ -69,6 +69,9 @@ class SessionKNN(ScoreRanker):
     ...     model.learn_one(user, item, 1)
     >>> [(item, round(score, 3)) for item, score in model.recommend("bob")]
     [('mat', 1.386)]
+    >>> model.forget_one("ann")
+    >>> model.recommend("bob")
+    []
 
     References
     ----------
@@ -99,6 +102,7 @@ class SessionKNN(ScoreRanker):
         self.max_items = max_items
         self._ids = Vocabulary()
         self._sessions: dict[str, int] = {}
+        self._free: list[int] = []  # rings of forgotten ones
         self._histories = Histories(history)
         self._postings = Postings.empty(blocks)
         self._seen = np.zeros(0, dtype=np.int64)
@@ -119,6 +123,24 @@ class SessionKNN(ScoreRanker):
         learn_touch(self._postings, self._histories.arrays, session, index)
         self._histories.append(session, index, 0, 0)
         self._seen[index] += 1
+
+    def forget_one(self, user: Hashable) -> None:
+        """Forget a session: it votes no more, and its touches leave the counts of their items.
+
+        Parameters
+        ----------
+        user
+            Its id. Touches beyond `history` stay in the counts (not in the votes).
+        """
+        session = self._sessions.pop(str(user), NONE)
+        if session == NONE:
+            return
+        gone = np.zeros(session + 1, dtype=np.bool_)
+        gone[session] = True
+        remove_users(self._postings, gone)
+        np.subtract.at(self._seen, self._histories.recent(session), 1)
+        self._histories.clear(np.array([session], dtype=np.int32))
+        self._free.append(session)
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Votes of the sessions most similar to the user's, without the item the user is on."""
@@ -146,6 +168,8 @@ class SessionKNN(ScoreRanker):
             if session >= self.max_sessions:
                 session = self._sessions.pop(next(iter(self._sessions)))
                 self._histories.arrays.count[session] = 0
+            elif self._free:
+                session = self._free.pop()
             self._histories.reserve(session + 1)
         self._sessions[name] = session
         return session
@@ -179,8 +203,9 @@ def run(
     """
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     items = len(stream.item_ids)
-    histories = Histories(HISTORY)
-    histories.reserve(int(stream.key.max(initial=0)) + 1)
+    histories, contexts = Histories(HISTORY), Histories(HISTORY)
+    for rings in (histories, contexts):
+        rings.reserve(int(stream.key.max(initial=0)) + 1)
     postings = tuple(Postings.empty(max(len(stream), 1)).reserved(items) for _ in range(partitions))
     work, reach = Matches.empty(sample, length), Neighbourhood(sample, neighbours, length)
     _run(
@@ -190,6 +215,7 @@ def run(
         stream.learned,
         stream.rank,
         histories.arrays,
+        contexts.arrays,
         postings,
         reach,
         work,
@@ -207,12 +233,14 @@ def _run(
     learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
     histories: HistoryArrays,
+    contexts: HistoryArrays,
     dealt: tuple[Postings, ...],
     reach: Neighbourhood,
     matches: Matches,
     candidates: Candidates,
     out: NDArray[np.int32],
 ) -> None:
+    """`histories` hold what is learned, and vote; `contexts` hold all, and only say what a visitor is on."""
     recent = np.empty(histories.item.shape[1], dtype=np.int32)
     best = np.empty(out.shape[1], dtype=np.int64)
     counts = np.zeros((len(dealt), len(rank)), dtype=np.int64)
@@ -222,7 +250,7 @@ def _run(
         partition = key[n] % len(dealt)
         postings, seen = dealt[partition], counts[partition]
         if scored[n]:
-            distinct = distinct_recent(histories, key[n], recent)
+            distinct = distinct_recent(contexts, key[n], recent)
             found = vote_sessions(postings, histories, recent[:distinct], NONE, reach, matches, candidates, 0, 0)
             filled = 0
             for c in range(found):
@@ -236,6 +264,7 @@ def _run(
             queries += 1
         if learned[n]:
             learn_touch(postings, histories, key[n], item[n])
+            append(histories, key[n], item[n], 0, 0, False)
             seen[item[n]] += 1
             events[partition] += 1
-        append(histories, key[n], item[n], 0, 0, False)
+        append(contexts, key[n], item[n], 0, 0, False)

@@ -120,6 +120,12 @@ class RecentItems:
         items.appendleft(item)
         self._items[user] = items  # last in the dictionary's order = latest seen
 
+    def forget(self, user: str) -> NDArray[np.int32]:
+        """Forget a user; returns the items that were remembered, newest first."""
+        items = self.of(user)
+        self._items.pop(user, None)
+        return items
+
     def discard(self, dropped: set[int]) -> None:
         """Forget some items wherever they are remembered; costs one pass over all users."""
         for user, items in list(self._items.items()):

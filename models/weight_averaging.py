@@ -60,7 +60,7 @@ def mean_of(opinions: Sequence[Opinion]) -> Opinion:
     return Opinion(np.asarray(weight), np.asarray(square), total)
 
 
-def move(learner: Learner, sent: Opinion, mean: Opinion) -> None:
+def move(learner: Learner, sent: Opinion, mean: Opinion, *, settle: bool = True) -> None:
     """Move a learner by its distance to the mean when it sent its opinion, less the part of the mean that was its own.
 
     Parameters
@@ -71,7 +71,10 @@ def move(learner: Learner, sent: Opinion, mean: Opinion) -> None:
         What it sent, and what the mean was made with.
     mean
         The mean.
+    settle
+        Whether the sums of squares move, too; they are those of learners who are less in a hurry after a drift.
     """
     others = 1.0 - min(sent.counted / mean.lessons, 1.0)
     learner.weight[:] += others * (mean.weight - sent.weight)
-    learner.square[:] = np.maximum(learner.square + others * (mean.square - sent.square), FLOOR)
+    if settle:
+        learner.square[:] = np.maximum(learner.square + others * (mean.square - sent.square), FLOOR)

@@ -19,10 +19,11 @@ from stream.agents.item import ItemAgent
 from stream.agents.user import UserAgent
 from stream.background import Background
 from stream.broadcast import Broadcast
-from stream.catalogue import decode_item
+from stream.catalogue import decode_record
 from stream.errors import UnavailableError
 from stream.fencing import Fence
 from stream.gate import Gate
+from stream.hindsight import Hindsight
 from stream.inlet import Inlet
 from stream.item_writer import ItemWriter
 from stream.kafka import ssl_context, token_source
@@ -158,8 +159,9 @@ class Worker:
         self.gate = Gate(
             settings.topic("events"), self.broadcast, self.publisher, self.item_agent, settings.skew_records
         )
+        hindsight = Hindsight(self.items, self.meta.marked)
         self.user_agent = UserAgent(
-            settings.topic("events"), self.users, *outputs, self.neighbours, fence, self.gate.ready
+            settings.topic("events"), self.users, *outputs, self.neighbours, fence, hindsight, self.gate.ready
         )
         self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs)
         privacy = settings.topic("privacy")
@@ -218,8 +220,7 @@ class Worker:
     # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _take_item(self, key: bytes, value: bytes | None) -> None:
-        item = None if value is None else decode_item(value)
-        name = key.decode() if item is None else item.item_id
+        name, item = decode_record(key, value)
         withdrawn = item is None or item.hidden
         self.items.withdraw(name, withdrawn)
         self.globe.withdraw(name, withdrawn, listed=item is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.errors import ConfigurationError, RivuletError, UnavailableError
+from stream.errors import ConfigurationError, RivuletError
 from stream.shard import Shard
 from stream.topics import faults, layout
-from stream.troubles import Troubles
+from stream.troubles import Troubles, for_ever
 
 if TYPE_CHECKING:
     from stream.app import Worker
@@ -56,26 +56,7 @@ class Background:
             self._watch_topics,
         )
         for each in work:
-            worker.app.task(partial(self._for_ever, each))
-
-    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin work again that was cancelled although the worker goes on.
-
-        Faust ends such a task with one line and goes on without it. Seen where a process had been frozen for minutes:
-        whose cancellation it was is not known; timeouts inside of each other that expire at once can leave one over.
-        """
-        name, again = work.__qualname__, False
-        while True:
-            try:
-                if again:
-                    await asyncio.sleep(TELL_S)
-                    self._troubles.done(name)
-                await work()
-            except asyncio.CancelledError:
-                if self._worker.app.should_stop:
-                    raise
-                self._troubles.failed(name, UnavailableError("cancelled, and nobody asked for it"))
-                again = True
+            worker.app.task(partial(for_ever, each, lambda: worker.app.should_stop, self._troubles))
 
     async def _publish(self) -> None:
         worker = self._worker

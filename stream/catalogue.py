@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from models.text_features import Facts
 from stream.events import Id
-from stream.keys import CONTRACT_VERSION, ItemDetails
+from stream.identity import id_fault
+from stream.keys import CONTRACT_VERSION, Availability, ItemDetails
 
-Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder", "limited", "discontinued"]
 GONE: Final = frozenset(("out_of_stock", "discontinued"))
 
 # schema.org's ItemAvailability, Google Merchant's and OpenGraph's words, without punctuation and in lower case.
@@ -36,7 +36,7 @@ _AVAILABILITY: Final[dict[str, Availability]] = {
 
 
 class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
-    """One item of the catalogue. Unknown fields are accepted.
+    """One item of the catalogue. Unknown fields are accepted; ids are judged as those of events.
 
     Attributes
     ----------
@@ -66,6 +66,10 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     image: str | None = None
     tags: list[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an id that no event could have; wherever an item is read, msgspec makes its own error of this one."""
+        _check(self.item_id)
+
     @property
     def hidden(self) -> bool:
         """Whether it must not be recommended now."""
@@ -86,6 +90,21 @@ def decode_item(data: bytes | str) -> CatalogueItem:
         return _decode(data)
     except RecursionError as error:
         raise ValueError(str(error)) from None
+
+
+def decode_record(key: bytes | None, value: bytes | None) -> tuple[str, CatalogueItem | None]:
+    """Id of a record's item, and what is said of it: None if it is withdrawn; ``ValueError`` if it is none of these."""
+    if value is not None:
+        item = decode_item(value)
+        return item.item_id, item
+    name = (key or b"").decode()
+    _check(name)
+    return name, None
+
+
+def _check(item_id: str) -> None:
+    if fault := id_fault(item_id) or ("" if item_id else "is empty"):
+        raise ValueError(f"item_id {fault}")
 
 
 def availability_of(text: str) -> Availability | None:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.catalogue import CatalogueItem, decode_item
+from stream.catalogue import CatalogueItem, decode_record
 from stream.errors import UnavailableError
 from stream.kafka import careful_producer, groupless_consumer
 from stream.settings import Settings
@@ -87,10 +87,10 @@ async def read_items(settings: Settings, done: Callable[[int], None] = lambda _:
 
 def _take(found: dict[str, CatalogueItem], key: bytes | None, value: bytes | None) -> None:
     try:
-        if value is not None:
-            item = decode_item(value)
-            found[item.item_id] = item
-        elif key is not None:
-            found.pop(key.decode(), None)
+        name, item = decode_record(key, value)
     except ValueError:
-        pass
+        return
+    if item is None:
+        found.pop(name, None)
+    else:
+        found[name] = item

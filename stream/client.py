@@ -20,9 +20,9 @@ from redis.retry import Retry
 
 from stream.errors import RivuletError
 from stream.explanations import ENGLISH, Templates
-from stream.keys import ItemDetails, Offer, Recommendations
+from stream.keys import Availability, ItemDetails, Offer, Recommendations
 from stream.reader import Reader, permitted, run_on
-from stream.reading import Plan
+from stream.reading import Plan, Wish
 from stream.shared_cache import Command, Own, Replies
 from stream.tracking import AsyncTracker, SyncTracker
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Client(Reader):
-    """Async reader: at most three round trips per call, one or two for a user with a full list; see `Reader`.
+    """Async reader: at most four round trips per call, one or two for a user with a full list; see `Reader`.
 
     Notes
     -----
@@ -58,14 +58,17 @@ class Client(Reader):
         k: int = 20,
         exclude: Collection[str] = (),
         category: str | None = None,
+        min_price: float | None = None,
+        max_price: float | None = None,
+        availability: Collection[Availability] = (),
     ) -> Recommendations:
         """Read the list for a user, known or not: at most k items, best first, none excluded, none hidden.
 
-        A list shorter than k is topped up from the next of ``recs:<placement>``, ``recs``, ``trending:segment:<n>``
-        (with a category ``trending:category:<c>``), ``trending:all``; ``source`` says where it began. A login that may
-        not read profiles is given no segment's.
+        A list shorter than k is topped up: see `stream.reading.plan_recommendations`; ``source`` says where it began. A
+        login that may not read profiles is given no segment's. What is wanted of items is told by the catalogue: an
+        item of which it does not tell category, price or availability is left out where that is asked for.
         """
-        wish = self._wish(placement=placement, k=k, exclude=exclude, category=category)
+        wish = Wish(placement, k, exclude, category, min_price, max_price, availability, self._catalogue)
         return await self._run(self._of_recommendations(user, wish))
 
     async def offers(self, user: str, now: int | None = None) -> list[Offer]:
@@ -167,9 +170,12 @@ class SyncClient(Reader):
         k: int = 20,
         exclude: Collection[str] = (),
         category: str | None = None,
+        min_price: float | None = None,
+        max_price: float | None = None,
+        availability: Collection[Availability] = (),
     ) -> Recommendations:
         """See `Client.recommendations`."""
-        wish = self._wish(placement=placement, k=k, exclude=exclude, category=category)
+        wish = Wish(placement, k, exclude, category, min_price, max_price, availability, self._catalogue)
         return self._run(self._of_recommendations(user, wish))
 
     def offers(self, user: str, now: int | None = None) -> list[Offer]:

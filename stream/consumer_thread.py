@@ -145,7 +145,7 @@ class BatchThread(AIOKafkaConsumerThread):
         return Fetch(tp, records, epoch, number, max(known or 0, records[-1].offset + 1))
 
     def log_of(self, tp: TP) -> Log | None:
-        """See the consumer's. Called from another thread: reads single attributes only."""
+        """See the consumer's. Called from another thread: reads single attributes only, perhaps around a seek."""
         subscription = None if self._consumer is None else self._consumer._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
         if assignment is None or tp not in assignment.tps:
@@ -154,7 +154,12 @@ class BatchThread(AIOKafkaConsumerThread):
         position = state._position  # None while the broker is asked where the log starts
         if state.highwater is None or position is None:
             return None
-        return Log(state.highwater, position, self._tags.get(tp, (NEVER_SOUGHT, 0))[1], state.timestamp)
+        epoch, fetches = self._tags.get(tp, (NEVER_SOUGHT, 0))
+        return Log(state.highwater, position, fetches, state.timestamp, epoch)
+
+    async def ask_log(self, tp: TP) -> Log | None:
+        """See `log_of`; all of one moment: seeks and deliveries are steps of this thread, too."""
+        return self.log_of(tp)
 
     async def check_group(self) -> None:
         """Take up an error of the group; aiokafka waits, without heartbeats, until somebody looks. Faust never does."""

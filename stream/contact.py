@@ -123,3 +123,10 @@ def _credentials(mechanism: str) -> str:
     return (
         "RIVULET_KAFKA_TOKEN_FILE" if mechanism == "OAUTHBEARER" else "RIVULET_KAFKA_USERNAME, RIVULET_KAFKA_PASSWORD"
     )
+
+
+def missing(topic: str) -> ConfigurationError:
+    """The error that says that a topic is not there; a broker says the same where one may not look."""
+    return ConfigurationError(
+        f"topic {topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
+    )

@@ -131,12 +131,15 @@ def json_of(raw: bytes) -> bytes:
 
 
 def fields_of(raw: bytes) -> dict[str, Any]:
-    """Fields of a taken event, also those that are not ours; without what can only be passed over unread (1e999)."""
+    """Fields of a taken event, also those that are not ours; without what can only be passed over unread (1e999).
+
+    Names and texts that are not ours may be no UTF-8 either: they get U+FFFD for what is none.
+    """
     try:
         return _decode_fields(raw)
     except UNREADABLE:
         found = {}
-        for name, value in _decode_unread(raw).items():
+        for name, value in _decode_unread(raw.decode(errors="replace")).items():
             with suppress(*UNREADABLE):
                 found[name] = _decode_any(value)
         return found

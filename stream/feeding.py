@@ -15,7 +15,7 @@ import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.errors import UnavailableError
-from stream.fetches import TP, ConsumerRecord, Fetch
+from stream.fetches import TP, ConsumerRecord, Fetch, Log
 from stream.shard import LOG_START, GapError, HostSettings, Loss, Shard, Stage, runs
 
 MOST_DOUBLINGS: Final = 5  # of the pause before a reload: 3.2 s, as whoever takes the shard away waits for it
@@ -34,6 +34,9 @@ class Home(Protocol):
 
     async def log_start(self, tp: TP) -> int:
         """Oldest offset that the broker still has."""
+
+    async def ask_log(self, tp: TP) -> Log | None:
+        """What was read of a partition's log, all of one moment; None if it is not known."""
 
     async def give_up(self, shard: Shard, error: Exception) -> None:
         """Stop the worker, unless the shard is not its own any more."""
@@ -89,6 +92,34 @@ class Feeder:
         while sum(len(waiting.records) for waiting in shard.waiting) > self._settings.batch_records and not shard.lost:
             shard.room.clear()
             await shard.room.wait()
+
+    async def pass_end(self, shard: Shard) -> None:
+        """Go on behind what nobody can read at the end of a log: no record may ever come that shows the hole.
+
+        A transaction's marker has an offset and is no record; and where all was deleted, the log ends where it starts.
+        """
+        try:
+            async with shard.lock:
+                log = await self._home.ask_log(shard.tp)
+                if log is not None and self._stands_before_hole(shard, log):
+                    await self._pass(shard, log.position)
+        except (UnavailableError, KafkaError) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
+                await self._home.give_up(shard, error)
+        except Exception as error:  # noqa: BLE001  # as in `_work`
+            await self._home.give_up(shard, error)
+
+    def _stands_before_hole(self, shard: Shard, log: Log) -> bool:
+        """Whether all that was handed on since the shard's last seek is in its state, and reading has come further."""
+        if shard.lost or shard.dirty or not shard.loads or (log.epoch, log.fetches) != (shard.epoch, shard.fetches):
+            return False
+        return log.position >= log.end and log.position > max(shard.next, 0)
+
+    async def _pass(self, shard: Shard, end: int) -> None:
+        if shard.next == LOG_START:
+            shard.next = end
+        elif await self._bridge(shard, end):
+            self._moved(shard)
 
     async def _work(self, stage: Stage, shard: Shard) -> None:
         """Feed what waits."""
@@ -150,10 +181,13 @@ class Feeder:
             if shard.lost:
                 return None
             shard.next, shard.dirty = run[-1].offset + 1, False
-            if shard.next > shard.failed_at:  # what is read again after a reload proves nothing yet
-                shard.failures, shard.trouble = 0, ""
+            self._moved(shard)
             self._counts["records"] += len(run)
         return None
+
+    def _moved(self, shard: Shard) -> None:
+        if shard.next > shard.failed_at:  # what is read again after a reload proves nothing yet
+            shard.failures, shard.trouble = 0, ""
 
     def _expected(self, shard: Shard, fetch: Fetch) -> Sequence[ConsumerRecord]:
         """Records of a fetch; what is below ``next`` comes only if the log ended before ``next`` when it was asked.
@@ -169,7 +203,10 @@ class Feeder:
         )
 
     async def _bridge(self, shard: Shard, first: int) -> bool:
-        """Whether to go on at ``first`` although ``next`` did not come: asked again once, then judged."""
+        """Whether to go on at ``first`` although ``next`` did not come: asked again once, then judged.
+
+        What stops the worker is not counted as lost: nothing was left out, and a worker that accepts it counts it.
+        """
         if shard.suspect != shard.next:
             shard.suspect = shard.next
             self._counts["gaps"] += 1

@@ -79,9 +79,12 @@ class Log(NamedTuple):
         How many fetches were handed on since the last seek.
     answered_ms
         A clock's milliseconds, different after every answer.
+    epoch
+        Of the last seek.
     """
 
     end: int
     position: int
     fetches: int
     answered_ms: int
+    epoch: int = 0

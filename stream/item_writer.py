@@ -18,7 +18,7 @@ import structlog
 from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.catalogue import decode_item, details_of
+from stream.catalogue import decode_record, details_of
 from stream.errors import RivuletError
 from stream.kafka import groupless_consumer
 from stream.keys import WITHDRAWN_TTL_S
@@ -184,8 +184,7 @@ async def _go_back(consumer: Any, offsets: dict[TopicPartition, int]) -> None:
 def _put(writes: WriteBatch, key: Any, record: Any) -> None:
     """One item's write; a record that is not valid is skipped, as the workers' broadcast has logged it."""
     try:
-        item = None if record.value is None else decode_item(record.value)
-        name = record.key.decode() if item is None else item.item_id
+        name, item = decode_record(record.key, record.value)
     except ValueError:
         return
     writes.set(key(name), details_of(item, record.timestamp), WITHDRAWN_TTL_S if item is None else None)

@@ -20,7 +20,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     TopicAuthorizationFailedError,
 )
 
-from stream.contact import why_not
+from stream.contact import missing, why_not
 from stream.errors import ConfigurationError, UnavailableError
 from stream.settings import Settings
 
@@ -93,13 +93,6 @@ def token_source(settings: Settings) -> TokenFile:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"RIVULET_KAFKA_TOKEN_FILE={path}: {error}") from error
     return TokenFile(path)
-
-
-def missing(topic: str) -> ConfigurationError:
-    """The error that says that a topic is not there; a broker says the same where one may not look."""
-    return ConfigurationError(
-        f"topic {topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
-    )
 
 
 @asynccontextmanager

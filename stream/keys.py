@@ -7,7 +7,7 @@ The README's table is the same contract in prose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, NoReturn, TypeVar
+from typing import Final, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -166,6 +166,7 @@ class Keys:
 
 
 Reason = tuple[str | None, str]
+Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder", "limited", "discontinued"]
 
 
 class ItemDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

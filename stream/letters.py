@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord  # type: ignore[import-unt
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.bounds import places
-from stream.contact import why_not
+from stream.contact import missing, why_not
 from stream.errors import BadInputError, ConfigurationError
-from stream.kafka import careful_producer, client_options, missing
+from stream.kafka import careful_producer, client_options
 from stream.settings import Settings
 
 SETTLED: Final = "settled"

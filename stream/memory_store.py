@@ -56,7 +56,8 @@ class MemoryStore:
             return int(current is not None)
         fields = self._values.setdefault(key, {}) if current is None else current
         if isinstance(fields, bytes):
-            raise _wrong_type(key)
+            self._drop(key)
+            fields = self._values[key] = {}
         before = len(fields)
         if verb == b"HDEL":
             for field in rest:

@@ -50,6 +50,14 @@ class Meta:
         """Leave word that a shard has an owner; whether it surely had none before."""
         return await self._worker.store.mark(self._worker.keys.meta, f"owned-{shard}".encode())
 
+    async def marked(self, partition: int) -> int:
+        """Highest offset of a partition of `events` whose deltas some item shard has said to hold; -1 for none."""
+        covisits = f"{self._worker.item_agent.topic}-".encode()
+        fields = await self._worker.store.hgetall(self._worker.keys.meta)
+        facts = [msgspec.json.decode(value) for name, value in fields.items() if name.startswith(covisits)]
+        told = [shard.get("marks", []) for shard in facts]
+        return max((marks[partition] for marks in told if partition < len(marks)), default=-1)
+
     async def notice_loss(self) -> None:
         """Doubt all that was written if Redis is another process, or does not know what it was told last."""
         run_id = await self._worker.store.run_id()

@@ -23,6 +23,7 @@ MAX_AGE_S: Final = 5.0
 MAX_ROWS: Final = 50_000
 NEVER: Final = -np.inf
 SLICE: Final = 2_000  # rows dropped at a time
+LOOKS: Final = 3  # at what is missing: rows that were at hand may be dropped while others are read
 
 
 class Neighbours:
@@ -37,8 +38,8 @@ class Neighbours:
     clock
         Monotonic seconds.
     max_rows
-        Rows cached, 1.46 kB each; above it those that were read longest ago are dropped, a sixteenth at a time. One
-        fetch may bring more for a moment.
+        Rows cached, 1.46 kB each; above it those that were asked for longest ago are dropped, a sixteenth at a time.
+        What a fetch needs itself stays, so one may bring more.
 
     Attributes
     ----------
@@ -76,22 +77,25 @@ class Neighbours:
 
         Nothing while this process owns all items. About 10 ns per touch, and 20 us per row that is read.
         """
+        now = self._clock()
+        for look in range(LOOKS):
+            stale, hits = self._stale(histories, users, now - MAX_AGE_S)
+            self.hits += hits if look == 0 else 0
+            self.misses += len(stale)
+            if not len(stale):
+                return
+            await self._read(stale, now)
+
+    def _stale(self, histories: HistoryArrays, users: NDArray[np.int32], since: float) -> tuple[NDArray[np.int32], int]:
+        """What of some users' items is to be read, and how many items need not be."""
         space = self._space
         if len(space.owned) == space.partitions:
-            return
+            return np.zeros(0, dtype=np.int32), 0
         self._keep_up()
         owned = np.zeros(space.partitions, dtype=np.bool_)
         owned[[partition for partition in space.owned if partition < len(owned)]] = True  # more may have been added
-        now = self._clock()
         self._fetches += 1
-        since = now - MAX_AGE_S
-        stale, hits = find_stale(
-            histories, users, space.partition, owned, self._read_at, since, self._asked, self._fetches
-        )
-        self.hits += hits
-        self.misses += len(stale)
-        if len(stale):
-            await self._read(stale, now)
+        return find_stale(histories, users, space.partition, owned, self._read_at, since, self._asked, self._fetches)
 
     async def _read(self, items: NDArray[np.int32], now: float) -> None:
         space = self._space
@@ -122,11 +126,13 @@ class Neighbours:
         excess = self._kept - self._max_rows
         if excess <= 0:
             return
-        cached = np.flatnonzero(self._read_at != NEVER).astype(np.int32)
-        most = min(excess + self._max_rows // 16, len(cached))
-        oldest = cached[np.argpartition(self._read_at[cached], most - 1)[:most]]
+        spare = np.flatnonzero((self._read_at != NEVER) & (self._asked < self._fetches)).astype(np.int32)
+        most = min(excess + self._max_rows // 16, len(spare))
+        if most == 0:
+            return
+        oldest = spare[np.argpartition(self._asked[spare], most - 1)[:most]]
         self._read_at[oldest] = NEVER
-        self._kept = len(cached) - most
+        self._kept -= most
         self._drop_rows(oldest)
 
     def _drop_rows(self, items: NDArray[np.int32]) -> None:

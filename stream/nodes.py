@@ -15,7 +15,9 @@ from stream.resp import SLOTS, Reply, key_slot, pack
 Node: TypeAlias = tuple[str, int]
 
 # The server's state, not the command: the same bytes succeed once it has passed.
-PASSING: Final = {"LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "OOM"}
+PASSING: Final = frozenset(
+    ("LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "OOM", "NOREPLICAS", "MISCONF", "BUSY")
+)
 
 
 class Nodes:

@@ -18,8 +18,9 @@ import msgspec
 from lxml import etree
 from lxml import html as lxml_html
 
-from stream.catalogue import Availability, CatalogueItem, availability_of
+from stream.catalogue import CatalogueItem, availability_of
 from stream.feeds import money
+from stream.keys import Availability
 
 IdFrom = Literal["auto", "sku", "productID", "gtin", "mpn", "url"]
 PRODUCTS: Final = frozenset(("Product", "IndividualProduct", "ProductModel", "ProductGroup", "SomeProducts"))

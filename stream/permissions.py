@@ -23,7 +23,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response  # type: igno
 from aiokafka.protocol.group import HeartbeatRequest  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String  # type: ignore[import-untyped]  # no py.typed
 
-from stream.contact import PATIENCE_MS, dial, why_not
+from stream.contact import PATIENCE_MS, dial, missing, why_not
 from stream.errors import ConfigurationError
 from stream.kafka import client_options
 from stream.settings import Settings
@@ -207,9 +207,8 @@ async def require(settings: Settings, needs: Mapping[str, tuple[str, ...]], *, m
             return
         # a topic that may not be seen looks like one that does not exist: what is not allowed is told first
         joins = await may_join(client, settings.group) if member else True
-    missing = [settings.topic(role) for role in needs if not facts[settings.topic(role)].found]
     found = complaints(settings, facts, needs, member=joins)
-    found += [f"topic {name} does not exist: run `rivulet topics` to create it" for name in missing]
+    found += [str(missing(name)) for name in map(settings.topic, needs) if not facts[name].found]
     if found:
         raise ConfigurationError(found[0])
 

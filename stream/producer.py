@@ -20,7 +20,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
 )
 
 from models.hashing import partition_of
-from stream.contact import why_not
+from stream.contact import missing, why_not
 from stream.drafts import prepare
 from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
 from stream.events import MAX_RECORD_BYTES, Event
@@ -245,9 +245,7 @@ class EventProducer:
     def _explained(self, error: Exception) -> RivuletError:
         """Turn aiokafka's error into one line that says what to do."""
         if isinstance(error, UnknownTopicOrPartitionError):
-            return ConfigurationError(
-                f"topic {self._topic} does not exist: run `rivulet topics` to create it (or this login may not see it)"
-            )
+            return missing(self._topic)
         if isinstance(error, _REFUSALS):
             return ConfigurationError(
                 f"Kafka at {self._bootstrap} refuses to take events: {error or type(error).__name__}"

@@ -11,8 +11,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.contact import why_not
-from stream.kafka import client_options, missing
+from stream.contact import missing, why_not
+from stream.kafka import client_options
 from stream.keys import Keys
 from stream.redis_address import redis_address
 from stream.settings import Settings

@@ -56,7 +56,8 @@ class Pulse:
     def feel(self, seconds: float) -> Standstill | None:
         """One beat, so many seconds after the one before; what has stood still longest."""
         self._feel_kafka(seconds)
-        excused = self._host.stopping or self.kafka.trouble or self._redis.trouble or self.topic_missing
+        away = self.kafka.trouble or self._redis.trouble or self._host.snapshots_away.trouble
+        excused = away or self._host.stopping or self.topic_missing
         standing = () if excused else self._standing()
         self._ages = {what: self._ages.get(what, -seconds) + seconds for what in standing}
         self.longest = max((Standstill(*each) for each in self._ages.items()), key=lambda each: each[1], default=None)
@@ -73,13 +74,14 @@ class Pulse:
         return consumer.generation >= 0 and consumer.contact_age() < self._session_s
 
     def _feel_kafka(self, seconds: float) -> None:
-        """Kafka is away when the consumer without a group, which asks all the time, gets no answer."""
+        """Kafka is away when neither the consumer without a group, which asks all the time, nor the group's answers."""
         answered = self._broadcast.answered()
         self._silent_s = 0.0 if answered != self._answered else self._silent_s + seconds
         self._answered = answered
-        if self._silent_s > self._session_s / 2:
-            self.kafka.begin(f"no answer for {self._silent_s:.0f} s")
-        elif self._silent_s == 0:
+        silent_s = min(self._silent_s, self._host.consumer.contact_age())
+        if silent_s > self._session_s / 2:
+            self.kafka.begin(f"no answer for {silent_s:.0f} s")
+        else:
             self.kafka.end()
 
     def _lag(self, shard: Shard) -> int | None:
@@ -93,6 +95,8 @@ class Pulse:
     def _standing(self) -> Iterator[str]:
         if not self._broadcast.caught_up.is_set():
             yield f"the broadcast topics are read to record {self._broadcast.read} and not to their ends"
+        if self._silent_s > self._session_s / 2:
+            yield "the broker answers, but the broadcast topics are not fetched any more"
         if not self.in_group():
             yield "the broker answers, but this worker is no member of its group"
         elif not self._host.consumer.flow_active:

@@ -147,9 +147,6 @@ class Reader:
         self.keys.recs(user)  # a caller's mistake is no fault of Redis
         return partial(plan_recommendations, self.keys, user, wish)
 
-    def _wish(self, **wishes: Any) -> Wish:
-        return Wish(catalogue=self._catalogue, **wishes)
-
     def _of_offers(self, user: str, now: int | None) -> Callable[[], Plan[list[Offer]]]:
         self.keys.offers(user)
         return partial(plan_offers, self.keys, user, time.time_ns() // 1_000_000 if now is None else now)
@@ -159,7 +156,7 @@ class Reader:
         return partial(plan_profile, self.keys, user)
 
     def _of_list(self, source: str, key: bytes, k: int) -> Callable[[], Plan[Recommendations]]:
-        return partial(plan_list, self.keys, source, key, self._wish(k=k))
+        return partial(plan_list, self.keys, source, key, Wish(k=k, catalogue=self._catalogue))
 
     def _of_explanations(self, of: Recommendations, templates: Templates) -> Callable[[], Plan[list[str]]]:
         return partial(plan_explanations, self.keys, of.why, templates)

@@ -6,15 +6,18 @@ contract is thereby written once, for any way of talking to Redis: see `stream.c
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, get_args
 
 from msgspec.structs import replace
 
 from stream.errors import BadInputError
 from stream.explanations import Templates, explain, origins
 from stream.keys import (
+    Availability,
     ItemDetails,
     Keys,
     Offer,
@@ -30,6 +33,7 @@ from stream.shared_cache import Command, Replies, Shared
 T = TypeVar("T")
 Plan: TypeAlias = Generator[list[Command], Replies, T]
 Found: TypeAlias = list[tuple[str, Recommendations]]
+AVAILABILITIES: Final = frozenset(get_args(Availability))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Wish:
         Items not to show: what is in the cart, what is on the page already.
     category
         Only items that the catalogue files under this category.
+    min_price, max_price
+        Only items that cost so much, both included, each in its own currency.
+    availability
+        Only items of which the catalogue says one of these, such as ``in_stock``.
     catalogue
         Ask for items' details: without, nothing is left out for being hidden, and one round trip is saved.
     """
@@ -54,14 +62,44 @@ class Wish:
     k: int = 20
     exclude: Collection[str] = ()
     category: str | None = None
+    min_price: float | None = None
+    max_price: float | None = None
+    availability: Collection[Availability] = ()
     catalogue: bool = True
 
     def __post_init__(self) -> None:
         """Check."""
         if self.k < 1:
             raise BadInputError(f"k is at least 1, not {self.k}")
-        if self.category is not None and not self.catalogue:
-            raise BadInputError("only the catalogue tells categories: ask for it")
+        for price in (self.min_price, self.max_price):
+            if price is not None and not 0 <= price < math.inf:
+                raise BadInputError(f"a price is a number from 0, not {price}")
+        if self.min_price is not None and self.max_price is not None and self.min_price > self.max_price:
+            raise BadInputError(f"nothing costs at least {self.min_price} and at most {self.max_price}")
+        wrong = set(self.availability) - AVAILABILITIES
+        if wrong:
+            raise BadInputError(f"no availability: {sorted(wrong)}; there is {sorted(AVAILABILITIES)}")
+        if self.choosy and not self.catalogue:
+            raise BadInputError("only the catalogue tells category, price and availability: ask for it")
+
+    @property
+    def choosy(self) -> bool:
+        """Whether the catalogue has to say something of an item before it may be shown."""
+        told = (self.category, self.min_price, self.max_price, self.availability or None)
+        return any(each is not None for each in told)
+
+    def permits(self, known: ItemDetails | None) -> bool:
+        """Whether an item may be shown, by what the catalogue says of it; what it does not say fits no wish."""
+        if known is None:
+            return not self.choosy
+        if known.hidden or self.category not in (None, known.category):
+            return False
+        if self.availability and known.availability not in self.availability:
+            return False
+        if self.min_price is None and self.max_price is None:
+            return True
+        low, high = self.min_price or 0.0, math.inf if self.max_price is None else self.max_price
+        return known.price is not None and low <= known.price <= high
 
 
 def top_up(found: Iterable[tuple[str, Recommendations]], k: int, exclude: Collection[str] = ()) -> Recommendations:
@@ -124,21 +162,24 @@ class _Shelf:
 
     def merged(self, found: Found) -> Recommendations:
         """One list of what may be shown."""
-        wanted = self.wish.category
-        barred = {
-            item
-            for item, known in self.details.items()
-            if (known and known.hidden) or (wanted is not None and (known is None or known.category != wanted))
-        }
+        barred = {item for item, known in self.details.items() if not self.wish.permits(known)}
         merged = top_up(found, self.wish.k, barred.union(self.wish.exclude))
         return replace(merged, details=[self.details.get(item) for item in merged.items])
 
+    def taste(self, found: Found) -> dict[str, bytes]:
+        """The list of the category of most items in some lists; of equal ones of that which comes first."""
+        known = (self.details.get(item) for _, part in found for item in part.items)
+        counts = Counter(each.category for each in known if each and each.category)
+        most = sorted(counts, key=counts.__getitem__, reverse=True)[:1]
+        return {f"trending:category:{name}": self.keys.trending(category=name) for name in most}
+
 
 def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendations]:
-    """Plan a user's list: ``recs:<placement>``, else ``recs``; then trending of the segment and of all, until k items.
+    """Plan a user's list: ``recs:<placement>``, else ``recs``; then what is trending, until there are k items.
 
-    A placement's list is not topped up with ``recs``, which does not keep its rules. With a category,
-    ``trending:category:<c>`` takes the segment's place.
+    That is first in the user's segment, then in the category of most items of the user's own list, then at all. With a
+    category of the wish, ``trending:category:<c>`` takes the place of the first two. A placement's list is shown as it
+    is, since nothing else keeps its rules: what is trending stands in only if nothing of it may be shown.
     """
     own = {"recs": keys.recs(user)}
     if wish.placement is not None:
@@ -149,14 +190,24 @@ def plan_recommendations(keys: Keys, user: str, wish: Wish) -> Plan[Recommendati
     found, last = _parsed(own, values)[:1], _parsed(["trending:all"], common)
     between = _between(keys, wish, segment)
     shelf = _Shelf(keys, wish)
-    likely = len({item for _, part in found for item in part.items}.difference(wish.exclude)) >= wish.k
+    listed = {item for _, part in found for item in part.items}.difference(wish.exclude)
+    whole = 1 if found and found[0][0] != "recs" else wish.k  # so many items make a list that is not added to
+    likely = len(listed) >= whole
     more = yield from shelf.look(found if likely else found + last, *(() if likely else between.values()))
     merged = shelf.merged(found)
-    if len(merged.items) == wish.k:
+    if len(merged.items) >= whole:
         return merged
-    if likely and between:
-        (more,) = yield [Shared(tuple(between.values()))]
-    found += _parsed(between, more) + last
+    taste = {} if wish.category is not None else shelf.taste(found)
+    if likely:
+        between |= taste
+        more = yield from shelf.look([], *between.values())
+        found += _parsed(between, more)
+    else:
+        found += _parsed(between, more)
+        more = yield from shelf.look(found, *taste.values())
+        if len(shelf.merged(found).items) < wish.k:
+            found += _parsed(taste, more)
+    found += last
     yield from shelf.look(found)
     return shelf.merged(found)
 

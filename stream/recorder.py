@@ -20,9 +20,9 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
 
 from stream.beginning import Plan, begin, now_ms
 from stream.bounds import Bound, places, resolve
-from stream.contact import why_not
+from stream.contact import missing, why_not
 from stream.errors import ConfigurationError, UnavailableError
-from stream.kafka import client_options, missing
+from stream.kafka import client_options
 from stream.merging import Merge
 from stream.recordings.records import Raw, encode_line
 from stream.recordings.segments import Segments

@@ -20,7 +20,7 @@ _SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(4096))
 
 
 class StoreError(RivuletError):
-    """Redis refused a command for good (wrong type, no permission); names the kind of key and the server's text."""
+    """Redis refused a command for good (no permission, wrong type); names the kind of key and the server's text."""
 
 
 def _size(length: int) -> bytes:

@@ -28,7 +28,7 @@ class Source:
     Attributes
     ----------
     where
-        File and number of the item that was yielded last.
+        File and line of the item that was yielded last.
     left_out
         Control records that are not replayed.
     """
@@ -37,20 +37,20 @@ class Source:
         self, files: Sequence[str], fields: FieldMap | None, on_bad: OnBad, meter: Meter | None = None
     ) -> None:
         self._files, self._fields, self._on_bad, self._meter = files, fields, on_bad, meter
-        self._file, self._number = "", 0
+        self._file, self._line = "", 0
         self.left_out = 0
 
     @property
     def where(self) -> str:
-        """File and number of the item that was yielded last."""
-        return f"{self._file}, event {self._number}"
+        """File and line of the item that was yielded last."""
+        return f"{self._file}, line {self._line}"
 
     def __iter__(self) -> Iterator[Item]:
         for file in self._files:
-            self._file, self._number = file, 0
+            self._file = file
             try:
-                for found in read(file, self._on_bad, self._fields, self._meter):
-                    self._number += 1
+                for line, found in read(file, self._on_bad, self._fields, self._meter):
+                    self._line = line
                     if isinstance(found, dict):
                         yield found
                     else:

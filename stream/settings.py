@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stream.events import MAX_RECORD_BYTES
+from stream.events import MAX_ELEMENTS, MAX_RECORD_BYTES
 from stream.settings_file import file_source
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,6 +69,15 @@ class Settings(BaseSettings):
     blend_frozen: bool = Field(
         False, description="Keep the blend's weights and memory as they are instead of learning them"
     )
+    blend_rate: Positive = Field(
+        0.05, description="Learning rate of these weights: higher adapts faster and is noisier"
+    )
+    near: Positive = Field(
+        1.5, description="Exponent of 1/i, the vote of a visitor's i-th latest item: higher listens to the newest more"
+    )
+    step_share: Positive = Field(
+        0.5, description="Extra vote of the newest item's next ones, where co-visitation alone ranks"
+    )
     placements: Path | None = Field(
         None, description="TOML file of placements with lists of their own (see Placements); none = `recs` alone"
     )
@@ -110,7 +119,7 @@ class Settings(BaseSettings):
     gateway_bytes: int = Field(
         MAX_RECORD_BYTES, ge=1_024, le=MAX_RECORD_BYTES, description="Most bytes of a request, unpacked"
     )
-    gateway_events: int = Field(500, ge=1, le=10_000, description="Most events of a request")
+    gateway_events: int = Field(MAX_ELEMENTS, ge=1, le=MAX_ELEMENTS, description="Most events of a request")
     gateway_rate: float = Field(1_000.0, ge=0, description="Events per second and client address; 0 = no limit")
     gateway_key_rate: float = Field(0.0, ge=0, description="Events per second and write key; 0 = no limit")
     gateway_proxies: int = Field(

@@ -1,8 +1,8 @@
 """A TOML file of settings, named by ``RIVULET_SETTINGS`` or ``rivulet --settings``: below the environment.
 
-Its keys are the settings' names without prefix (``kafka = "broker:9092"``). What it may not hold is refused by name: an
-unknown key is a typing error that would otherwise change nothing, and a file is copied, shared and put under version
-control more easily than a secret should be.
+Its keys are the settings' names without prefix (``kafka = "broker:9092"``); `rivulet tune` writes such files, too. What
+it may not hold is refused by name: an unknown key is a typing error that would otherwise change nothing, and a file is
+copied, shared and put under version control more easily than a secret should be.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 from stream.errors import ConfigurationError
 
 VARIABLE: Final = "RIVULET_SETTINGS"
+EVALUATE: Final = "evaluate"  # table of what `rivulet tune` found and a worker has fixed: passed over
 
 
 def settings_file() -> str:
@@ -53,6 +54,11 @@ def file_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
 def _check(path: str, found: Mapping[str, Any], settings: type[BaseSettings]) -> None:
     fields = settings.model_fields
     for key, value in found.items():
+        if key == EVALUATE and isinstance(value, dict):
+            if "model" in value:
+                why = f"no worker ranks by {value['model']}; this is for `rivulet compare` alone"
+                raise ConfigurationError(f"settings file {path}: [{EVALUATE}] model: {why}")
+            continue
         if key not in fields:
             near = get_close_matches(key, fields, 1)
             hint = f"did you mean {near[0]}?" if near else "see `rivulet settings` for all"

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol, cast
 
@@ -19,10 +20,12 @@ import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
 from stream.feeding import Feeder
+from stream.outage import Outage
 from stream.saving import Saver
 from stream.shard import LOG_START, GapError, HostSettings, Loss, Shard, Stage
 from stream.snapshots import Snapshot, SnapshotStore
-from stream.transport import TP, BatchConsumer, BatchTransport, Fetch
+from stream.transport import TP, BatchConsumer, BatchTransport, Fetch, Log
+from stream.troubles import Troubles, for_ever
 
 __all__ = ["GapError", "HostSettings", "Loss", "Shard", "ShardHost", "Stage"]
 
@@ -30,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 READ_AGAIN_S: Final = 1.0
 SHARE: Final = "All workers must share one RIVULET_SNAPSHOT_FOLDER"
+ENDS_S: Final = 1.0
 DEFAULTS: Final = HostSettings()
 
 
@@ -74,6 +78,8 @@ class ShardHost:
         snapshots, snapshot_errors, commits, commits_refused, lost (records).
     losses
         The last 1000 ranges that were counted as lost.
+    snapshots_away
+        Whether a shard waits for the store of snapshots.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class ShardHost:
         self.counts: Counter[str] = Counter()
         self._stages = {stage.topic: stage for stage in stages}
         self._snapshots = snapshots
+        self.snapshots_away = Outage("snapshots")
         self._saver = Saver(snapshots, self.counts)
         self._clock = clock
         self._feeder = Feeder(self, self._stages, settings, self.counts, clock)
@@ -106,7 +113,8 @@ class ShardHost:
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_rebalance_complete.connect(self._on_assigned)
         app.on_before_shutdown.connect(self._on_shutdown)
-        app.task(self._snapshot_forever)
+        for work in (self._snapshot, self._pass_ends):
+            app.task(partial(for_ever, work, lambda: self.stopping, Troubles()))
 
     @property
     def shards(self) -> Mapping[TP, Shard]:
@@ -173,6 +181,19 @@ class ShardHost:
         """Offset that the group has committed, None if it never has; TimeoutError if the broker does not tell."""
         return await self.consumer.committed(tp, self.settings.release_s)
 
+    async def ask_log(self, tp: TP) -> Log | None:
+        """What was read of a partition's log, all of one moment; None if it is not known."""
+        return await self.consumer.ask_log(tp, self.settings.commit_s)
+
+    async def _pass_ends(self) -> None:
+        """Look for shards that wait for records which nobody can read; those that are busy need no help."""
+        while True:
+            await asyncio.sleep(ENDS_S)
+            for shard in list(self._shards.values()):
+                log = self.consumer.log_of(shard.tp)
+                if log is not None and log.position >= log.end > max(shard.next, 0) and not shard.busy:
+                    await self._feeder.pass_end(shard)
+
     @property
     def consumer(self) -> BatchConsumer:
         """Faust's consumer."""
@@ -218,14 +239,14 @@ class ShardHost:
 
     async def _read(self, shard: Shard) -> Snapshot | None:
         """Newest snapshot; a store that does not answer is waited for, as a restart would not bring it back."""
-        while True:
-            try:
-                return await asyncio.to_thread(self._snapshots.latest, shard.name)
-            except OSError as error:
-                log.warning("snapshots_unreadable", shard=shard.name, reason=str(error), then="tried again")
-            await asyncio.sleep(READ_AGAIN_S)
-            if shard.lost:
-                return None
+        with self.snapshots_away.asking() as failed:
+            while not shard.lost:
+                try:
+                    return await asyncio.to_thread(self._snapshots.latest, shard.name)
+                except OSError as error:
+                    failed(str(error))
+                await asyncio.sleep(READ_AGAIN_S)
+        return None
 
     async def _start_empty(self, shard: Shard) -> None:
         """Judge that no snapshot was found: commits follow snapshots, so wherever one was made there was a snapshot.
@@ -300,7 +321,7 @@ class ShardHost:
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
-    async def _snapshot_forever(self) -> None:
+    async def _snapshot(self) -> None:
         """One shard after another, each about once in the interval: never all of them at once."""
         while True:
             await asyncio.sleep(self.settings.snapshot_every_s / max(len(self._shards), 1))

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 SCHEMA: Final = 4
 SUFFIX: Final = ".snap"
 PARTIAL: Final = ".part"
+ATTEMPTS: Final = 5  # to read a file, before the one of before is read instead
 NAME: Final = re.compile(r"(?P<shard>[A-Za-z0-9._-]{1,200})@(?P<offset>\d{20})\.snap")
 
 
@@ -79,6 +81,7 @@ class SnapshotStore:
         self.schema, self.keep, self.key = schema, keep, key
         self.folder = folder(url)
         self._refused: set[str] = set()
+        self._failures: Counter[str] = Counter()
 
     @classmethod
     def of(cls, settings: Settings) -> SnapshotStore:
@@ -115,28 +118,51 @@ class SnapshotStore:
     def latest(self, name: str) -> Snapshot | None:
         """Highest readable snapshot of a shard, None if there is none; a refused one is told with one warning.
 
+        One that cannot be read although the folder can (a bad sector, a missing right) is refused in the end, too.
+
         Raises
         ------
+        OSError
+            The folder cannot be read, or a file, for now.
         ConfigurationError
             There are snapshots, but none can be read. To start without them would lose what was learned.
         """
-        refusals = []
+        return self._latest(name, frozenset())
+
+    def _latest(self, name: str, gone: frozenset[str]) -> Snapshot | None:
+        refusals, unread = list[str](), dict[Generation, OSError]()
         for found in self.generations(name):
             try:
-                return self.read(found)
-            except FileNotFoundError:  # pruned by another worker just now: a newer one came
-                return self.latest(name)
+                snapshot = self.read(found)
             except SnapshotError as error:
                 refusals.append(str(error))
-                if found.name not in self._refused:
-                    self._refused.add(found.name)
-                    log.warning("snapshot_refused", file=found.name, reason=str(error), used="the one before it")
+                self._refuse(found, error)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and found.name not in gone:
+                    return self._latest(name, gone | {found.name})  # pruned by another worker: a newer one came
+                self._failures[found.name] += 1
+                if self._failures[found.name] < ATTEMPTS:
+                    raise
+                unread[found] = error
+            else:
+                for other, failure in unread.items():
+                    self._refuse(other, failure)
+                self._failures.pop(found.name, None)
+                self._refused.discard(found.name)
+                return snapshot
+        for failure in unread.values():  # it may be the store that is ill, and not its files
+            raise failure
         if refusals:
             raise ConfigurationError(
                 f"none of the {len(refusals)} snapshots of {name} can be read (the newest: {refusals[0]}). Repair them,"
                 " or delete them with `rivulet snapshot prune --refused` to learn what the log still has"
             )
         return None
+
+    def _refuse(self, found: Generation, error: Exception) -> None:
+        if found.name not in self._refused:
+            self._refused.add(found.name)
+            log.warning("snapshot_refused", file=found.name, reason=str(error), used="the one before it")
 
     def read(self, found: Generation) -> Snapshot:
         """Read one snapshot.

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from dataclasses import dataclass, field
+from typing import Final, NoReturn, Protocol, Self
 
 import hiredis
+import structlog
 
 from stream.errors import ConfigurationError, RivuletError, UnavailableError
 from stream.link import LinkLostError
@@ -25,7 +26,11 @@ from stream.resp import Commands, Reply, StoreError, WriteBatch, anonymous, key_
 _SHORTEST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 1.0
 _REFUSED: Final = {"NOAUTH", "WRONGPASS"}
+_WRONG_TYPE: Final = "WRONGTYPE Operation against a key holding the wrong kind of value"
+_HERE: Final = {"OOM", "LOADING", "TRYAGAIN", "MISCONF", "BUSY"}  # of PASSING: no other server would know better
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+
+log = structlog.get_logger(__name__)
 
 
 class Store(Protocol):
@@ -64,6 +69,7 @@ class _Round:
     again: set[int]
     asking: dict[int, Node]
     moved: dict[int, Node]
+    foreign: list[int] = field(default_factory=list)
     trouble: str = ""
     reconnect: bool = False
 
@@ -71,10 +77,11 @@ class _Round:
 class RedisStore:
     """Writes to a Redis or Valkey server, or to a cluster of them.
 
-    A flush survives what passes: lost connections, restarts, failovers, moved slots, a full memory. It sends again,
-    with pauses of 10 ms doubling to 1 s, until everything is answered or the caller cancels. What does not pass (wrong
-    type, no permission) raises. Flushes at the same time take turns on the one connection per node (two or four were
-    slower: the work is ours, not the server's) and have no order between them.
+    A flush survives what passes: lost connections, restarts, failovers, moved slots, a full memory or disk. It sends
+    again, with pauses of 10 ms doubling to 1 s, until everything is answered or the caller cancels. What does not pass
+    (no permission) raises. A key that holds what we never write there is deleted first. Flushes at the same time take
+    turns on the one connection per node (two or four were slower: the work is ours, not the server's) and have no order
+    between them.
 
     Attributes
     ----------
@@ -134,7 +141,7 @@ class RedisStore:
         ConfigurationError
             When the login stopped working.
         """
-        batch.check(await self._settle(batch, batch.expiries))
+        batch.check(await self._settle(batch, batch.expiries, writes=True))
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Read strings by ``MGET``, one per slot in a cluster; waits as ``flush`` does."""
@@ -169,7 +176,7 @@ class RedisStore:
         """Set a field of a hash to 1; whether it was not there: False, too, if that had to be sent twice."""
         commands = Commands()
         commands.add(b"HSET", key, field, b"1")
-        (added,) = await self._settle(commands)
+        (added,) = await self._settle(commands, writes=True)
         return bool(added)
 
     async def run_id(self) -> str:
@@ -191,16 +198,21 @@ class RedisStore:
 
     # --- sending until settled ------------------------------------------------------------------------------------
 
-    async def _settle(self, commands: Commands, expiries: Iterable[int] = ()) -> list[Reply]:
+    async def _settle(self, commands: Commands, expiries: Iterable[int] = (), *, writes: bool = False) -> list[Reply]:
         """Send commands until each has an answer that is not about the server's passing state."""
         replies: list[Reply] = [None] * len(commands.frames)
         todo: Sequence[int] = range(len(replies))
         asking: dict[int, Node] = {}
         followers = frozenset(expiries)
+        replaced: set[int] = set()
         attempt = 0
         with self.outage.asking() as failed:
             while True:
                 outcome = await self._send(commands, todo, asking, replies)
+                if outcome.foreign:
+                    once = writes and replaced.isdisjoint(outcome.foreign)
+                    await self._remove([commands.frames[index] for index in outcome.foreign], allowed=once)
+                    replaced.update(outcome.foreign)
                 # an EXPIRE that was answered before its HSET succeeded set the lifetime of nothing
                 again = outcome.again | (followers & {index + 1 for index in outcome.again})
                 if not again:
@@ -275,13 +287,27 @@ class RedisStore:
                 outcome.moved[int(slot)] = target
         elif code in PASSING:
             outcome.trouble = text
-            outcome.reconnect |= code not in {"OOM", "LOADING", "TRYAGAIN"}
+            outcome.reconnect |= code not in _HERE
         elif code in _REFUSED:
             raise ConfigurationError(f"Redis at {address(node)} refused the login: {text}")
+        elif code == "WRONGTYPE":
+            outcome.foreign.append(index)
         else:
-            self.refused += 1
-            raise StoreError(f"Redis refused {anonymous(key_of(frame))}: {text}")
+            self._refuse(frame, text)
         outcome.again.add(index)
+
+    def _refuse(self, frame: bytes, text: str) -> NoReturn:
+        self.refused += 1
+        raise StoreError(f"Redis refused {anonymous(key_of(frame))}: {text}")
+
+    async def _remove(self, frames: Sequence[bytes], *, allowed: bool) -> None:
+        """Delete the keys of some writes: they hold what nobody of us writes, and would be refused for ever."""
+        if not allowed:
+            self._refuse(frames[0], _WRONG_TYPE)
+        removal = WriteBatch()
+        removal.delete(*map(key_of, frames))
+        log.warning("redis_keys_replaced", first=anonymous(key_of(frames[0])), keys=len(frames), reason=_WRONG_TYPE)
+        await self.flush(removal)
 
     async def _pause(self, attempt: int) -> None:
         self.retries += 1

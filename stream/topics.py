@@ -23,7 +23,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # no py.typed
     for_code,
 )
 
-from stream.contact import dial, why_not
+from stream.contact import dial, missing, why_not
 from stream.errors import ConfigurationError
 
 DAY_MS: Final = 86_400_000
@@ -130,10 +130,7 @@ def misfits(topics: Iterable[Topic], found: Mapping[str, int]) -> list[str]:
 def faults(topics: Iterable[Topic], found: Mapping[str, int]) -> list[str]:
     """Complaints about topics that differ from the layout or are missing."""
     topics = list(topics)
-    missing = [topic.name for topic in topics if topic.name not in found]
-    return misfits(topics, found) + [
-        f"topic {name} does not exist: run `rivulet topics` to create it" for name in missing
-    ]
+    return misfits(topics, found) + [str(missing(topic.name)) for topic in topics if topic.name not in found]
 
 
 async def check(bootstrap: str, topics: Sequence[Topic], **security: Any) -> None:
@@ -191,21 +188,21 @@ async def create(bootstrap: str, topics: Sequence[Topic], replication: int | Non
         found = await _partitions(admin)
         if complaints := misfits(topics, found):
             raise ConfigurationError(complaints[0])
-        missing = [topic for topic in topics if topic.name not in found]
-        if not missing:
+        absent = [topic for topic in topics if topic.name not in found]
+        if not absent:
             return []
         cluster = await admin.describe_cluster()
         brokers = {broker["node_id"] for broker in cluster["brokers"]}
         if cluster["controller_id"] not in brokers:
-            raise ConfigurationError(f"topic {missing[0].name} does not exist and this broker cannot create topics")
+            raise ConfigurationError(f"topic {absent[0].name} does not exist and this broker cannot create topics")
         copies = replication or min(3, len(brokers))
-        new = [NewTopic(t.name, t.partitions, copies, topic_configs=dict(t.config)) for t in missing]
+        new = [NewTopic(t.name, t.partitions, copies, topic_configs=dict(t.config)) for t in absent]
         for name, code, reason in (row[:3] for row in (await admin.create_topics(new)).topic_errors):
             if code and for_code(code) is not TopicAlreadyExistsError:  # another worker may have been faster
                 raise ConfigurationError(f"topic {name} was not created: {reason or for_code(code).__name__}")
         if complaints := misfits(topics, await _visible(admin, topics)):
             raise ConfigurationError(complaints[0])
-    return [topic.name for topic in missing]
+    return [topic.name for topic in absent]
 
 
 async def configurations(bootstrap: str, topics: Sequence[Topic], **security: Any) -> dict[str, dict[str, str]]:

@@ -138,6 +138,14 @@ class BatchConsumer(Consumer):
         """Offset that the group has committed, None if it never has; KafkaError or TimeoutError as of `log_start`."""
         return await self._thread.run(self._thread.find_committed(tp, within_s))
 
+    async def ask_log(self, tp: TP, within_s: float) -> Log | None:
+        """See `log_of`, all of one moment; None, too, if the thread does not tell."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._thread.run(self._thread.ask_log(tp))
+        except (TimeoutError, ConsumerStoppedError):
+            return None
+
     def log_of(self, tp: TP) -> Log | None:
         """What is known of a partition's log, without asking; None before the first answer or if it is not assigned."""
         return self._thread.log_of(tp)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
+from stream.errors import UnavailableError
+
 AGAIN_S: Final = 60.0
+PAUSE_S: Final = 0.25
 
 log = structlog.get_logger(__name__)
 
@@ -52,3 +56,25 @@ class Troubles:
         if trouble is not None:
             seconds = round(self._clock() - trouble.since, 1)
             log.warning("background_work_goes_on", what=what, seconds=seconds, times=trouble.times)
+
+
+async def for_ever(
+    work: Callable[[], Coroutine[Any, Any, None]], stopping: Callable[[], bool], troubles: Troubles
+) -> None:
+    """Begin work again that was cancelled although the worker goes on.
+
+    Faust ends such a task with one line and goes on without it. Seen where a process had been frozen for minutes:
+    whose cancellation it was is not known; timeouts inside of each other that expire at once can leave one over.
+    """
+    name, again = work.__qualname__, False
+    while True:
+        try:
+            if again:
+                await asyncio.sleep(PAUSE_S)
+                troubles.done(name)
+            await work()
+        except asyncio.CancelledError:
+            if stopping():
+                raise
+            troubles.failed(name, UnavailableError("cancelled, and nobody asked for it"))
+            again = True

@@ -12,15 +12,16 @@ DIMENSIONS = 64
 class PlainContent:
     """By item a dictionary; idf is recomputed when an eighth has changed."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, dimensions: int = DIMENSIONS) -> None:
         self.size = size
+        self.dimensions = dimensions
         self.vectors: dict[int, dict[int, float]] = {}
         self.changed = 0
         self.idf: dict[int, float] = {}
         self.rarest = 0.0
 
     def describe(self, item: int, facts: Facts) -> None:
-        found = features(facts, self.size, DIMENSIONS)
+        found = features(facts, self.size, self.dimensions)
         vector = dict(zip(found.place.tolist(), found.weight.tolist(), strict=True))
         if vector == self.vectors.get(item, {}):
             return

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import UNSET
 
 from stream.adapters.common import Refused
-from stream.adapters.marks import Mark, Marks
+from stream.adapters.marks import Marks
 from stream.events import MAX_ID_BYTES, Event, Id
 
 Headers = Sequence[tuple[str, bytes]]
@@ -46,25 +45,8 @@ class _Payload(Event, kw_only=True):
     event_name: Id = ""
 
 
-class _Ours(_Payload, kw_only=True):
-    """The same, and whatever may make it another shape."""
-
-    event_date: Mark = UNSET
-    collector_tstamp: Mark = UNSET
-    specversion: Mark = UNSET
-    type: Mark = UNSET
-    ecommerce: Mark = UNSET
-    events: Mark = UNSET
-    event: Mark = UNSET
-    e: Mark = UNSET
-    batch: Mark = UNSET
-    schema: Mark = UNSET
-
-
 decode: Final = msgspec.json.Decoder(_Structured).decode
 _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
-_NONE: Final = (UNSET,) * 10
-_decode_ours: Final = msgspec.json.Decoder(_Ours).decode
 
 
 def binary(headers: Headers) -> bool:
@@ -91,7 +73,7 @@ def adapt(event: _Structured, other: Callable[[bytes], Event | None]) -> Event:
 
 
 def _completed(data: bytes, attributes: _Attributes | _Structured, other: Callable[[bytes], Event | None]) -> Event:
-    event = _ours(data) or other(data) or _decode_payload(data)
+    event = other(data) or _decode_payload(data)
     event.event_name = event.event_name or attributes.type.rpartition(".")[2]
     event.event_id = event.event_id or f"{attributes.source}#{attributes.id}"
     if not event.event_name or len(event.event_id) > MAX_ID_BYTES:
@@ -99,13 +81,3 @@ def _completed(data: bytes, attributes: _Attributes | _Structured, other: Callab
     if event.event_timestamp is None:
         event.event_timestamp = attributes.time
     return event
-
-
-def _ours(data: bytes) -> Event | None:
-    """The event of data that is surely one of ours, as nearly always: spares a look at all the marks."""
-    try:
-        event = _decode_ours(data)
-    except msgspec.MsgspecError:
-        return None
-    other = event.event_date, event.collector_tstamp, event.specversion, event.type, event.ecommerce, event.events
-    return event if (*other, event.event, event.e, event.batch, event.schema) == _NONE else None

@@ -6,7 +6,6 @@ https://docs.snowplow.io/docs/fundamentals/canonical-event/
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 from collections.abc import Callable
@@ -120,6 +119,7 @@ _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
 _decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
 _decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
 _decode_action: Final = msgspec.json.Decoder(_Action).decode
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _KINDS: Final = {
     "product": Product,
     "transaction": _Money,
@@ -207,8 +207,9 @@ def _json(plain: str | None, encoded: str | None) -> bytes:
     if encoded is None:
         return b""
     try:
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
+        padded = (encoded + "=" * (-len(encoded) % 4)).encode()
+        return binascii.a2b_base64(padded.translate(_FROM_URL), strict_mode=True)
+    except ValueError as error:  # binascii.Error among them
         raise Refused("schema", f"ue_px or cx is not base64: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ class ItemAgent(Agent[ItemStage]):
 
     fence: Fence
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    _publishing: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Apply the deltas; publish at once only if a record asks for it."""
@@ -50,7 +52,14 @@ class ItemAgent(Agent[ItemStage]):
         self.moved.set()
 
     async def publish(self, shard: Shard) -> None:
-        """Write every changed neighbour list of a shard, slice by slice, and tell the global stage."""
+        """Write every changed neighbour list of a shard, slice by slice, and tell the global stage.
+
+        One at a time: who was asked to publish everything may not say that it is done while a slice is under way.
+        """
+        async with self._publishing[shard.partition]:
+            await self._publish(shard)
+
+    async def _publish(self, shard: Shard) -> None:
         more = shard.partition in self.stage.shards
         while more and await self.fence.may_write(shard):
             with self.stats.timed("item", "publish"):

@@ -16,6 +16,7 @@ from stream.agents.taking_up import take_up
 from stream.events import RankAgain
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
+from stream.hindsight import Hindsight
 from stream.neighbours import Neighbours
 from stream.shards import Shard
 from stream.stages.learned import Learned
@@ -39,19 +40,25 @@ class UserAgent(Agent[UserStage]):
         Where neighbours that other workers own come from.
     fence
         Says when lists may be written.
+    hindsight
+        Says whether item rows know of events already.
     room
         Awaits until more events may be read (broadcast read, `covisits` not far behind).
     """
 
     neighbours: Neighbours
     fence: Fence
+    hindsight: Hindsight
     room: Callable[[], Coroutine[Any, Any, None]]
 
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Learn, send the deltas, rank, write; returns when every answer has come."""
         self.stats.batches["user"].add_one(len(records))
-        blend = self.stage.shards[shard.partition].blend
-        drifts = blend.drifts
+        state = self.stage.shards[shard.partition]
+        state.rehearses = await self.hindsight.covers(state, shard.partition, records[0].offset)
+        if shard.lost:
+            return
+        blend, drifts = state.blend, state.blend.drifts
         with self.stats.timed("user", "learn"):
             learned = self.stage.learn(shard.partition, records)
         if blend.drifts > drifts:

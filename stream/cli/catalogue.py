@@ -21,6 +21,7 @@ from stream.cli.showing import showing, waiting
 from stream.crawl import Crawler, Manners, Refused
 from stream.errors import BadInputError
 from stream.feeds import read_feed
+from stream.identity import id_fault
 from stream.pages import IdFrom
 from stream.settings import Settings
 
@@ -162,6 +163,9 @@ def withdraw(
 
     Example: rivulet catalogue withdraw tent-1 tent-2
     """
+    for item in ids:
+        if fault := id_fault(item):
+            raise BadInputError(f"{item!r}: an item's id {fault}")
     with waiting("withdrawing"):
         written = asyncio.run(write_items(load_settings(kafka=kafka), [], dict.fromkeys(ids)))
     typer.echo(msgspec.json.encode({"withdrawn": written}) if json else f"{written} items withdrawn")

@@ -91,17 +91,15 @@ def _report(loaded: Loaded, stream: Stream, lists: dict[str, Lists], users: int)
     """Metrics of both, how sure their differences are, and `users` users whose lists differ most."""
     report: dict[str, Any] = {name: asdict(measure(stream, found)) for name, found in lists.items()}
     ranks = {name: reciprocal_ranks(stream, found) for name, found in lists.items()}
-    differing = differences(lists["a"], lists["b"])
-    report |= {f"b_ahead_{name}_interval": ends for name, ends in _ahead(stream, ranks).items()}
+    differing, visitors = differences(lists["a"], lists["b"]), loaded.visitors(stream)
+    report |= {f"b_ahead_{name}_interval": ends for name, ends in _ahead(visitors, ranks).items()}
     report["differing"] = float(differing.mean()) if len(differing) else 0.0
-    visitors = np.array([user or session for user, session in loaded.recording.visitors], dtype=np.str_)
-    report["users"] = _users(visitors[stream.key[stream.scored]], differing, [ranks["a"], ranks["b"]], users)
+    report["users"] = _users(visitors, differing, [ranks["a"], ranks["b"]], users)
     return report
 
 
-def _ahead(stream: Stream, ranks: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:
+def _ahead(visitors: NDArray[np.str_], ranks: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:
     """95 % intervals of how far b is ahead of a on the same visitors."""
-    visitors = stream.key[stream.scored]
     hits = {name: np.sign(rank) for name, rank in ranks.items()}
     pairs = {"hr": hits, "mrr": ranks}
     return {name: paired_intervals(visitors, outcomes, against="a")["b"] for name, outcomes in pairs.items()}

@@ -65,6 +65,11 @@ class Loaded:
         columns = (r.key[:end], r.item[:end], r.ts_ms[:end] // 1000, weight[:end], r.item_ids)
         return prepare(*columns, start, frozen=frozen, facts=self.facts, rating=rating)
 
+    def visitors(self, stream: Stream) -> NDArray[np.str_]:
+        """Whose each scored event is: the user's with all his sessions, or the session's where no user is named."""
+        names = np.array([user or session for user, session in self.recording.visitors], dtype=np.str_)
+        return names[stream.key[stream.scored]]
+
 
 def load(file: str, items: str | None, progress: Progress) -> Loaded:
     """Read a recording and the catalogue that is named, or lies beside it."""

@@ -39,6 +39,7 @@ UntilOption = Annotated[str, typer.Option("--until", help="Written before: a tim
 TopicOption = Annotated[str | None, typer.Option("--topic", help="From this topic (without its prefix).")]
 PartitionOption = Annotated[int | None, typer.Option("--partition", min=0, help="From this partition of it.")]
 OffsetOption = Annotated[str, typer.Option("--offset", help="From this offset of it, or these: 12-40.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All open letters.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KafkaOption = Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")]
 
@@ -116,7 +117,7 @@ def retry(
     topic: TopicOption = None,
     partition: PartitionOption = None,
     offset: OffsetOption = "",
-    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    everything: AllOption = False,
     again: Annotated[bool, typer.Option("--again", help="Those retried or dropped before, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
     json: JsonOption = False,
@@ -149,7 +150,7 @@ def drop(
     topic: TopicOption = None,
     partition: PartitionOption = None,
     offset: OffsetOption = "",
-    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    everything: AllOption = False,
     json: JsonOption = False,
     kafka: KafkaOption = None,
 ) -> None:

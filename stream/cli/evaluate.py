@@ -44,9 +44,10 @@ def _run(name: str, run: Contender, stream: Stream, k: int, progress: Progress) 
     return result, reciprocal_ranks(stream, lists)
 
 
-def _add_intervals(stream: Stream, results: dict[str, Result], ranks: dict[str, NDArray[np.float64]]) -> None:
+def _add_intervals(
+    visitors: NDArray[np.str_], results: dict[str, Result], ranks: dict[str, NDArray[np.float64]]
+) -> None:
     """Intervals of hit rate and reciprocal rank, and of how far the blend is ahead on the same visitors."""
-    visitors = stream.key[stream.scored]
     for key, values in (("hr", {name: np.sign(rank) for name, rank in ranks.items()}), ("mrr", ranks)):
         alone = paired_intervals(visitors, values)
         paired = paired_intervals(visitors, values, against="blend") if "blend" in values else {}
@@ -113,7 +114,7 @@ def evaluate(
             require(name, loaded, stream)
             results[name], ranks[name] = _run(name, run, stream, k, progress)
         progress.add_task("intervals", total=None)
-        _add_intervals(stream, results, ranks)
+        _add_intervals(loaded.visitors(stream), results, ranks)
     events, evaluated = len(loaded.recording), int(stream.scored.sum())
     if json:
         report = {"file": file, "events": events, "evaluated": evaluated, "k": k, "models": results}

@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import typer
@@ -18,7 +18,8 @@ from rich.table import Table
 from stream.cli.common import load_settings
 from stream.client import Client
 from stream.errors import UnavailableError
-from stream.keys import Offer, Recommendations
+from stream.keys import Availability, Offer, Recommendations
+from stream.reading import Wish
 from stream.redis_address import redis_address
 
 
@@ -41,11 +42,12 @@ class _View:
     profile: bool
     offers: bool
     why: bool
-    category: str | None
+    wish: Wish
 
 
-async def _read(client: Client, user: str, placement: str | None, k: int, category: str | None) -> Page:
-    recs = await client.recommendations(user, placement, k, category=category)
+async def _read(client: Client, user: str, wish: Wish) -> Page:
+    told = (wish.category, wish.min_price, wish.max_price, wish.availability)
+    recs = await client.recommendations(user, wish.placement, wish.k, wish.exclude, *told)
     return Page(
         user=user,
         recommendations=recs,
@@ -83,8 +85,10 @@ def _show(page: Page, view: _View) -> None:
     console.print(f"[bold]{escape(page.user)}[/]  segment {escape(segment)}  newest event {_when(recs.ts)}")
     if recs.items:
         console.print(_list(page, why=view.why))
-    elif view.category is not None:
-        console.print(f"no recommendations: does the catalogue have category {escape(view.category)}?")
+    elif view.wish.category is not None:
+        console.print(f"no recommendations: does the catalogue have category {escape(view.wish.category)}?")
+    elif view.wish.choosy:
+        console.print("no recommendations: does the catalogue tell prices and availability?")
     else:
         console.print("no recommendations, not even trending items: has the worker written anything yet?")
     if view.profile:
@@ -100,13 +104,13 @@ def _show(page: Page, view: _View) -> None:
         console.print(table)
 
 
-async def _watch(client: Client, view: _View, every: float, wanted: tuple[str, str | None, int, str | None]) -> None:
+async def _watch(client: Client, view: _View, every: float, user: str) -> None:
     """Show the page now and whenever it has changed; a Redis that is away is waited for."""
     shown: Page | None = None
     away = False
     while True:
         try:
-            page = await _read(client, *wanted)
+            page = await _read(client, user, view.wish)
         except UnavailableError as error:
             if not away:
                 Console(stderr=True).print(f"rivulet: {escape(str(error))}; still watching")
@@ -119,15 +123,13 @@ async def _watch(client: Client, view: _View, every: float, wanted: tuple[str, s
         await asyncio.sleep(every)
 
 
-async def _run(
-    address: tuple[str, str], view: _View, every: float | None, wanted: tuple[str, str | None, int, str | None]
-) -> None:
+async def _run(address: tuple[str, str], view: _View, every: float | None, user: str) -> None:
     url, prefix = address
     async with Client(url, prefix=prefix, strict=True, cache_s=0) as client:
         if every is None:
-            _show(await _read(client, *wanted), view)
+            _show(await _read(client, user, view.wish), view)
             return
-        task = asyncio.ensure_future(_watch(client, view, every, wanted))
+        task = asyncio.ensure_future(_watch(client, view, every, user))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with suppress(asyncio.CancelledError):
@@ -140,6 +142,9 @@ def get(
     prefix: Annotated[str | None, typer.Option(help="prefix of all keys")] = None,
     placement: Annotated[str | None, typer.Option(help="placement with its own list")] = None,
     category: Annotated[str | None, typer.Option(help="only items of this category of the catalogue")] = None,
+    min_price: Annotated[float | None, typer.Option(help="only items that cost at least so much")] = None,
+    max_price: Annotated[float | None, typer.Option(help="only items that cost at most so much")] = None,
+    availability: Annotated[list[str] | None, typer.Option(help="only such items, as in_stock; more than once")] = None,
     k: Annotated[int, typer.Option(min=1, help="items at most")] = 20,
     profile: Annotated[bool, typer.Option("--profile", help="show the profile, too")] = False,
     offers: Annotated[bool, typer.Option("--offers", help="show the offers, too")] = False,
@@ -153,6 +158,7 @@ def get(
     Example: rivulet get u1 --why --offers --watch
     """
     settings = load_settings(redis=redis, prefix=prefix)
-    view = _View(Console(), json, profile, offers, why, category)
+    told = cast("list[Availability]", availability or [])  # the wish looks whether they are
+    view = _View(Console(), json, profile, offers, why, Wish(placement, k, (), category, min_price, max_price, told))
     address = redis_address(settings), settings.prefix
-    asyncio.run(_run(address, view, every if watch else None, (user, placement, k, category)))
+    asyncio.run(_run(address, view, every if watch else None, user))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
 
 import msgspec
 import typer
@@ -14,16 +14,19 @@ from rich.progress import Progress, TextColumn
 
 from stream.cli.common import load_settings
 from stream.cli.showing import showing
+from stream.cli.skipping import Skipped
 from stream.decoding import decode, json_of
-from stream.drafts import Draft
+from stream.drafts import Draft, prepare
 from stream.errors import BadInputError
 from stream.kafka import client_options
 from stream.producer import EventProducer
-from stream.recordings import lines_of, open_recording
-from stream.recordings.files import expand, kind_of
+from stream.recordings import lines_of, numbered_events
+from stream.recordings.files import OnBad, expand, kind_of
 from stream.settings import Settings
 
 LOOK_EVERY = 1_000  # events between two looks at the progress line
+
+Record = tuple[bytes, bytes]  # key and value
 
 
 def publish(
@@ -32,6 +35,7 @@ def publish(
         bool,
         typer.Option("--any-shape", help="Map other shapes first (GA4, Segment ..., see `rivulet check`)."),
     ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and count bad lines.")] = False,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -43,25 +47,26 @@ def publish(
     kind_of(file)
     expand([file])  # a file that is not there is told before a broker that is not
     console = Console(stderr=True)
+    skipped = Skipped(skip_bad, console)
     with showing(TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f} events/s"), keep=True) as progress:
-        events = _mapped(file) if any_shape else open_recording(file)
-        sent = asyncio.run(_publish(settings, file, events, progress))
+        records = _mapped(file, skipped) if any_shape else _ours(file, skipped)
+        sent = asyncio.run(_publish(settings, file, records, progress))
+    topic = settings.topic("events")
     if json:
-        typer.echo(msgspec.json.encode({"published": sent, "topic": settings.topic("events")}))
+        typer.echo(msgspec.json.encode({"published": sent, "skipped": skipped.count, "topic": topic}))
     else:
-        console.print(f"published {sent:,} events to topic {settings.topic('events')}")
+        left_out = f"; skipped {skipped.count:,} bad lines" if skipped.count else ""
+        console.print(f"published {sent:,} events to topic {topic}{left_out}")
 
 
-async def _publish(
-    settings: Settings, file: str, events: Iterator[Mapping[str, Any] | bytes], progress: Progress
-) -> int:
+async def _publish(settings: Settings, file: str, records: Iterator[Record], progress: Progress) -> int:
     task = progress.add_task("publish", total=None, rate=0.0)
     sent = 0
     topic = settings.topic("events")
     async with EventProducer(settings.kafka, topic, linger_ms=5, **client_options(settings)) as producer:
         try:
-            async for event in _each(file, events):
-                await _send(producer, event, f"{file}, event {sent + 1}")
+            async for key, value in _each(file, records):
+                await producer.forward(value, key)
                 sent += 1
                 if sent % LOOK_EVERY == 0:
                     progress.update(task, completed=sent, rate=progress.tasks[0].speed or 0.0)
@@ -71,37 +76,45 @@ async def _publish(
     return sent
 
 
-async def _send(producer: EventProducer, event: Mapping[str, Any] | bytes, place: str) -> None:
-    try:
-        await producer.send_soon(event)
-    except BadInputError as error:
-        raise BadInputError(f"{place}: {error}") from error
-
-
-async def _each(file: str, events: Iterator[Mapping[str, Any] | bytes]) -> AsyncIterator[Mapping[str, Any] | bytes]:
-    """Events of the file; a pipe is waited for in a thread, so that what came is sent while nothing comes."""
+async def _each(file: str, records: Iterator[Record]) -> AsyncIterator[Record]:
+    """Records of the file; a pipe is waited for in a thread, so that what came is sent while nothing comes."""
     if file == "-":
-        while (event := await asyncio.to_thread(next, events, None)) is not None:
-            yield event
+        while (record := await asyncio.to_thread(next, records, None)) is not None:
+            yield record
     else:
-        for event in events:
-            yield event
+        for record in records:
+            yield record
 
 
-def _mapped(file: str) -> Iterator[bytes]:
-    """Events of lines in whatever shape, as a worker would map them.
+def _ours(file: str, on_bad: OnBad) -> Iterator[Record]:
+    """Records of the events of a file in our schema, and what no worker would take told by its line."""
+    for line, event in numbered_events(file, on_bad):
+        try:
+            record = prepare(event, time.time_ns())
+        except BadInputError as error:
+            on_bad(BadInputError(f"{file}, line {line}: {error}"))
+        else:
+            yield record
 
-    Raises
-    ------
-    BadInputError
-        At the first line, or element of a line, that no worker would take; names line and reason.
-    """
+
+def _mapped(file: str, on_bad: OnBad) -> Iterator[Record]:
+    """Records of lines in whatever shape, mapped as a worker would; a line is taken as a whole or not at all."""
     for line, value, headers in lines_of(file):
         if isinstance(value, BadInputError):
-            raise value
-        batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value, headers),))
-        for dead in batch.dead:
-            raise BadInputError(f"{file}, line {line}: {dead.reason}: {dead.detail}")
-        if batch.controls:
-            raise BadInputError(f"{file}, line {line}: a control record, which is no event")
-        yield from map(json_of, batch.raw)
+            on_bad(value)
+            continue
+        try:
+            records = _records(Draft(line, time.time_ns() // 1_000_000, None, value, headers))
+        except BadInputError as error:
+            on_bad(BadInputError(f"{file}, line {line}: {error}"))
+        else:
+            yield from records
+
+
+def _records(line: Draft) -> list[Record]:
+    batch = decode((line,))
+    for dead in batch.dead:
+        raise BadInputError(f"{dead.reason}: {dead.detail}")
+    if batch.controls:
+        raise BadInputError("a control record, which is no event")
+    return [prepare(json_of(raw), time.time_ns()) for raw in batch.raw]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -20,35 +20,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stream.cli.check import show_verdicts
 from stream.cli.common import load_settings
 from stream.cli.showing import showing
+from stream.cli.skipping import Skipped
 from stream.errors import BadInputError
 from stream.moments import moment_ms
 from stream.pacing import PAUSE, Pacer, parse_speed, steer
-from stream.recordings.files import Meter, OnBad, expand, stop
+from stream.recordings.files import Meter, OnBad, expand
 from stream.recordings.mapping import FieldMap
 from stream.rounds import Item, Source, Users, between, rounds
 from stream.settings import Settings
 
 if TYPE_CHECKING:
     from stream.replay import Pace
-
-SHOWN: Final = 20  # damaged lines told one by one
-
-
-@dataclass(slots=True)
-class Skipped:
-    """Damaged input: the first of it ends the run, or all of it is told and counted."""
-
-    skip: bool
-    console: Console
-    count: int = 0
-
-    def __call__(self, error: BadInputError) -> None:
-        """Tell of damage, or end the run."""
-        if not self.skip:
-            stop(error)
-        self.count += 1
-        if self.count <= SHOWN:
-            self.console.print(f"skipped: {error}", markup=False, highlight=False)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ from stream.recordings.records import LINE_FAULTS, Raw, decode_line, events_of, 
 
 AS_THEY_ARE: Final = FieldMap.parse([])
 
+Found = dict[str, Any] | tuple[int, Raw]  # an event, or a record with its partition
+
 
 class Line(NamedTuple):
     """A line as it would be sent, with a record's headers; the error of one that is no record or row of ours."""
@@ -53,18 +55,24 @@ def open_recording(path: str | Path, on_bad: OnBad = stop) -> Iterator[dict[str,
     BadInputError
         If the file cannot be read, is of an unknown kind, or a line is not valid; names file, line and field.
     """
-    for found in read(path, on_bad):
+    for _, event in numbered_events(path, on_bad):
+        yield event
+
+
+def numbered_events(path: str | Path, on_bad: OnBad = stop) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Events as of `open_recording`, each with the number of its line."""
+    for line, found in read(path, on_bad):
         if isinstance(found, dict):
-            yield found
+            yield line, found
         else:
             for raw in events_of(*found):
-                yield fields_of(raw)
+                yield line, fields_of(raw)
 
 
 def read(
     path: str | Path, on_bad: OnBad = stop, fields: FieldMap | None = None, meter: Meter | None = None
-) -> Iterator[dict[str, Any] | tuple[int, Raw]]:
-    """Events of a file, or records with their partition where it holds records of a topic.
+) -> Iterator[tuple[int, Found]]:
+    """Events of a file, or records with their partition where it holds records of a topic, with the line's number.
 
     Parameters
     ----------
@@ -92,9 +100,11 @@ def read(
             check_header(name, header)
             for line, row in rows:
                 try:
-                    yield event_of(name, line, row)
+                    event = event_of(name, line, row)
                 except BadInputError as error:
                     on_bad(error)
+                else:
+                    yield line, event
         else:
             yield from _json(name, file, fields, on_bad)
 
@@ -171,9 +181,7 @@ def decoded(name: str, line: int, raw: bytes) -> Event:
     return event
 
 
-def _json(
-    name: str, file: Iterable[bytes], fields: FieldMap | None, on_bad: OnBad
-) -> Iterator[dict[str, Any] | tuple[int, Raw]]:
+def _json(name: str, file: Iterable[bytes], fields: FieldMap | None, on_bad: OnBad) -> Iterator[tuple[int, Found]]:
     rest = ((line, raw) for line, raw in enumerate(file, 1) if not raw.isspace())
     first = next(rest, None)
     if first is None:
@@ -192,17 +200,17 @@ def _json(
             except BadInputError as error:
                 on_bad(error)
                 continue
-            yield fields_of(raw)
+            yield line, fields_of(raw)
 
 
-def _records(name: str, lines: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, Raw]]:
+def _records(name: str, lines: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, tuple[int, Raw]]]:
     for line, raw in lines:
         try:
             found = decode_line(raw)
         except LINE_FAULTS as error:
             on_bad(bad(name, line, "record", str(error)))
         else:
-            yield found
+            yield line, found
 
 
 def _objects(name: str, lines: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -225,7 +233,7 @@ def _named(
 
 def _mapped(
     name: str, rows: Iterable[tuple[int, dict[str, Any]]], fields: FieldMap, on_bad: OnBad
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, row in rows:
         try:
             event = fields.event(name, line, row)
@@ -233,7 +241,7 @@ def _mapped(
         except BadInputError as error:
             on_bad(error)
         else:
-            yield event
+            yield line, event
 
 
 def _record(name: str, line: int, raw: bytes) -> Line:

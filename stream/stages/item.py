@@ -91,6 +91,10 @@ class ItemStage:
         self.space.owned.discard(partition)
         self._clear(partition)
 
+    def mark_of(self, source: int) -> int:
+        """Highest offset of a partition of `events` whose deltas are in rows of this process; -1 for none."""
+        return max((int(shard.marks[source]) for shard in self.shards.values()), default=-1)
+
     def _clear(self, partition: int) -> None:
         """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""
         space = self.space

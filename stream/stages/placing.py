@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import hash_ids
+from models.newcomers import Pool
 from models.placement import Placement
 from models.placement_lists import Placed, Rules, Stock, chances, place_lists
 from models.ranking import Lists
@@ -53,13 +54,13 @@ class Placing:
             found.append(out)
         return found
 
-    def _pool(self, shard: UserShard) -> NDArray[np.int32]:
+    def _pool(self, shard: UserShard) -> Pool:
         """New items as the shard's visitors know them; looked for every ten seconds of event time.
 
         They are items of the catalogue or, where there is none, such as have appeared at all.
         """
         if not self.explores:
-            return np.zeros(0, dtype=np.int32)
+            return Pool(np.zeros(0, dtype=np.int32), 1.0)
         turn = shard.watermark // TURN_US
         if shard.pool is None or shard.pool[0] != turn:
             space = self._space

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from models.blend_features import Desk, desk, votes
 from models.blend_offers import rank_users_blended
-from models.covisitation import Deltas, Weighting, emit
+from models.covisitation import Deltas, Weighting, emit, power_law
 from models.histories import Touches
 from models.offer_ranking import ItemFacts, OfferColumns, OfferScratch, Picked, Shoppers, rank_users
-from models.ranking import Lists, query
+from models.ranking import Lists, Query, query
 from models.weight_averaging import Opinion
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
-from stream.stages.user_shard import UserShard
+from stream.stages.user_shard import UserRules, UserShard
 from stream.wire import BlendModel, Weighed, encode_global
 
 
@@ -46,9 +46,12 @@ class Ranking(Protocol):
         """Take over what the global stage made of that."""
 
 
-def ranking_of(name: str, space: ItemSpace, weights: Weighting) -> Ranking:
-    """The ranking of a name, with the weight of each kind of event."""
-    return BlendRanking(space, weights) if name == "blend" else CovisitRanking(space, weights)
+def ranking_of(rules: UserRules, space: ItemSpace, weights: Weighting) -> Ranking:
+    """The ranking that a shop has chosen, with the weight of each kind of event."""
+    if rules.ranking == "blend":
+        return BlendRanking(space, weights, votes(weights.kind, rules.near))
+    near = power_law(rules.near)
+    return CovisitRanking(space, weights, query(weights.kind)._replace(near=near, step_share=rules.step_share))
 
 
 class CovisitRanking:
@@ -60,12 +63,14 @@ class CovisitRanking:
         The process's items.
     weights
         How strongly touches teach.
+    votes
+        How recent items vote.
     """
 
-    def __init__(self, space: ItemSpace, weights: Weighting) -> None:
+    def __init__(self, space: ItemSpace, weights: Weighting, votes: Query) -> None:
         self._space = space
         self._weights = weights
-        self._votes = query(weights.kind)
+        self._votes = votes
 
     def learn(self, shard: UserShard, touches: Touches) -> Deltas:
         """See `Ranking`."""
@@ -114,12 +119,14 @@ class BlendRanking:
         The process's items.
     weights
         How strongly touches teach.
+    votes
+        How recent items vote.
     """
 
-    def __init__(self, space: ItemSpace, weights: Weighting) -> None:
+    def __init__(self, space: ItemSpace, weights: Weighting, votes: Query) -> None:
         self._space = space
         self._weights = weights
-        self._votes = votes(weights.kind)
+        self._votes = votes
         self._work: Desk | None = None
         self._mean: tuple[Opinion, BlendModel] | None = None
 
@@ -134,7 +141,8 @@ class BlendRanking:
             blend.hear(mean, model.version, included=model.heard.get(partition, -1) >= offset)
         rows = self._space.rows.arrays
         desk_ = self._desk(shard)
-        return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_)
+        test = not shard.rehearses
+        return blend.learn_many(shard.histories.arrays, rows, touches, self._weights, self._votes, desk_, test=test)
 
     def rank(
         self,

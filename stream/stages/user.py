@@ -93,7 +93,7 @@ class UserStage:
         self.shards: dict[int, UserShard] = {}
         kinds = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)
         self.weights: Weighting = weighting(kinds)
-        self.ranking: Ranking = ranking_of(rules.ranking, space, self.weights)
+        self.ranking: Ranking = ranking_of(rules, space, self.weights)
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
         self.segmenting = Segmenting(space)
@@ -386,7 +386,8 @@ class UserStage:
         touches = Touches(admitted.index[of_event], items, kind[of_event], seconds[of_event].astype(np.uint32), starts)
         if self.placing.explores:
             shard.newcomers.learn_many(items)
-        shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
+        if not shard.rehearses:
+            shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
         deltas = self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
 

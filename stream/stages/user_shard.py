@@ -9,14 +9,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blend import Blend
+from models.blend import RATE, Blend
+from models.blend_features import NEAR_POWER
 from models.dedup import SeenWindow
 from models.eviction import NEVER, longest_untouched
 from models.histories import Histories
 from models.nesting import prefixed
-from models.newcomers import Newcomers
+from models.newcomers import Newcomers, Pool
 from models.placement import Placement
 from models.profiles import Profiles
+from models.ranking import STEP_SHARE
 from models.tombstones import Tombstones
 from models.vocabulary import Vocabulary, grown
 from stream.copying import Changes
@@ -44,6 +46,9 @@ class UserRules:
     tombstones: int = 1_000_000
     ranking: str = "blend"  # or "covisit"
     blend_frozen: bool = False
+    blend_rate: float = RATE
+    near: float = NEAR_POWER
+    step_share: float = STEP_SHARE
     placements: tuple[Placement, ...] = ()
     link: bool = True  # a cookie's history follows to the customer
     served: bool = False  # log all lists, not only those of placements that explore
@@ -104,12 +109,15 @@ class UserShard:
         self.placed = np.zeros((0, len(rules.placements)), dtype=np.uint64)  # signature of each list, 0 for no key
         self.named = {placement.name for placement in rules.placements}  # placements that may have keys in Redis
         self.newcomers = Newcomers()  # counts only if some placement explores
-        self.pool: tuple[int, NDArray[np.int32]] | None = None  # the new items found last, and when
+        self.pool: tuple[int, Pool] | None = None  # the new items found last, and when
         self.hits = np.zeros(3, dtype=np.float64)
         self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
         self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
         self.reviewed = 0  # users of whom that is done
-        self.blend = Blend(frozen=rules.blend_frozen)  # empty for ever with another ranking: pages nobody touches
+        # empty for ever with another ranking: pages nobody touches
+        self.blend = Blend(rate=rules.blend_rate, frozen=rules.blend_frozen)
+        self.rehearses = False  # what comes is known to the item rows already: nobody is tested on it
+        self.heard_of: int | None = None  # up to which offset; None: not asked for yet
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)

@@ -123,7 +123,8 @@ class Unpacked:
         if self.blend:
             for name in ("items", "popular"):
                 translate(self.blend[name], theirs, ours)
-            self.shard.blend = Blend.restore(self.blend, frozen=self.shard.rules.blend_frozen)
+            rules = self.shard.rules
+            self.shard.blend = Blend.restore(self.blend, rules.blend_rate, frozen=rules.blend_frozen)
         if self.newcomers:
             translate(self.newcomers["item"], theirs, ours)
             self.shard.newcomers = Newcomers.restore(self.newcomers)

@@ -173,8 +173,8 @@ class Door:
 
     def _answer(self, answer: Answer, headers: Mapping[str, str]) -> web.Response:
         status = 202
-        if not answer.accepted and answer.refused:
-            status = 413 if all(refusal.reason.startswith("too_") for refusal in answer.refused) else 400
+        if not answer.accepted and answer.refused:  # too_large is said of a body only; too_many of an event
+            status = 413 if answer.refused[0].reason == "too_large" else 400
         return self._say(status, _encode(answer), headers)
 
     def _turn_away(self, verdict: TurnedAway, headers: Mapping[str, str]) -> web.Response:

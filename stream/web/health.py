@@ -6,10 +6,12 @@ worker unready, but restarting it would help nobody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from stream.app import Worker
+
+UNSAVED: Final = 20  # intervals between snapshots
 
 
 def alive(worker: Worker) -> dict[str, str]:
@@ -21,10 +23,11 @@ def alive(worker: Worker) -> dict[str, str]:
 
 
 def ready(worker: Worker) -> dict[str, str]:
-    """Why what is in Redis may be older than it should be."""
+    """Why what is in Redis may be older than it should be, or what was learned is not safe."""
     checks = {
         "kafka": worker.pulse.kafka.trouble,
         "redis": worker.store.outage.trouble,
+        "snapshots": worker.host.snapshots_away.trouble or _unsaved(worker),
         "topics": "; ".join(worker.background.topic_faults),
         "assigned": _unassigned(worker),
         "broadcast": "" if worker.broadcast.caught_up.is_set() else "catalogue, offers and models are not read yet",
@@ -39,6 +42,19 @@ def _unassigned(worker: Worker) -> str:
     if not worker.host.consumer.flow_active:
         return "the group is sharing out its partitions"
     return ""
+
+
+def _unsaved(worker: Worker) -> str:
+    """A full disk, or a put that never returns: nothing stands still for it, but a crash would cost a lot."""
+    host = worker.host
+    waiting = [shard for shard in host.shards.values() if shard.next > shard.saved]
+    if not waiting:
+        return ""
+    oldest = min(waiting, key=lambda shard: shard.saved_at)
+    unsaved_s = host.now() - oldest.saved_at
+    if unsaved_s <= UNSAVED * worker.settings.snapshot_every_s:
+        return ""
+    return f"{oldest.name} was not saved for {unsaved_s:.0f} s: a new process would learn again what came since"
 
 
 def _behind(worker: Worker) -> str:

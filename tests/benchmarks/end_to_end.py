@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.resources import files
 
 import msgspec
@@ -31,24 +30,16 @@ from tests.benchmarks.harness import (
     WorkerProcess,
     arguments,
     bench,
-    data_folder,
     first_progress,
     included,
-    looped,
     machine,
     preload,
     report,
     sibling,
+    stream,
 )
 
 Figures = dict[str, object]
-
-
-def stream(name: str, count: int) -> Iterator[bytes]:
-    """Encoded events: the synthetic shop's with many visitors at once, or a recorded stream looped with other users."""
-    if name == "shop":
-        return Shop(seed=1, users=100_000, concurrent=20_000, rate=100).json_events(count)
-    return looped(data_folder() / "taobao_2h.csv.gz", count)
 
 
 def baseline(kind: str, bench_: Bench, total: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ import psutil
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # no py.typed
 
 from models.hashing import partition_of
+from stream.demo.shop import Shop
 from stream.progress import Progress
 from stream.recordings import open_recording
 from stream.settings import Settings
@@ -166,6 +167,13 @@ def looped(path: Path, count: int) -> Iterator[bytes]:
             }
             yield msgspec.json.encode(again)
             sent += 1
+
+
+def stream(name: str, count: int) -> Iterator[bytes]:
+    """Encoded events: the synthetic shop's with many visitors at once, or a recorded stream looped with other users."""
+    if name == "shop":
+        return Shop(seed=1, users=100_000, concurrent=20_000, rate=100).json_events(count)
+    return looped(data_folder() / "taobao_2h.csv.gz", count)
 
 
 def data_folder() -> Path:

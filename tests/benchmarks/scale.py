@@ -1,6 +1,6 @@
 """What distribution costs: CPU per event with one, two and four workers on the same events in batches of the same size.
 
-``python tests/benchmarks/scale.py [--events N] [--batch N] [--json]``
+``python tests/benchmarks/scale.py [--stream shop|taobao] [--events N] [--batch N] [--json]``
 
 A worker alone owns every neighbour row. Several read rows of others through the bounded cache, publish their own for
 others, and take turns on the machine's cores: wall time says nothing here, CPU time per event does.
@@ -24,10 +24,9 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
 
-from stream.demo.shop import Shop
 from stream.progress import Progress
 from stream.roster import worker_name
-from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, included, machine, preload, report
+from tests.benchmarks.harness import Bench, WorkerProcess, arguments, bench, included, machine, preload, report, stream
 
 WORKERS = (1, 2, 4)
 STEP = 500  # events at a time until every worker has had a share
@@ -47,6 +46,7 @@ class Cost:
     lists_per_event: float
     keys_per_event: float
     wall_s: float
+    most_users: float  # share of all users that the worker with the most of them keeps
     idle_cores: float  # that all workers together use while nothing happens: it goes into the ratio with the wall time
 
 
@@ -70,6 +70,7 @@ async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
         used, wall_s = cpu_s(group) - used, time.monotonic() - began
         gained = await totals(progress, group)
         gained.subtract(before)
+        most_users = await largest_share(progress)
         for worker in group:
             worker.stop()
     asked = gained["cache_hits"] + gained["cache_misses"]
@@ -80,6 +81,7 @@ async def cost(bench_: Bench, events: Sequence[bytes], workers: int) -> Cost:
         gained["lists"] / gained["records"],
         gained["keys"] / gained["records"],
         wall_s,
+        most_users,
         idle,
     )
 
@@ -115,6 +117,14 @@ async def totals(progress: Progress, group: Sequence[WorkerProcess]) -> Counter[
     return sum((Counter(fact) for fact in found), start=Counter())
 
 
+async def largest_share(progress: Progress) -> float:
+    """Share of all users whose state the worker with the most of them keeps."""
+    users: Counter[str] = Counter()
+    for facts in (await progress.facts()).values():
+        users[facts.get("owner", "").partition(" ")[0]] += facts.get("users", 0)
+    return max(users.values()) / users.total()
+
+
 async def idle_cores(group: Sequence[WorkerProcess]) -> float:
     """CPU seconds per second of a group that has nothing to do."""
     used = cpu_s(group)
@@ -130,10 +140,11 @@ def cpu_s(group: Sequence[WorkerProcess]) -> float:
 def main() -> None:
     """Run and print."""
     parser = arguments(__doc__ or "")
+    parser.add_argument("--stream", choices=("shop", "taobao"), default="shop", help="600 items, or a long tail")
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--batch", type=int, default=500, help="most records of a batch")
     options = parser.parse_args()
-    events = list(Shop(seed=1, users=100_000, concurrent=20_000, rate=100).json_events(options.events))
+    events = list(stream(options.stream, options.events))
     costs = {}
     for workers in WORKERS:
         with bench(batch_records=options.batch, session_s=SESSION_S) as bench_:

@@ -21,13 +21,14 @@ from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-USERS = ["u1", "nobody", "a:b{c}%7B", "7"]
+USERS = ["u1", "nobody", "a:b{c}%7B", "7", "tied", "fond"]
 WISHES: list[dict[str, Any]] = [
     {},
     {"placement": "cart", "k": 3},
     {"placement": "no such:place", "k": 4, "exclude": ["a", "x"]},
     {"category": "shoes"},
     {"category": "100%", "k": 2},
+    {"k": 5, "exclude": ["shoe"]},
 ]
 Ask = Callable[[str, str], Any]
 
@@ -87,26 +88,33 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         keys.recs("u1", "cart"): ["c", "a", "é:{}%"],
         keys.recs("a:b{c}%7B"): ["a"],
         keys.recs("7"): [],
+        keys.recs("tied"): ["12", "hat", "shoe"],
+        keys.recs("fond"): ["hat", "gone", "é:{}%", "s"],
         keys.recs("7", "cart"): ["c"],
         keys.trending(): ["gone", "x", "shoe", "y", "é:{}%"],
         keys.trending(segment=3): ["s", "x"],
+        keys.trending(segment=0): ["z"],
         keys.trending(category="shoes"): ["boot", "shoe", "hat"],
+        keys.trending(category="hats"): ["cap", "hat"],
+        keys.trending(category="100%"): ["é:{}%", "b", "pct"],
     }
     for key, items in lists.items():
         client.set(key, rendered(items), ex=3_600)
     details: dict[str, dict[str, Any]] = {
-        "gone": {"hidden": True},
+        "gone": {"hidden": True, "category": "100%"},
         "shoe": {"category": "shoes", "title": "Shoe", "price": 9.5},
         "boot": {"category": "shoes"},
         "hat": {"category": "hats"},
+        "pct": {"category": "100%"},
         "é:{}%": {"category": "100%", "title": "Ünï"},
-        "12": {"title": "Twelve"},
+        "12": {"title": "Twelve", "category": ""},
         "tent": {"title": "Tent"},
         "bag": {"hidden": True},
     }
     for item, fields in details.items():
         client.set(keys.item(item), json.dumps({"v": 1, **fields}), ex=3_600)
     client.hset(keys.profile("u1"), mapping={"segment": "3"})
+    client.hset(keys.profile("tied"), mapping={"segment": "0"})
 
 
 @pytest.mark.parametrize("language", ["node", "php"])

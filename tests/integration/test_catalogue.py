@@ -6,9 +6,8 @@ import asyncio
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from statistics import median
 
 import pytest
 import pytest_asyncio
@@ -22,6 +21,7 @@ from stream.client import Client
 from stream.errors import BadInputError
 from stream.keys import Recommendations
 from stream.resp import WriteBatch
+from tests.patience import Patience
 from tests.records import event
 from tests.stream.test_feeds import RSS
 from tests.worker_process import Installation, environment
@@ -59,16 +59,22 @@ async def rivulet(shop: Installation, *arguments: str) -> str:
     return result.stdout
 
 
-async def seen(shop: Installation, condition: Callable[[Recommendations], bool], what: str) -> float:
-    """A reader with its default cache sees a change in the camper's list, which nobody writes again; after seconds."""
-    async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True) as client:
+async def seen(shop: Installation, client: Client, condition: Callable[[Recommendations], bool], what: str) -> float:
+    """A reader sees a change in the camper's list, which nobody writes again; after how many seconds."""
 
-        async def visible() -> bool:
-            return condition(await client.recommendations("camper"))
+    async def visible() -> bool:
+        return condition(await client.recommendations("camper"))
 
-        began = time.monotonic()
-        await shop.until(visible, what)
-        return time.monotonic() - began
+    began = time.monotonic()
+    await shop.until(visible, what)
+    return time.monotonic() - began
+
+
+async def in_time(attempt: Callable[[], Awaitable[float]], what: str) -> None:
+    """A change is seen within the limit that is promised; one that a busy machine held up is made again."""
+    patience = Patience()
+    while (took := await attempt()) >= SEEN_S:
+        assert not patience.ended(), f"{what} only after {took:.1f} s"
 
 
 def price(item: str, recs: Recommendations) -> float | None:
@@ -76,42 +82,44 @@ def price(item: str, recs: Recommendations) -> float | None:
     return known.price if known else None
 
 
-async def test_stock_price_and_withdrawal_are_seen_in_a_list_that_stays_as_it_is(
-    shop: Installation, tmp_path: Path
-) -> None:
+CHANGES: list[tuple[str, Callable[[Recommendations], bool], str]] = [
+    ("", lambda recs: not {"bag", "stove"} & set(recs.items), "both are withdrawn"),
+    ("bag,20,3,\nstove,30,1,", lambda recs: (price("bag", recs), price("stove", recs)) == (20, 30), "prices are shown"),
+    ("bag,15,3,", lambda recs: price("bag", recs) == 15, "a new price is shown"),
+    ("bag,15,0,", lambda recs: "bag" not in recs.items and "stove" in recs.items, "it is sold out"),
+    ("bag,15,,out of stock\nstove,30,0,", lambda recs: not {"bag", "stove"} & set(recs.items), "the other one, too"),
+    ("bag,15,,in stock\nstove,30,9,", lambda recs: {"bag", "stove"} <= set(recs.items), "both are back"),
+    ("", lambda recs: not {"bag", "stove"} & set(recs.items), "both are withdrawn again"),
+]
+
+
+async def test_each_change_is_seen_within_5_s_in_a_list_that_stays_as_it_is(shop: Installation, tmp_path: Path) -> None:
     feed = tmp_path / "feed.csv"
+    client: Client  # with the cache of its defaults, which holds what was before
 
-    async def put(text: str) -> None:
-        feed.write_text("id,title,price,stock,availability\n" + text)
-        await rivulet(shop, "put", str(feed))
+    async def made(number: int) -> float:
+        text, condition, what = CHANGES[number]
+        feed.write_text(f"id,price,stock,availability\n{text}\n")
+        await (rivulet(shop, "put", str(feed)) if text else rivulet(shop, "withdraw", "bag", "stove"))
+        return await seen(shop, client, condition, what)
 
-    took = []
-    await put("bag,Bag,20 EUR,3,\nstove,Stove,30 EUR,1,\n")
-    took.append(
-        await seen(shop, lambda recs: (price("bag", recs), price("stove", recs)) == (20, 30), "prices are shown")
-    )
-    await put("bag,Bag,15 EUR,3,\n")
-    took.append(await seen(shop, lambda recs: price("bag", recs) == 15, "a new price is shown"))
-    await put("bag,Bag,15 EUR,0,\n")
-    took.append(await seen(shop, lambda recs: "bag" not in recs.items and "stove" in recs.items, "it is sold out"))
-    await put("bag,Bag,15 EUR,,out of stock\nstove,Stove,30 EUR,0,\n")
-    took.append(await seen(shop, lambda recs: not {"bag", "stove"} & set(recs.items), "the other one, too"))
-    await put("bag,Bag,15 EUR,,in stock\nstove,Stove,30 EUR,9,\n")
-    took.append(await seen(shop, lambda recs: {"bag", "stove"} <= set(recs.items), "both are back"))
-    await rivulet(shop, "withdraw", "bag")
-    took.append(await seen(shop, lambda recs: "bag" not in recs.items, "it is withdrawn"))
+    async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True) as client:
+        for number in range(1, len(CHANGES)):
+
+            async def attempt(number: int = number) -> float:
+                await made(number - 1)
+                return await made(number)
+
+            await in_time(attempt, CHANGES[number][2])
     own = await shop.list_of("camper")
     assert own is not None
-    assert "bag" in own.items  # readers left it out: nobody has written the list again
-    await put("bag,Bag,15 EUR,1,\n")
-    took.append(await seen(shop, lambda recs: "bag" in recs.items, "it is back"))
-    assert median(took) < SEEN_S, took  # a busy machine may hold up some of them
+    assert {"bag", "stove"} <= set(own.items)  # readers left them out: nobody has written the list again
 
 
 async def test_what_nobody_has_touched_is_recommended_as_soon_as_it_has_a_record(shop: Installation) -> None:
     await shop.publish([event("hiker", "shelter", at=200)])
     await shop.write("items", json.dumps({"item_id": "shelter", "title": "Storm shelter"}).encode(), b"shelter")
-    touches = 0
+    touches, names = 0, list[str]()
 
     async def shown() -> dict[str, tuple[str | None, str]]:
         """Items of the hiker's list after another visit, and why they are there."""
@@ -121,18 +129,19 @@ async def test_what_nobody_has_touched_is_recommended_as_soon_as_it_has_a_record
         found = await shop.list_of("hiker")
         return {} if found is None else dict(zip(found.items, found.why, strict=True))
 
-    took = []
-    for number in range(3):
-        new = f"bivouac{number}"
+    async def recommended() -> bool:
+        return (await shown()).get(names[-1]) == ("shelter", "content")
+
+    async def attempt() -> float:
+        names.append(f"bivouac{len(names)}")
         began = time.monotonic()
-        await shop.write("items", json.dumps({"item_id": new, "title": "Light storm shelter"}).encode(), new.encode())
-
-        async def recommended(new: str = new) -> bool:
-            return (await shown()).get(new) == ("shelter", "content")
-
+        title = {"item_id": names[-1], "title": "Light storm shelter"}
+        await shop.write("items", json.dumps(title).encode(), names[-1].encode())
         await shop.until(recommended, "a new item is recommended to whom it suits")
-        took.append(time.monotonic() - began)
-    assert median(took) < SEEN_S, took  # a busy machine may hold up one of them
+        return time.monotonic() - began
+
+    for _ in range(3):
+        await in_time(attempt, "a new item is recommended")
     await rivulet(shop, "withdraw", "bivouac1")
 
     async def gone() -> bool:

@@ -99,7 +99,12 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
         await shop.until(complained, "nothing is said about the disk")
         assert values((await pages.metrics())["rivulet_shard_actions"], "action")[("snapshot_errors",)] > 0
         assert await pages.failing("/healthz") == {}
-        await shop.until(pages.is_ready, "not ready")  # what is learned and shown is as fresh as ever
+        await shop.until(lambda: pages.fails("snapshots"), "it is not told that nothing is saved")
+        failing = await pages.failing()
+        assert failing is not None
+        assert failing.keys() == {"snapshots"}  # what is learned and shown is as fresh as ever
+        assert "was not saved for" in failing["snapshots"]
+        assert await pages.failing("/healthz") == {}
         (line, *_) = [line for line in worker.output.splitlines() if "snapshot_failed" in line]
         assert os.strerror(errno.ENOSPC if disk.mounted else errno.EFBIG) in line
         assert "Traceback" not in worker.output
@@ -114,6 +119,7 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
         await shop.drained()
         disk.free(worker)
         await shop.until(all_saved, "not saved after there is room again")
+        await shop.until(pages.is_ready, "not ready although all is saved")
         assert balance(await shop.counts()) == shop.sent == len(EVENTS)
         assert await worker.terminate() == 0
         assert {name.rpartition(".")[2] for name in os.listdir(shop.settings.snapshot_folder)} == {"snap"}

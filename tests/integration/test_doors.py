@@ -48,10 +48,14 @@ def last_json(printed: str) -> dict[str, Any]:
 
 def films(folder: Path, name: str, seconds: int) -> str:
     """A table with columns of its own: who saw what, beginning some seconds since 1970."""
-    rows = [
-        f"{seconds + n * 60},{who},{film},3.5" for n, (who, film) in enumerate([("v", "f1"), ("v", "f2"), ("w", "f1")])
-    ]
-    (folder / name).write_text("\n".join(["at,viewer,film,eur", *rows]) + "\n")
+    columns = ("at", "viewer", "film", "eur")
+    seen = enumerate([("v", "f1"), ("v", "f2"), ("w", "f1")])
+    rows: list[tuple[Any, ...]] = [(seconds + n * 60, who, film, 3.5) for n, (who, film) in seen]
+    if name.endswith("csv"):
+        lines = [",".join(map(str, row)) for row in (columns, *rows)]
+    else:
+        lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
+    (folder / name).write_text("\n".join(lines) + "\n")
     return str(folder / name)
 
 
@@ -90,6 +94,14 @@ async def test_record_check_replay_get_and_watch(kafka: str, redis_url: str, top
         finally:
             watching.terminate()
         assert await watching.wait() == 0
+
+        objects = mapped(films(tmp_path, "films.jsonl", now - HOUR_S))
+        done = last_json(await rivulet(shop, "replay", *objects, "--users", "-json", "--json"))
+        assert (done["sent"], done["books"]["learned"], done["skipped"]) == (3, 3, 0)
+        items = [
+            json.loads(record.value).get("items") for record in await shop.read("events") if b"-json" in record.key
+        ]
+        assert sorted(item["item_id"] for [item] in items if item["price"] == 3.5) == ["f1", "f1", "f2"]
 
         told = await rivulet(shop, "replay", *mapped(films(tmp_path, "old.csv", now - 400 * 24 * HOUR_S)), *again[:-1])
         assert "sent 6 events; meanwhile the workers counted 6 late" in told

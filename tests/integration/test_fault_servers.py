@@ -78,6 +78,34 @@ async def test_a_server_that_is_away_delays_and_loses_nothing(
         assert await worker.terminate() == 0
 
 
+async def test_a_redis_that_takes_no_writes_and_a_foreign_key_delay_and_end_nothing(
+    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    source = shop_events(seed=7)
+    async with installation(kafka, redis_server.url, tmp_path, topic_prefix) as (shop, pages):
+        with redis_server.client() as client:
+            client.config_set("min-replicas-to-write", "1")  # a failover: the replica is not there yet
+            worker = shop.start()  # its first write is the claim of a shard
+            await shop.publish(islice(source, 500))
+            await shop.until(lambda: pages.fails("redis"), "it is not told")
+            client.config_set("min-replicas-to-write", "0")
+            await shop.drained()
+            await shop.until(pages.is_ready, "not ready")
+
+            profile = shop.keys.profile("guest").decode()
+            client.set(profile, "somebody else's")
+            client.config_set("min-replicas-to-write", "1")
+            await shop.publish([event("guest", "tent", at=90_000)])
+            await shop.until(lambda: pages.fails("redis"), "it is not told again")
+            assert await pages.failing("/healthz") == {}
+            client.config_set("min-replicas-to-write", "0")
+            await shop.drained()
+            assert client.type(profile) == b"hash"
+        await check_books(shop)
+        assert "reloaded" not in worker.output
+        assert await worker.terminate() == 0
+
+
 async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
     kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
 ) -> None:

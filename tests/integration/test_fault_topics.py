@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import TopicPartition  # type: ignore[import-untyped]  # no py.typed
+from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import (  # type: ignore[import-untyped]  # no py.typed
     AIOKafkaAdminClient,
     NewPartitions,
@@ -197,4 +198,41 @@ async def test_records_that_were_deleted_before_they_were_read_are_counted_as_lo
         assert values((await pages.metrics())["rivulet_shard_actions"], "action")[("lost",)] == 30
         assert f"30 records of {place.topic}-0 are missing: offsets {at} to {at + 29}" in worker.output
         assert await pages.failing("/healthz") == {}
+        assert await worker.terminate() == 0
+
+
+async def test_a_log_whose_end_nobody_can_read_is_included_and_ends_no_worker(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Deleted up to the end while no worker ran, and the marker of a transaction as last of all: nothing comes on."""
+    quick = {"stall_s": 8, "on_gap": "accept"}
+    async with installation(kafka, redis_url, tmp_path, topic_prefix, **quick) as (shop, pages):
+        worker = shop.start()
+        await shop.publish(visits(range(100)))
+        await shop.drained()
+        assert await worker.terminate() == 0
+        before = await shop.progress.ends("events")
+        await shop.publish(visits(range(100, 200)))
+        ends = await shop.progress.ends("events")
+        deleted = sum(ends.values()) - sum(before.values())
+        topic = shop.settings.topic("events")
+        async with administrator(kafka) as admin:
+            await admin.delete_records({TopicPartition(topic, p): RecordsToDelete(end) for p, end in ends.items()})
+        worker = shop.start()
+        await shop.drained()
+        assert await shop.included() == sum(ends.values())
+
+        home = partition_of(b"u1", shop.settings.events_partitions)
+        producer = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=topic)
+        async with producer, producer.transaction():
+            await producer.send_and_wait(topic, msgspec.json.encode(event("u1", "stove", at=9_000)), b"u1", home)
+        await shop.drained()
+        assert (await shop.progress.ends("events"))[home] == ends[home] + 2
+        await asyncio.sleep(2 * shop.settings.stall_s)  # more than the watchdog's patience
+        assert worker.running
+        assert await pages.is_ready()
+        assert await pages.failing("/healthz") == {}
+        assert (await shop.progress.facts())[worker.field]["lost"] == deleted + 1
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == shop.sent - deleted + 1
         assert await worker.terminate() == 0

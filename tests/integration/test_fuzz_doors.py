@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,29 +14,23 @@ import msgspec
 import pytest
 import pytest_asyncio
 from aiokafka.structs import ConsumerRecord  # type: ignore[import-untyped]  # no py.typed
-from typer.testing import CliRunner
 
-from stream.cli import build
 from stream.decoding import decode
-from stream.errors import BadInputError
 from stream.intake import judge
 from stream.letters import SETTLED
 from stream.local import LocalRecord
-from stream.progress import Progress
 from stream.recordings.records import Raw, restore
-from stream.topics import create, layout
 from tests.brokers import free_ports
 from tests.commands import command
 from tests.gateways import Client, client_of
 from tests.integration.test_gateway import GATEWAY, until_ready
-from tests.mutations import mutated
-from tests.worker_process import Installation, WorkerProcess, balance, environment
+from tests.mutations import OURS, mutated
+from tests.worker_process import Installation, WorkerProcess, balance
 
 CORPUS = 10_000
 KEYS = 40  # of records, whatever users their events name: most lie in a wrong partition
 IN_ARRAY = 20
 AT_ONCE = 8
-BY_FILE = 300  # lines for `publish`, which ends at each bad one and is called again behind it
 
 
 class Flood:
@@ -179,32 +172,22 @@ def is_object(value: bytes) -> bool:
         return False
 
 
-def test_publish(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
-    shop = Installation(kafka, redis_url, tmp_path, topic_prefix)
-    lines = [value for value in mutated(BY_FILE * 2, seed=11) if b"\n" not in value and value.strip()][:BY_FILE]
-    asyncio.run(create(kafka, layout(prefix=topic_prefix)))
+@pytest.mark.parametrize("any_shape", [True, False])
+async def test_publish(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path, any_shape: bool) -> None:
+    known = () if any_shape else OURS
+    lines = [value for value in mutated(CORPUS * 2, 11, known) if b"\n" not in value and value.strip()][:CORPUS]
     file = tmp_path / "lines.jsonl"
-    published, refused, rest = 0, 0, lines
-    while rest:
-        file.write_bytes(b"\n".join(rest) + b"\n")
-        call = ["publish", str(file), "--any-shape", "--json"]
-        result = CliRunner().invoke(build(), call, env=environment(shop.settings))
-        if result.exception is None:
-            published += json.loads(result.stdout)["published"]
-            break
-        assert isinstance(result.exception, BadInputError), result.exception
-        said = re.fullmatch(r".*, line (\d+): .*; the ([\d,]+) events before it are sent", str(result.exception))
-        assert said, result.exception
-        published += int(said[2].replace(",", ""))
-        refused += 1
-        rest = rest[int(said[1]) :]
-    batches = [decode([LocalRecord(n, time.time_ns() // 1_000_000, None, line)]) for n, line in enumerate(lines)]
-    good = [batch for batch in batches if not batch.dead and not batch.controls]
-    assert refused == len(lines) - len(good) > BY_FILE / 10
-    assert published == sum(len(batch.raw) for batch in good) > BY_FILE / 10
-
-    async def written() -> int:
-        async with Progress(shop.settings) as progress:
-            return sum((await progress.ends("events")).values())
-
-    assert asyncio.run(written()) == published
+    file.write_bytes(b"\n".join(lines))
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        mapping = ["--any-shape"] if any_shape else []
+        said = await Flood(shop, tmp_path).says("publish", str(file), "--skip-bad", *mapping)
+        records = await shop.read("events")
+    if any_shape:
+        batches = [decode([LocalRecord(n, time.time_ns() // 1_000_000, None, line)]) for n, line in enumerate(lines)]
+        good = [len(batch.raw) for batch in batches if not batch.dead and not batch.controls]
+        assert (said["published"], said["skipped"]) == (sum(good), CORPUS - len(good))
+    else:
+        assert said["published"] + said["skipped"] == CORPUS
+    assert len(records) == said["published"]
+    assert min(said["published"], said["skipped"]) > CORPUS / 20
+    assert not decode(list(map(raw_of, records))).dead

@@ -79,6 +79,7 @@ async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_t
 ) -> None:
     port, private, slow, slow_private = free_ports(4)
     page, settings = "https://shop.example", {"gateway_port": port, "gateway_private_port": private, "gateway_rate": 0}
+    settings["gateway_bytes"] = 200_000
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, gateway_origins=page, **settings) as shop:
         shop.start()
         shop.workers.append(WorkerProcess(shop.settings, GATEWAY))
@@ -94,6 +95,9 @@ async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_t
             assert (await door.ask("OPTIONS", "/v1/events", headers={"Origin": page})).status == 204
             assert (await door.post(visits("p", "bag"), Origin="https://evil.example")).status == 403
             assert (await door.post(visits("p", *map(str, range(501))))).status == 413
+            long = b" " * (shop.settings.gateway_bytes + 1)
+            for reply in (await door.post(long), await door.post(gzip.compress(long), Content_Encoding="gzip")):
+                assert (reply.status, "longer than 200000 bytes" in reply.said["error"]) == (413, True)
             binary = {"ce_specversion": "1.0", "ce_type": "shop.view_item", "ce_source": "/shop", "ce_id": "1"}
             taken.append(await door.post({"user_id": "cloud", "item_id": "bag"}, **binary))
             assert taken[2].said["mapped"] == {"cloudevents": 1}
@@ -107,6 +111,26 @@ async def test_what_comes_packed_from_pages_and_mutated_is_taken_or_refused_to_t
         assert len(events) == accepted
         assert balance(await shop.counts()) == accepted
         assert [await process.terminate() for process in shop.workers] == [0, 0, 0]
+
+
+async def test_each_write_key_has_a_rate_of_its_own(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    port, private = free_ports(2)
+    settings = {"gateway_port": port, "gateway_private_port": private, "gateway_rate": 0, "gateway_key_rate": 0.01}
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, **settings) as shop:
+        shop.workers.append(
+            WorkerProcess(shop.settings, GATEWAY, gateway_keys="web:key-of-the-page1,shop:key-of-the-shop1")
+        )
+        async with client_of(port, private) as door:
+            await until_ready(shop, door)
+            first = await door.post(visits("page", *map(str, range(50))), "?key=key-of-the-page1")  # of hours
+            again = await door.post(visits("page", "tent"), "?key=key-of-the-page1")
+            other = await door.post(visits("shop", "tent"), Authorization="Bearer key-of-the-shop1")
+        assert [reply.status for reply in (first, again, other)] == [202, 429, 202]
+        assert again.said == {"error": "too many events of this write key"}
+        assert int(again.headers["Retry-After"]) > 1
+        assert len(await shop.read("events")) == 51
 
 
 async def told(client: Client, outcome: str) -> int:

@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ async def finished(process: asyncio.subprocess.Process) -> dict[str, Any]:
 def recorded(folder: Path, on_bad: OnBad = stop) -> list[tuple[int, Raw]]:
     found = []
     for path in sorted(folder.iterdir()):
-        for each in read(path, on_bad):
+        for _, each in read(path, on_bad):
             assert isinstance(each, tuple)
             found.append(each)
     return found
@@ -187,3 +188,21 @@ async def test_bounds_by_time_and_offset_and_a_clean_end(kafka: str, topic_prefi
     assert lively["records"] == 30
     assert lively["complete"] is False
     assert lively["next"] == {str(partition): 110 for partition in range(PARTITIONS)}
+
+
+async def test_bounds_by_duration(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    """From two hours ago until two seconds from now: it ends by itself, with what came meanwhile."""
+    settings = Settings(kafka=kafka, topic_prefix=topic_prefix)
+    arguments = (str(tmp_path / "out"), "--from", "2h", "--until", "2s", "--json")
+    async with topic(kafka, topic_prefix) as producer:
+
+        async def said(*hours_ago: float) -> None:
+            for hours in hours_ago:
+                at = time.time_ns() // 1_000_000 - round(hours * 3_600_000)
+                await producer.send_and_wait(topic_prefix + "events", b"%g" % hours, partition=0, timestamp_ms=at)
+
+        await said(3, 2.5, 1, 0.5)
+        summary = await finished(await start(settings, *arguments))
+        await said(0)
+    assert [raw.value for _, raw in recorded(tmp_path / "out")] == [b"1", b"0.5"]
+    assert (summary["records"], summary["complete"]) == (2, True)

@@ -87,8 +87,32 @@ async def test_hole_that_the_broker_does_not_explain_stops_the_worker(group: Gro
 async def test_hole_that_the_broker_does_not_explain_can_be_accepted(group: Group) -> None:
     await _write_with_markers(group)
     group.start(on_gap="accept")
-    await group.until(lambda: group.position()[0] == 21, "it stays before the hole")
-    assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(10, 11, False)]
+    await group.until(lambda: group.position()[0] == 22, "it stays before the hole")  # the last marker is the end
+    losses = [(loss.first, loss.end, loss.proven) for loss in group.status().losses]
+    assert losses == [(10, 11, False), (21, 22, False)]
+    group.ends[0] = 22
+    await group.write(400)  # and what comes then is read once
+    await group.until_read()
+    assert (group.count("records", "a"), group.count("lost", "a")) == (420, 2)
+
+
+async def test_records_deleted_up_to_the_end_are_lost_although_none_comes_that_shows_it(group: Group) -> None:
+    await group.write(4000)
+    group.start()
+    await group.until_read()
+    await group.end()
+    before = group.ends[0]
+    await group.write(4000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=group.kafka)
+    await admin.start()
+    await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(before_offset=group.ends[0])})
+    await admin.close()
+    group.start()
+    await group.until_read()
+    assert [(loss.first, loss.end, loss.proven) for loss in group.status().losses] == [(before, group.ends[0], True)]
+    await group.write(400)
+    await group.until_read()
+    assert group.count("lost", "a") == group.ends[0] - 100 - before
 
 
 async def test_snapshot_beyond_the_log_stops_the_worker(group: Group) -> None:

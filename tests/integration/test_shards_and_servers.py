@@ -63,12 +63,13 @@ async def test_store_of_snapshots_without_answer_is_waited_for(group: Group) -> 
     (group.folder / "no-disk").touch()
     group.start()
     await group.write(400)
-    await group.until(lambda: group.log().count("snapshots_unreadable") > 1, "it does not try again")
+    await group.until(lambda: "snapshots_away" in group.log(), "it does not say so")
     assert group.processed() <= 0
     (group.folder / "no-disk").unlink()
     await group.until_read()
     await group.end()
     group.assert_exact()
+    assert (group.log().count("snapshots_away"), group.log().count("snapshots_back")) == (1, 1)
 
 
 async def test_store_whose_snapshots_are_all_damaged_stops_the_worker(group: Group) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
+import redis
 import structlog
 
 from stream.errors import ConfigurationError, UnavailableError
@@ -108,6 +111,78 @@ async def test_a_full_memory_is_waited_for(redis_server: RedisServer, store: Red
         assert 500 < client.ttl("rv:{u1}:profile") <= 600, "EXPIRE was not repeated with its HSET"
     assert [line["event"] for line in logs] == ["redis_away", "redis_back"], "one line, not one per retry"
     assert logs[0]["trouble"].startswith("OOM ")
+
+
+@contextmanager
+def too_few_replicas(server: RedisServer) -> Iterator[None]:
+    with server.client() as client:
+        client.config_set("min-replicas-to-write", "1")
+        yield
+        client.config_set("min-replicas-to-write", "0")
+
+
+@contextmanager
+def disk_that_saves_nothing(server: RedisServer) -> Iterator[None]:
+    """What a stock Redis does when its own disk is full: it has save points, and stops writes when a save failed."""
+    (server.folder / "dump.rdb").mkdir()  # to rename a file onto a folder fails, whoever we are
+    with server.client() as client:
+        client.config_set("save", "3600 1")
+        client.bgsave()
+        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", PATIENCE_S, "it is saved")
+        yield
+        client.config_set("save", "")
+
+
+@contextmanager
+def script_that_does_not_end(server: RedisServer) -> Iterator[None]:
+    with server.client() as client, server.client() as caller:
+        client.config_set("lua-time-limit", "1")
+        call = threading.Thread(target=_call_forever, args=[caller])
+        call.start()
+        wait_for(lambda: not _answers(client), PATIENCE_S, "it is not busy")
+        yield
+        client.script_kill()
+        call.join()
+
+
+def _call_forever(client: redis.Redis) -> None:
+    with suppress(redis.ResponseError):  # killed
+        client.eval("while true do end", 0)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ResponseError:
+        return False
+
+
+REFUSALS = {"NOREPLICAS": too_few_replicas, "MISCONF": disk_that_saves_nothing, "BUSY": script_that_does_not_end}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_server_that_takes_no_writes_for_now_is_waited_for(
+    redis_server: RedisServer, store: RedisStore, code: str
+) -> None:
+    with structlog.testing.capture_logs() as logs, REFUSALS[code](redis_server):
+        flushing = asyncio.create_task(store.flush(lists()))
+        await until(lambda: store.retries > 4)
+        assert not flushing.done()
+    await asyncio.wait_for(flushing, PATIENCE_S)
+    assert await store.get(KEYS) == [VALUE] * len(KEYS)
+    assert logs[0]["event"] == "redis_away"
+    assert code in logs[0]["trouble"]
+
+
+async def test_a_profile_that_holds_a_string_is_replaced_once(redis_server: RedisServer, store: RedisStore) -> None:
+    batch = WriteBatch()
+    batch.hset(b"rv:{u1}:profile", {b"segment": b"3"}, 600)
+    with redis_server.client() as client, structlog.testing.capture_logs() as logs:
+        client.set("rv:{u1}:profile", "not ours")
+        await store.flush(batch)
+        assert client.hgetall("rv:{u1}:profile") == {b"segment": b"3"}
+        assert 500 < client.ttl("rv:{u1}:profile") <= 600
+    assert [(line["event"], line["first"]) for line in logs] == [("redis_keys_replaced", "rv:{...}:profile")]
 
 
 async def test_a_demoted_master_is_waited_for(redis_server: RedisServer, store: RedisStore) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models.blend
-from models.blend import PRIOR, Blend
+from models.blend import PRIOR, QUICKEN, Blend
 from models.blend_features import BACK, FEATURES, GROUPS, STEP, VOTES, desk, votes
-from models.blend_lists import HITS, LESSONS
+from models.blend_lists import ALERT, ALERTED, HITS, LESSONS, MANY_TEACH
 from models.blend_ranker import BlendRanker
 from models.covisitation import weighting
 from models.histories import Histories, Touches
 from models.ranking import Lists, scratch
 from models.references import translate
 from models.weight_averaging import Opinion, mean_of
-from tests.blending import teach
+from tests.blending import learn_all, teach
 from tests.streams import ITEM_IDS, TOUCHES, Touch, stream_of
 
 
@@ -66,6 +68,91 @@ def test_a_lasting_fall_of_the_hit_rate_quickens_learning_and_a_rise_does_not() 
     assert blend.drifts >= 1
     assert blend.pace == pytest.approx(pace * 2**blend.drifts)
     assert blend.hit_rate == pytest.approx(0.2, abs=0.05)
+
+
+class Habit:
+    """Visitors who touch again what they had lately, or never: no list of 20 of the 40 items fits both."""
+
+    def __init__(self, model: BlendRanker) -> None:
+        self.model = model
+        self.chance = np.random.default_rng(1)
+        self.recent: dict[str, list[str]] = {f"u{n}": [f"i{(n + i) % 40}" for i in range(20)] for n in range(60)}
+        learn_all(model, [(user, item) for user, items in self.recent.items() for item in items[::-1]])
+
+    def live(self, touches: int, *, again: float) -> float:
+        """So many touches, a share of them of an item that the visitor had lately; the share of lessons that hit."""
+        batch = []
+        for user in self.chance.choice(list(self.recent), touches).tolist():
+            recent = self.recent[user]
+            new = [item for n in range(40) if (item := f"i{n}") not in recent]
+            others = recent[1:] if self.chance.random() < again else new
+            item = str(self.chance.choice([item for item in others if item != recent[0]]))
+            recent[:] = [item, *recent][:20]
+            batch.append((user, item))
+        counts = self.model.blend.arrays.counts
+        before = counts.copy()
+        learn_all(self.model, batch)
+        told = counts - before
+        return float(told[HITS] / told[LESSONS])
+
+
+def _touches_to_relearn(monkeypatch: pytest.MonkeyPatch, quicken: float, alerted: int) -> int:
+    """Touches from when a settled blend notices that habits have changed until most of its lists hit."""
+    monkeypatch.setattr(models.blend, "QUICKEN", quicken)
+    monkeypatch.setattr(models.blend, "ALERTED", alerted)
+    model = BlendRanker()
+    habit, blend = Habit(model), model.blend
+    habit.live(20_000, again=0.8)
+    blend.arrays.counts[LESSONS] = MANY_TEACH  # as if it were old: one list in eight teaches
+    blend._told = blend.arrays.counts.copy()
+    assert habit.live(20_000, again=0.8) > 0.8
+    assert blend.drifts == 0
+    noticed = touches = 0
+    while habit.live(500, again=0.2) < 0.6:
+        touches += 500
+        noticed = noticed or touches * (blend.drifts > 0)
+        assert touches < 30_000
+    assert 0 < noticed < 6_400
+    return touches - noticed
+
+
+def test_after_a_drift_a_blend_relearns_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _touches_to_relearn(monkeypatch, 1.0, 0)
+    longer_steps = _touches_to_relearn(monkeypatch, QUICKEN, 0)
+    assert _touches_to_relearn(monkeypatch, QUICKEN, ALERTED) < longer_steps / 3 < plain / 5
+
+
+def test_others_who_met_no_drift_do_not_slow_one_down_that_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.blend, "SPEAK", 30)
+    model = BlendRanker()
+    blend, counts = model.blend, model.blend.arrays.counts
+
+    def average(version: int) -> float:
+        """How much slower the blend is after a mean with others who are three times as slow."""
+        teach(model, [(n % 3, n % 7, 1) for n in range(40)])
+        said = blend.opinion()
+        assert said is not None
+        weights, pace = blend.weights, blend.pace
+        blend.hear(mean_of([said, Opinion(said.weight + 1.0, 9.0 * said.square, said.lessons)]), version)
+        assert blend.weights == pytest.approx(weights + 0.25)
+        return pace / blend.pace
+
+    counts[ALERT] = 1_000
+    assert average(1) == 1.0
+    counts[ALERT] = counts[LESSONS]
+    assert average(2) == pytest.approx(3.0**0.5)
+
+
+def test_forgets_also_what_the_history_has_dropped() -> None:
+    model = BlendRanker(history=2)
+    for n in range(6):
+        model.learn_one("gone", f"secret{n}", 1)
+        model.learn_one("other", f"i{n % 3}", 1)
+    assert any(item.startswith("secret") for item, _ in model.recommend("other"))
+    model.forget_one("gone")
+    listed = [item for item, _ in model.recommend("other")]
+    assert listed
+    assert not any(item.startswith("secret") for item in listed)
 
 
 def _ranked(blend: Blend, model: BlendRanker) -> list[tuple[list[int], list[int], list[int]]]:
@@ -184,6 +271,14 @@ def test_batches_end_anywhere(touches: list[Touch], cuts: set[int]) -> None:
         state = {name: array.tolist() for name, array in blend.snapshot().items() if name not in ("told", "rates")}
         outcomes.append((pairs, state, histories.arrays.item.tolist()))
     assert outcomes[0] == outcomes[1]
+
+
+def test_prices_that_are_none_do_not_spoil_the_weights() -> None:
+    model = BlendRanker()
+    for item in ITEM_IDS:
+        model.describe_one(item, {"price": math.inf})
+    teach(model, [(n % 3, n % 7, 1) for n in range(40)])
+    assert np.isfinite(model.blend.arrays.learner.weight).all()
 
 
 def test_priors_have_one_weight_per_feature() -> None:

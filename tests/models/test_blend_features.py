@@ -9,13 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 from models.blend_content import ADDED, LATEST, LISTED
-from models.blend_features import LENGTHS, NEW, POPULAR, SEEN
+from models.blend_features import NEW, POPULAR, SEEN
 from models.blend_ranker import BlendRanker
 from models.candidates import clear
 from models.text_features import Facts
-from tests.blending import FACTS, PlainFeatures, described, teach
+from tests.blending import FACTS, described, teach
+from tests.plain_features import PlainFeatures
 from tests.streams import ITEM_IDS, TOUCHES, Touch
 
 
@@ -23,17 +25,15 @@ from tests.streams import ITEM_IDS, TOUCHES, Touch
 @given(touches=TOUCHES.filter(lambda touches: len(touches) > 0))
 @settings(deadline=None)
 def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list[Touch]) -> None:
-    model = BlendRanker(history=60)
+    model = BlendRanker(history=8)
     plain = teach(model, touches, facts)
-    for user, ring in plain.rings.items():
-        got, work = described(model, user)
-        expected = plain.features(user)
+    for user in plain.histories.recent:
+        got, work = described(model, str(user))
+        expected = {ITEM_IDS[item]: x for item, x in plain.features(user).items()}
         assert got.keys() == expected.keys()
         for item, features in got.items():
             assert features == pytest.approx(expected[item], abs=1e-4), item
-        length = [1, 2, 3, 3][min(len(ring), 4) - 1] if len(ring) < 5 else (4 if len(ring) < 10 else 5)
-        assert work.group[0] == length
-        assert LENGTHS < work.group[1] <= 2 * LENGTHS
+        assert tuple(work.group) == plain.groups(user)
 
 
 @pytest.mark.parametrize("facts", [{}, FACTS], ids=["no catalogue", "catalogue"])
@@ -42,9 +42,10 @@ def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list
 def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_follow(
     facts: Mapping[str, Facts], touches: list[Touch]
 ) -> None:
-    model = BlendRanker(history=60)
+    model = BlendRanker(history=8)
     plain = teach(model, touches, facts)
-    for user, ring in plain.rings.items():
+    for number in plain.histories.recent:
+        user, ring = str(number), [ITEM_IDS[item] for item in plain.ring(number)]
         got, work = described(model, user)
         learner = model.blend.arrays.learner
         weight = learner.weight[0] + learner.weight[work.group[0]] + learner.weight[work.group[1]]
@@ -55,19 +56,28 @@ def test_lists_are_the_weighed_features_by_chance_with_a_reason_the_visitor_can_
         assert all(a >= b - 2e-5 for a, b in pairwise(ranked))
         for item, chance in listed:
             assert chance == pytest.approx(math.exp(scores[item] - ranked[0]), abs=4e-5)
+        popular = [weight[10:12] @ x[10:12] for item, x in got.items() if item != ring[0]]
         for item, reason, why in model.explain(user):
+            parts = parts_of(weight, got[item]) | {"popular": weight[10:12] @ got[item][10:12] - np.mean(popular)}
+            assert max(parts[reason], 0.0) >= max(0.0, *parts.values()) - 1e-5
             assert (why is None) == (reason == "popular")
             assert why is None or why in ring
             assert reason != "repeat" or why == item
-            assert reason != "transition" or item in plain.steps(ring[0])
-            assert reason != "covisit" or (why is not None and item in plain.row(why))
+            assert reason != "transition" or ITEM_IDS.index(item) in plain.steps(plain.ring(number)[0])
+            assert reason != "covisit" or (why is not None and ITEM_IDS.index(item) in plain.row(ITEM_IDS.index(why)))
             assert reason != "content" or (why is not None and _likeness(plain, why, item) == _most(plain, ring, item))
 
 
+def parts_of(weight: NDArray[np.float32], x: list[float]) -> dict[str, float]:
+    """What each model of the visitor's own adds to the score of an item."""
+    spans = {"covisit": (0, 3), "transition": (3, 4), "sessions": (4, 5), "walk": (5, 6), "repeat": (6, 10)}
+    added = spans | {"content": (12, 13)}
+    return {name: float(weight[first:end] @ np.array(x[first:end])) for name, (first, end) in added.items()}
+
+
 def _likeness(plain: PlainFeatures, one: str, other: str) -> float:
-    vectors = plain.vectors()
-    mine, theirs = vectors.get(one, {}), vectors.get(other, {})
-    return round(sum(value * theirs.get(name, 0.0) for name, value in mine.items()), 6)
+    alike = plain.content.similar([ITEM_IDS.index(one)], [1.0])
+    return round(alike.get(ITEM_IDS.index(other), 0.0), 6)
 
 
 def _most(plain: PlainFeatures, ring: list[str], item: str) -> float:

@@ -184,7 +184,10 @@ def test_ranks_by_decreasing_prediction(make: Make) -> None:
         assert all(a >= b * (1 - 2e-6) for a, b in pairwise(scores))
 
 
-FORGETFUL = ["biased_mf", "blend", "item_similarity", "tencent_rec", "time_aware"]  # see the README's Privacy
+FORGETFUL = [  # see the README's Privacy
+    *("biased_mf", "blend", "content", "item_similarity", "sequential_rules", "session_knn", "tencent_rec"),
+    "time_aware",
+]
 
 
 def test_which_models_forget_a_user() -> None:
@@ -203,7 +206,7 @@ def test_a_forgotten_user_is_a_stranger_who_may_come_back(name: str) -> None:
     assert answers(model)[0][1:] != stranger
 
 
-@pytest.mark.parametrize("name", ["item_similarity", "tencent_rec"])
+@pytest.mark.parametrize("name", ["content", "item_similarity", "sequential_rules", "session_knn", "tencent_rec"])
 def test_forgetting_leaves_what_the_others_taught(name: str) -> None:
     model: Any = MODELS[name]()
     alone = MODELS[name]()

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models.newcomers
 from models.list_quality import NO_CATEGORY, arrange, explore, same_category, select_diverse
+from models.newcomers import Newcomers
 from models.placement import PLACEMENTS, Placement, PlacementError, load_placements
 from tests.plain import bounded
 from tests.plain_lists import plain_select
@@ -44,18 +46,24 @@ def test_selection_equals_plain_marginal_relevance(
 
 
 @pytest.mark.parametrize(
-    ("share", "k", "ranked", "pool"),
-    [(0.25, 4, 4, 6), (0.3, 5, 9, 4), (0.1, 3, 3, 2), (0.5, 4, 2, 1), (0.4, 1, 1, 3), (0.2, 5, 0, 2)],
+    ("share", "k", "ranked", "new"),
+    [(0.25, 4, 4, 6), (0.3, 5, 9, 4), (0.1, 3, 3, 2), (0.5, 4, 2, 1), (0.4, 1, 1, 3), (0.2, 5, 0, 2), (0.4, 5, 5, 12)],
 )
-def test_propensities_are_the_frequencies(share: float, k: int, ranked: int, pool: int) -> None:
+def test_propensities_are_the_frequencies(
+    share: float, k: int, ranked: int, new: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the pool on, which is drawn itself where there are more new items than it holds."""
     rounds = 20_000
+    monkeypatch.setattr(models.newcomers, "POOL", 4)
+    known = np.arange(100 + new) >= 100
+    hashes = np.random.default_rng(1).integers(0, 2**63, len(known)).astype(np.uint64)
     shown: Counter[int] = Counter()
     told: dict[int, set[float]] = {}
     places: Counter[int] = Counter()
     for chance in range(rounds):
         out, propensity = np.empty(k, dtype=np.int32), np.empty(k)
-        fresh = np.arange(100, 100 + pool, dtype=np.int32)
-        length = explore(np.arange(ranked, dtype=np.int32), fresh, share, np.uint64(chance), out, propensity)
+        fresh, drawn = Newcomers().pool(known, hashes, chance)
+        length = explore(np.arange(ranked, dtype=np.int32), fresh, drawn, share, np.uint64(chance), out, propensity)
         items = out[:length].tolist()
         assert len(set(items)) == length <= k
         assert [i for i in items if i < 100] == list(range(sum(i < 100 for i in items)))  # in their order

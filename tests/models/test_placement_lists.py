@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.histories import Histories
 from models.list_quality import explore, same_category
-from models.newcomers import POOL, Newcomers
+from models.newcomers import POOL, Newcomers, Pool
 from models.placement import Placement
 from models.placement_lists import NEW, Placed, Rules, Stock, chances, place_lists, signatures
 from models.ranking import Lists
@@ -86,7 +86,7 @@ def plain_place(
     room, propensity = np.empty(placement.k, dtype=np.int32), np.empty(placement.k)
     share = placement.exploration
     ranked_, pool_ = (np.array(part, dtype=np.int32) for part in (shown, fresh))
-    length = explore(ranked_, pool_, share, np.uint64(chance), room, propensity)
+    length = explore(ranked_, pool_, 0.5, share, np.uint64(chance), room, propensity)
     return room[:length].tolist(), propensity[:length].tolist()
 
 
@@ -131,7 +131,7 @@ def test_lists_equal_the_plain_rules(
     draw = np.array([chance + user for user in users.tolist()], dtype=np.uint64)
     out = Placed.empty(len(rows), placement.k)
     rules = Rules.of(placement, depth, bars, PURCHASE)
-    place_lists(rules, wide, histories.arrays, users, draw, np.array(pool, dtype=np.int32), stock, out)
+    place_lists(rules, wide, histories.arrays, users, draw, Pool(np.array(pool, dtype=np.int32), 0.5), stock, out)
 
     assert not place.any()
     assert all((a == b).all() for a, b in zip(before, wide, strict=True))
@@ -167,7 +167,7 @@ def test_a_placement_without_rules_is_the_ranked_list() -> None:
     out, wide = Placed.empty(1, 5), ranked(rows, 8)
     nobody, draw = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.uint64)
     rules = Rules.of(Placement("x", k=5), 5, np.zeros(0, dtype=np.bool_), PURCHASE)
-    place_lists(rules, wide, histories.arrays, nobody, draw, np.zeros(0, dtype=np.int32), stock, out)
+    place_lists(rules, wide, histories.arrays, nobody, draw, Pool(np.zeros(0, dtype=np.int32), 1.0), stock, out)
     first = wide.first(5)
     for name in Lists._fields:
         assert getattr(out.lists, name).tolist() == getattr(first, name).tolist()
@@ -208,19 +208,19 @@ def test_new_is_what_has_appeared_too_little(seen: list[int], known: set[int], d
     newcomers = Newcomers.restore(newcomers.snapshot(), below)
     flags = np.array([item in known for item in range(ITEMS)])
     hashes = np.random.default_rng(1).integers(0, 2**63, ITEMS).astype(np.uint64)
-    found = newcomers.pool(flags, hashes, turn=3).tolist()
+    found = newcomers.pool(flags, hashes, turn=3).item.tolist()
     assert sorted(found) == sorted(i for i in known if i in dropped or seen.count(i) < below)
     shuffled = np.random.default_rng(2).permutation(ITEMS)  # another process has met the items in another order
     moved = Newcomers(below)
     moved.learn_many(shuffled[[i for i in seen if i not in dropped]].astype(np.int32))
     flags_, hashes_ = np.zeros_like(flags), np.zeros_like(hashes)
     flags_[shuffled], hashes_[shuffled] = flags, hashes
-    assert moved.pool(flags_, hashes_, turn=3).tolist() == shuffled[found].tolist()
+    assert moved.pool(flags_, hashes_, turn=3).item.tolist() == shuffled[found].tolist()
 
 
 def test_every_new_item_has_its_turn() -> None:
     known = np.ones(2 * POOL, dtype=np.bool_)
     hashes = np.random.default_rng(1).integers(0, 2**63, len(known)).astype(np.uint64)
-    turns = [set(Newcomers().pool(known, hashes, turn).tolist()) for turn in range(20)]
+    turns = [set(Newcomers().pool(known, hashes, turn).item.tolist()) for turn in range(20)]
     assert {len(turn) for turn in turns} == {POOL}
     assert len(set.union(*turns)) > 0.99 * len(known)

@@ -72,6 +72,34 @@ def test_knows_no_more_items_than_told() -> None:
     assert model.rank("bob", {"mat", "stove", "axe"}) == ["mat", "axe", "stove"]
 
 
+@given(before=TOUCHES, after=TOUCHES)
+@settings(deadline=None)
+def test_a_forgotten_user_leaves_what_there_would_be_without_him(before: list[Touch], after: list[Touch]) -> None:
+    model, other = SequentialRules(steps=60, rules=10), SequentialRules(steps=60, rules=10)
+    first, rest = ([(key, ITEM_IDS[item]) for key, item, _ in touches] for touches in (before, after))
+    for event in first:
+        model.learn_one(*event)
+        if event[0] != 0:
+            other.learn_one(*event)
+    model.forget_one(0)
+    for event in rest:
+        model.learn_one(*event)
+        other.learn_one(*event)
+    for user in range(5):
+        assert dict(model.recommend(user)) == pytest.approx(dict(other.recommend(user)))
+
+
+def test_what_the_user_forgot_stays_in_the_sums() -> None:
+    model = SequentialRules(steps=2)
+    for item in ("tent", "mat", "stove"):
+        model.learn_one("ann", item, 1)
+    model.forget_one("ann")
+    for user, item in (("bob", "tent"), ("cyd", "mat")):
+        model.learn_one(user, item, 1)
+    assert model.recommend("bob") == [("mat", 1.0), ("stove", 0.5)]
+    assert model.recommend("cyd") == []
+
+
 def test_forgets_the_user_silent_for_longest() -> None:
     model = SequentialRules(max_users=2)
     for user, item in [("ann", "tent"), ("bob", "tent"), ("ann", "mat"), ("cyd", "tent")]:

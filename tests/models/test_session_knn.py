@@ -117,6 +117,26 @@ def test_sessions_beyond_the_postings_are_forgotten() -> None:
     assert model.recommend("late") == []
 
 
+@given(before=TOUCHES, after=TOUCHES)
+@settings(deadline=None)
+def test_a_forgotten_session_leaves_what_there_would_be_without_it(before: list[Touch], after: list[Touch]) -> None:
+    """Whenever it is forgotten, also for those who come later, one of whom gets its ring."""
+    model, other = (SessionKNN(sample=20, neighbours=20, length=5, blocks=100, max_items=10) for _ in range(2))
+    first, rest = ([(str(key), ITEM_IDS[item]) for key, item, _ in touches] for touches in (before, after))
+    for event in first:
+        model.learn_one(*event)
+        if event[0] != "0":
+            other.learn_one(*event)
+    model.forget_one("0")
+    assert model.recommend("0") == []
+    for event in rest:
+        model.learn_one(*event)
+        other.learn_one(*event)
+    for user in map(str, range(5)):
+        expected = dict(other.recommend(user))
+        assert dict(model.recommend(user)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_brings_back_what_the_session_saw_before() -> None:
     model = SessionKNN(blocks=100, max_sessions=10, max_items=10)
     for item in ("tent", "mat"):

@@ -114,6 +114,8 @@ def test_json_lines_and_columns_give_the_same(tmp_path: Path) -> None:
         ("a.jsonl", '{"item_id":"a"}\n{"item_id":5}\n', "a.jsonl, line 2: Expected `str`, got `int` - at `$.item_id`"),
         ("a.jsonl", '\n{"item_id":"a","availability":"never"}', "line 2: Invalid enum value 'never'"),
         ("a.jsonl", "{", "line 1: Input data was truncated"),
+        ("a.jsonl", '{"item_id":"a\\u0000b"}', "a.jsonl, line 1: item_id has a control character"),
+        ("a.csv", f"id,title\n{'帐' * 86},x\n", "line 2: item_id is longer than 256 bytes"),
         ("a.csv", "id,price\na,free\n", "a.csv, line 2: no price: 'free'"),
         ("a.csv", "id,price\na,-5\n", "line 2: no price: '-5'"),
         ("a.csv", "id,stock\na,many\n", "line 2: stock is no number: 'many'"),

@@ -7,10 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from models.offers import OfferError, decode_offer
-from stream.catalogue import CatalogueItem, decode_item
+from stream.catalogue import CatalogueItem, decode_item, decode_record
+from stream.cli.catalogue import withdraw
+from stream.decoding import decode
 from stream.errors import BadInputError
 from stream.feeds import read_feed
+from stream.local import LocalRecord
 from tests.mutations import mutated
 
 CORPUS = 10_000
@@ -38,12 +43,23 @@ def test_each_line_of_a_feed_is_an_item_or_a_named_fault(tmp_path: Path) -> None
     assert all(f"{path}, line " in str(row) for row in found if isinstance(row, BadInputError))
 
 
+def test_what_no_event_could_name_is_not_withdrawn_either() -> None:
+    assert decode_record(b"tent", None) == ("tent", None)
+    for key in (b"a\0b", b"\xff", b"x" * 257, b"", None):
+        with pytest.raises(ValueError, match=r"item_id|utf-8"):
+            decode_record(key, None)
+    with pytest.raises(BadInputError, match=r"'a\\nb': an item's id has a control character"):
+        withdraw(["tent", "a\nb"])
+
+
 def test_each_record_of_a_table_is_read_or_refused() -> None:
     read = Counter[str]()
     for value in (DEEP, *mutated(CORPUS, 4, ITEMS)):
         try:
-            assert isinstance(decode_item(value), CatalogueItem)
+            item = decode_item(value)
             read["items"] += 1
+            named = json.dumps({"event_name": "view_item", "user_id": "u", "item_id": item.item_id}).encode()
+            assert not decode([LocalRecord(0, 1_750_000_000_000, None, named)]).dead, item  # ids are judged alike
         except ValueError:
             pass
     for value in (DEEP, *mutated(CORPUS, 5, OFFERS)):

@@ -155,7 +155,36 @@ def test_after_a_drop_nothing_read_before_counts() -> None:
     assert world.fetch(users) == set(names)
 
 
-def test_a_full_cache_drops_what_was_read_longest_ago() -> None:
+@pytest.mark.parametrize("given_up", [False, True])
+def test_rows_that_go_while_others_are_read_are_read_again(given_up: bool) -> None:
+    """Chaos, seeds 64 and 81: two shards ranked everyone, and one dropped the rows that the other was about to use."""
+    world = World()
+    own = next(name for name in NAMES if name not in world.foreign)
+    names = [own if given_up else sorted(world.foreign)[1], sorted(world.foreign)[0]]
+    world.publish(names, 2.0)
+    if given_up:
+        world.space.rows.open(world.space.encode([own]))
+    else:
+        world.fetch(world.touch([(0, names[0])]))
+    users = world.touch([(1, name) for name in names])
+
+    async def run() -> None:
+        world.store.answers.clear()
+        reading = asyncio.create_task(world.cache.fetch(world.histories.arrays, users))
+        await asyncio.sleep(0)
+        if given_up:
+            world.space.owned.discard(0)
+            world.space.rows.drop(world.space.encode([own]))
+        else:
+            await world.cache.drop()
+        world.store.answers.set()
+        await reading
+
+    asyncio.run(run())
+    assert world.totals() == dict.fromkeys(names, 2.0)
+
+
+def test_a_full_cache_drops_what_was_asked_for_longest_ago() -> None:
     world = World(max_rows=16)
     names = sorted(world.foreign)[:24]
     world.publish(names, 1.0)

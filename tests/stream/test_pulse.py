@@ -41,10 +41,12 @@ class World:
     topic: str = "events"
     beats: int = 0
     broker: bool = True
+    fetched: int = 0
+    fetching: bool = True
 
     def __post_init__(self) -> None:
         self.caught_up.set()
-        self.redis = Outage("redis")
+        self.redis, self.snapshots_away = Outage("redis"), Outage("snapshots")
         for topic in ("events", "covisits"):
             shard = Shard(topic, 0, 0.0, next=5)
             self.shards[shard.tp] = shard
@@ -53,11 +55,14 @@ class World:
         self.pulse = Pulse(me, me, me, self.redis, session_s=10)
 
     def answered(self) -> tuple[int, ...]:
-        return (self.beats,) if self.broker else ()
+        if self.broker and self.fetching:
+            self.fetched = self.beats
+        return (self.fetched,)
 
     def beat(self, times: int = 1, seconds: float = 1.0) -> Standstill | None:
         for _ in range(times):
             self.beats += 1
+            self.consumer.age = 0.0 if self.broker else self.consumer.age + seconds
             if self.broker:
                 for tp, log in self.consumer.logs.items():
                     self.consumer.logs[tp] = log._replace(answered_ms=self.beats)
@@ -122,12 +127,14 @@ def test_a_shard_before_its_first_record_has_work_once_something_was_fetched(wor
     assert age(world.beat(10)) == 9
 
 
-@pytest.mark.parametrize("excuse", ["redis", "kafka", "topic", "stopping", "closed"])
+@pytest.mark.parametrize("excuse", ["redis", "kafka", "snapshots", "topic", "stopping", "closed"])
 def test_what_has_a_named_reason_is_no_standstill(world: World, excuse: str) -> None:
     world.wait("events", 10)
     world.beat(3)
     if excuse == "redis":
         world.redis.begin("refused")
+    if excuse == "snapshots":
+        world.snapshots_away.begin("no answer")
     if excuse == "kafka":
         world.broker = False
         world.beat(6)  # the first half of a session is patience
@@ -156,6 +163,23 @@ def test_an_absent_broker_is_said_once_and_so_is_its_return(world: World) -> Non
         world.broker = True
         world.beat(100)
     assert [line["event"] for line in logs] == ["kafka_away", "kafka_back"]
+
+
+def test_a_broadcast_that_is_not_fetched_any_more_stands_still_and_excuses_nothing(world: World) -> None:
+    """Its fetcher may be dead; Kafka is not away as long as the group answers."""
+    world.beat()
+    world.fetching = False
+    assert world.beat(36) == Standstill("the broker answers, but the broadcast topics are not fetched any more", 30.0)
+    assert not world.pulse.kafka.trouble
+    world.wait("events", 10)
+    world.pulse.feel(1.0)
+    assert "events-0 stands at offset 5" in world.pulse._ages
+    world.broker = False
+    assert age(world.beat(10)) <= 0
+    assert world.pulse.kafka.trouble
+    world.broker = True
+    world.beat()
+    assert not world.pulse.kafka.trouble, "the group answers again"
 
 
 def test_a_group_that_forgot_this_worker_and_a_flow_that_never_resumed_stand_still(world: World) -> None:

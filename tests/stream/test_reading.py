@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,16 +24,31 @@ PLACES = {
     "recs": KEYS.recs("u"),
     "trending:segment:2": KEYS.trending(segment=2),
     "trending:category:c1": KEYS.trending(category="c1"),
+    "trending:category:c2": KEYS.trending(category="c2"),
     "trending:all": KEYS.trending(),
 }
+Shelf = dict[str, dict[str, Any]]
 lists = st.lists(st.sampled_from(ITEMS), unique=True, max_size=6)
-shelves = st.dictionaries(st.sampled_from(ITEMS), st.tuples(st.booleans(), st.sampled_from([None, "c1", "c2"])))
+facts = st.fixed_dictionaries(
+    {},
+    optional={
+        "hidden": st.booleans(),
+        "category": st.sampled_from(["", "c1", "c2"]),
+        "price": st.sampled_from([0.0, 5.0, 10.0]),
+        "availability": st.sampled_from(["in_stock", "preorder", "limited"]),
+    },
+)
+shelves: st.SearchStrategy[Shelf] = st.fixed_dictionaries({}, optional=dict.fromkeys(ITEMS, facts))
+places = st.fixed_dictionaries({}, optional=dict.fromkeys(PLACES, lists))
 wishes = st.builds(
     Wish,
     placement=st.sampled_from([None, "cart"]),
-    k=st.integers(1, 6),
+    k=st.integers(1, 8),
     exclude=st.sets(st.sampled_from(ITEMS), max_size=3),
-    category=st.sampled_from([None, "c1"]),
+    category=st.sampled_from([None, None, "c1"]),
+    min_price=st.sampled_from([None, None, 0, 5]),
+    max_price=st.sampled_from([None, None, 5, 7.5]),
+    availability=st.sampled_from([(), (), ["in_stock", "limited"]]),
 )
 
 
@@ -68,44 +84,50 @@ def run(plan: Plan[Recommendations], ask: Callable[[Sequence[Command]], list[Any
         return found
 
 
-def server(found: dict[str, list[str]], shelf: dict[str, tuple[bool, str | None]], segment: bytes | None) -> Server:
+def server(found: dict[str, list[str]], shelf: Shelf, segment: bytes | None) -> Server:
     values = {PLACES[place]: rendered(items, model=place) for place, items in found.items()}
-    for item, (hidden, category) in shelf.items():
-        values[KEYS.item(item)] = json.dumps({"v": 1, "hidden": hidden, "category": category}).encode()
+    values |= {KEYS.item(item): json.dumps({"v": 1, **known}).encode() for item, known in shelf.items()}
     return Server(values, segment)
 
 
-def expected(
-    found: dict[str, list[str]], shelf: dict[str, tuple[bool, str | None]], segment: bytes | None, wish: Wish
-) -> list[str]:
+def fits(known: dict[str, Any], wish: Wish) -> bool:
+    low, high = wish.min_price, wish.max_price
+    return not (
+        known.get("hidden")
+        or (wish.category and known.get("category") != wish.category)
+        or (wish.availability and known.get("availability") not in wish.availability)
+        or (low is not None and known.get("price", -1) < low)
+        or (high is not None and known.get("price", 100) > high)
+    )
+
+
+def expected(found: dict[str, list[str]], shelf: Shelf, segment: bytes | None, wish: Wish) -> list[str]:
     """The visitor's own list and every shared one after it, everything that may be shown, the first k."""
-    order = ["recs:cart" if wish.placement is not None and "recs:cart" in found else "recs"]
-    order += ["trending:category:c1"] if wish.category else ["trending:segment:2"] * (segment is not None)
-    shown: list[str] = []
-    for place in [*order, "trending:all"]:
-        for item in found.get(place, []):
-            hidden, category = shelf.get(item, (False, None))
-            fits = wish.category is None or category == wish.category
-            if not hidden and fits and item not in wish.exclude and item not in shown:
-                shown.append(item)
+    own = "recs:cart" if wish.placement is not None and "recs:cart" in found else "recs"
+    mine = [shelf.get(item, {}).get("category") for item in found.get(own, []) if item not in wish.exclude]
+    named = [category for category in mine if category]
+    order = [own, "trending:category:c1"] if wish.category else [own, *["trending:segment:2"] * (segment is not None)]
+    if named and not wish.category:
+        order.append(f"trending:category:{max(named, key=named.count)}")
+    items = [item for place in [*order, "trending:all"] for item in found.get(place, [])]
+    shown = [item for item in dict.fromkeys(items) if item not in wish.exclude and fits(shelf.get(item, {}), wish)]
     return shown[: wish.k]
 
 
-@given(st.dictionaries(st.sampled_from(list(PLACES)), lists), shelves, st.sampled_from([None, b"2"]), wishes)
+@given(places, shelves, st.sampled_from([None, b"2"]), wishes)
 def test_a_list_is_what_going_through_all_lists_gives(
-    found: dict[str, list[str]], shelf: dict[str, tuple[bool, str | None]], segment: bytes | None, wish: Wish
+    found: dict[str, list[str]], shelf: Shelf, segment: bytes | None, wish: Wish
 ) -> None:
     shop = server(found, shelf, segment)
     recs = run(plan_recommendations(KEYS, "u", wish), shop.ask)
     assert recs.items == expected(found, shelf, segment, wish)
-    assert [known and known.category for known in recs.details] == [
-        shelf.get(item, (0, None))[1] for item in recs.items
-    ]
+    categories = [known and known.category for known in recs.details]
+    assert categories == [shelf.get(item, {}).get("category") for item in recs.items]
     assert shop.rounds <= 4
 
 
 @given(
-    st.lists(st.tuples(st.dictionaries(st.sampled_from(list(PLACES)), lists), shelves, wishes), min_size=1, max_size=4),
+    st.lists(st.tuples(places, shelves, wishes), min_size=1, max_size=4),
     st.integers(1, 20),
 )
 def test_what_is_kept_changes_no_answer_while_it_is_true(rounds: list[Any], entries: int) -> None:
@@ -127,7 +149,7 @@ def test_what_is_kept_changes_no_answer_while_it_is_true(rounds: list[Any], entr
 
 
 def test_a_full_list_takes_two_round_trips_and_one_without_a_catalogue() -> None:
-    shop = server({"recs": ["a", "b"], "trending:all": ["c"]}, {"a": (False, "c1")}, b"2")
+    shop = server({"recs": ["a", "b"], "trending:all": ["c"]}, {"a": {"category": "c1"}}, b"2")
     assert run(plan_recommendations(KEYS, "u", Wish(k=2)), shop.ask).items == ["a", "b"]
     assert shop.rounds == 2
     assert run(plan_recommendations(KEYS, "u", Wish(k=2, catalogue=False)), shop.ask).items == ["a", "b"]
@@ -135,13 +157,46 @@ def test_a_full_list_takes_two_round_trips_and_one_without_a_catalogue() -> None
 
 
 def test_shared_lists_leave_out_what_is_hidden() -> None:
-    shop = server({"trending:all": ["a", "b", "c"]}, {"a": (True, None)}, None)
+    shop = server({"trending:all": ["a", "b", "c"]}, {"a": {"hidden": True}}, None)
     recs = run(plan_list(KEYS, "trending", KEYS.trending(), Wish(k=2)), shop.ask)
     assert (recs.items, recs.source) == (["b", "c"], "trending")
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"), [({"k": 0}, "at least 1"), ({"category": "c", "catalogue": False}, "tells")]
+    ("found", "category", "rounds"),
+    [
+        ({}, None, 2),  # a visitor nobody knows
+        ({"trending:segment:2": ["e", "f"]}, None, 3),
+        ({"recs": ["a"], "trending:segment:2": ["e"]}, None, 3),  # the segment's list is enough
+        ({"recs": ["a"]}, None, 4),  # what is trending in the category of `a`, and details of that
+        ({"recs": ["a"]}, "c2", 2),  # nobody asked for that
+        ({"recs": ["a"], "trending:segment:2": ["a"]}, None, 4),
+        ({"recs": ["gone", "a"]}, None, 4),  # as long as wished for, until its details were read
+    ],
+)
+def test_how_many_round_trips_a_short_list_takes(
+    found: dict[str, list[str]], category: str | None, rounds: int
+) -> None:
+    shared = {"trending:category:c1": ["g"], "trending:all": ["h"]}
+    shop = server(found | shared, {"a": {"category": "c1"}, "gone": {"hidden": True}}, b"2")
+    run(plan_recommendations(KEYS, "u", Wish(k=2, category=category)), shop.ask)
+    assert shop.rounds == rounds
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"k": 0}, "at least 1"),
+        ({"category": "c", "catalogue": False}, "tells"),
+        ({"min_price": 0, "catalogue": False}, "tells"),
+        ({"availability": ["in_stock"], "catalogue": False}, "tells"),
+        ({"min_price": 5, "max_price": 4.99}, "at least 5 and at most"),
+        ({"min_price": -1}, "from 0"),
+        ({"max_price": math.nan}, "from 0"),
+        ({"max_price": math.inf}, "from 0"),
+        ({"availability": ["in stock"]}, r"\['in stock'\]; there is"),
+        ({"availability": "in_stock"}, "no availability"),
+    ],
 )
 def test_a_wish_that_cannot_be_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInputError, match=words):

@@ -11,15 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import SecretStr
+from redis.asyncio.connection import parse_url
 
 from models.offers import load_offers
 from models.placement import Placement, load_placements
 from stream.adapters import Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
 from stream.catalogue import CatalogueItem
+from stream.client import Client
 from stream.decoding import decode
 from stream.events import KIND_WEIGHTS, Event, Item
 from stream.keys import Keys
+from stream.redis_address import redis_address
 from stream.settings import Settings
 from stream.stages.serving import decode_served
 from stream.topics import layout
@@ -187,6 +191,14 @@ def test_offers_example() -> None:
     example = section("Offers").split("```toml\n")[1].split("```")[0]
     (offer,) = load_offers(example, "README.md")
     assert offer.id == "night-out"
+
+
+def test_readers_take_the_address_with_login_and_ca() -> None:
+    (address,) = re.findall(r"`(rediss://\S+)`", section("Readers"))
+    Client(address)
+    said = Settings(redis="rediss://cache:6380/0", redis_username="frontend", redis_password=SecretStr("PASSWORD"))
+    given = {"username": "frontend", "password": "PASSWORD", "ssl_ca_certs": "/etc/rivulet/ca.pem"}
+    assert parse_url(address) == parse_url(redis_address(said)) | given
 
 
 def test_placements() -> None:

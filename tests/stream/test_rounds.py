@@ -108,13 +108,13 @@ def test_files_and_folders(tmp_path: Path) -> None:
 
 def test_a_source_says_where_it_is_and_goes_on_behind_a_file_that_ends_badly(tmp_path: Path) -> None:
     good, torn = tmp_path / "good.jsonl", tmp_path / "a.jsonl.gz"
-    good.write_bytes(b"\n".join(msgspec.json.encode(each) for each in EVENTS))
+    good.write_bytes(b"\n\n".join(msgspec.json.encode(each) for each in EVENTS))
     torn.write_bytes(b"\x1f\x8b\x08")
     told: list[str] = []
     source = Source([str(torn), str(good)], None, lambda error: told.append(str(error)))
     assert list(source) == EVENTS
     assert list(source) == EVENTS
-    assert source.where == f"{good}, event 2"
+    assert source.where == f"{good}, line 3"
     assert [str(torn) in text for text in told] == [True, True]
 
 

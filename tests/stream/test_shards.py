@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,10 +18,11 @@ from structlog.testing import capture_logs
 
 from stream import feeding, shards
 from stream.errors import ConfigurationError, UnavailableError
-from stream.fetches import TP, Fetch
+from stream.fetches import TP, Fetch, Log
 from stream.shard import LOG_START, GapError, HostSettings, Shard
 from stream.shards import ShardHost
 from stream.snapshots import SnapshotStore
+from stream.troubles import for_ever
 from stream.web import health
 
 
@@ -53,14 +54,15 @@ class Host(ShardHost):
     """Reads two records at a time from a log of ten, without Faust."""
 
     past: int | None = None  # what the group has committed
-    start = 0
 
-    def __init__(self, stage: Poisoned, folder: Path, on_gap: Literal["stop", "accept"] = "stop") -> None:
-        super().__init__([cast(Any, stage)], SnapshotStore(folder), HostSettings(on_gap=on_gap))
+    def __init__(self, stage: Poisoned, folder: Path, **settings: Any) -> None:
+        super().__init__([cast(Any, stage)], SnapshotStore(folder), HostSettings(**settings))
         self.shard = self._shards[TP("events", 0)] = Shard("events", 0, 0.0, next=0)
         self.crashed: list[BaseException] = []
         self._app = cast(Any, SimpleNamespace(crash=self._crash, should_stop=False))
-        self.at = self.number = 0
+        self.at = self.number = self.start = 0
+        self.log: Log | None = None
+        self.seeks: list[int] = []
 
     async def _crash(self, error: BaseException) -> None:
         self.crashed.append(error)
@@ -68,11 +70,15 @@ class Host(ShardHost):
     async def committed(self, tp: TP) -> int | None:
         return self.past
 
-    async def log_start(self, tp: TP) -> int:
-        return self.start
-
     async def seek(self, shard: Shard) -> None:
         (self.at, shard.epoch), self.number = self._new_epoch(shard), 0
+        self.seeks.append(self.at)
+
+    async def ask_log(self, tp: TP) -> Log | None:
+        return self.log
+
+    async def log_start(self, tp: TP) -> int:
+        return self.start
 
     async def read(self, fetches: int) -> None:
         for _ in range(fetches):
@@ -165,7 +171,9 @@ async def test_a_missing_snapshot_stops_the_worker_if_its_records_are_gone(tmp_p
     stage = Poisoned()
     host = Host(stage, tmp_path)
     host.past, host.start = 500, 300
-    with pytest.raises(GapError, match=r"no snapshot of events-0 .* 500 .* begins at 300: .* RIVULET_SNAPSHOT_FOLDER"):
+    with pytest.raises(
+        GapError, match=r"no snapshot of events-0 .* offset 500 .* begins at 300: .* RIVULET_SNAPSHOT_FOLDER"
+    ):
         await host.load(cast(Any, stage), host.shard)
     assert stage.opened == 0
     host._snapshots.write("events-0", 500, {"a": np.arange(3)})
@@ -175,7 +183,7 @@ async def test_a_missing_snapshot_stops_the_worker_if_its_records_are_gone(tmp_p
 
 async def test_an_accepted_loss_of_a_snapshot_is_counted_once(tmp_path: Path) -> None:
     stage = Poisoned()
-    host = Host(stage, tmp_path, "accept")
+    host = Host(stage, tmp_path, on_gap="accept")
     host.past, host.start = 500, 300
     assert await load(host, stage) == ["gap", "shard_loaded"]
     assert await load(host, stage) == ["shard_loaded"]
@@ -198,3 +206,145 @@ async def test_a_broker_that_does_not_tell_the_past_is_asked_again(tmp_path: Pat
     answers[:] = [GroupAuthorizationFailedError()]
     with pytest.raises(GroupAuthorizationFailedError):
         await host.load(cast(Any, stage), host.shard)
+
+
+def at_end(host: Host, position: int) -> Log:
+    """What the thread tells of a log that was read to its end."""
+    return Log(position, position, host.number, 0, host.shard.epoch)
+
+
+async def before_a_hole(folder: Path, **settings: Any) -> Host:
+    """A shard that has all six records; the log ends at 10, and of 6 to 9 nothing comes."""
+    stage = Poisoned()
+    stage.poison = -1
+    host = Host(stage, folder, **settings)
+    await host.read(3)
+    host.shard.loads = 1
+    host.log = at_end(host, 10)
+    return host
+
+
+async def look_twice(host: Host) -> None:
+    """What is not there is asked for once more."""
+    await host._feeder.pass_end(host.shard)
+    assert (host.shard.next, host.seeks, host.losses) == (6, [6], type(host.losses)([], 1000))
+    host.log = at_end(host, 10)
+    await host._feeder.pass_end(host.shard)
+
+
+async def test_what_was_deleted_up_to_the_end_is_counted_as_lost(tmp_path: Path) -> None:
+    host = await before_a_hole(tmp_path)
+    host.start = 10
+    host.shard.failures, host.shard.failed_at = 3, 8
+    await look_twice(host)
+    assert (host.shard.next, host.counts["lost"], host.shard.failures, host.crashed) == (10, 4, 0, [])
+    host.log = at_end(host, 10)
+    await host._feeder.pass_end(host.shard)
+    host.at = 10
+    await host.read(1)
+    assert (host.shard.next, host.counts["lost"], host.counts["gaps"]) == (12, 4, 1)
+
+
+async def test_markers_at_the_end_stop_the_worker_or_are_counted_as_the_setting_says(tmp_path: Path) -> None:
+    host = await before_a_hole(tmp_path, on_gap="accept")
+    await look_twice(host)
+    assert (host.shard.next, host.counts["lost"]) == (10, 4)
+    host = await before_a_hole(tmp_path)
+    await look_twice(host)
+    (error,) = host.crashed
+    assert isinstance(error, GapError)
+    assert "4 records of events-0 are missing: offsets 6 to 9" in str(error)
+    assert (host.shard.next, host.counts["lost"]) == (6, 0)
+
+
+async def test_a_log_of_which_nothing_is_left_begins_at_its_end(tmp_path: Path) -> None:
+    host = await before_a_hole(tmp_path)
+    host.shard.next, host.shard.fetches = LOG_START, 0
+    host.log = Log(10, 10, 0, 0, host.shard.epoch)
+    await host._feeder.pass_end(host.shard)
+    assert (host.shard.next, host.seeks, host.counts["lost"], host.counts["gaps"]) == (10, [], 0, 0)
+
+
+@pytest.mark.parametrize(
+    "what", ["on its way", "before a seek", "not at the end", "in between", "not loaded", "lost", "unknown", "read"]
+)
+async def test_a_shard_that_may_yet_get_records_is_left_where_it_stands(tmp_path: Path, what: str) -> None:
+    host = await before_a_hole(tmp_path, on_gap="accept")
+    log, shard = at_end(host, 10), host.shard
+    odd = {
+        "on its way": log._replace(fetches=log.fetches + 1),
+        "before a seek": log._replace(epoch=log.epoch - 1),
+        "not at the end": log._replace(end=11),
+        "unknown": None,
+        "read": log._replace(end=6, position=6),
+    }
+    host.log = odd.get(what, log)
+    shard.dirty, shard.lost, shard.loads = what == "in between", what == "lost", int(what != "not loaded")
+    for _ in range(3):
+        await host._feeder.pass_end(shard)
+    assert (shard.next, host.seeks, host.counts["gaps"], host.crashed) == (6, [], 0, [])
+
+
+async def test_what_the_broker_does_not_tell_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = await before_a_hole(tmp_path)
+    host.start = 10
+
+    async def silent(_: TP) -> int:
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "log_start", silent)
+        await look_twice(host)
+        assert (host.shard.next, host.crashed) == (6, [])
+    await host._feeder.pass_end(host.shard)
+    assert host.shard.next == 10
+
+
+async def test_a_store_of_snapshots_that_does_not_answer_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, asked, answer = Host(Poisoned(), tmp_path), asyncio.Event(), asyncio.Event()
+
+    def latest(_: str) -> None:
+        if not answer.is_set():
+            raise OSError("no route to the bucket")
+
+    async def pause(_: float) -> None:
+        asked.set()
+        await answer.wait()
+
+    monkeypatch.setattr(host._snapshots, "latest", latest)
+    monkeypatch.setattr(shards, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pause}))
+    loading = asyncio.create_task(host.load(cast(Any, Poisoned()), host.shard))
+    await asked.wait()
+    assert host.snapshots_away.trouble == "no route to the bucket"
+    answer.set()
+    assert await loading
+    assert host.snapshots_away.trouble == ""
+
+
+def test_a_shard_that_is_not_saved_for_long_is_told(tmp_path: Path) -> None:
+    now = 1_000.0
+    host = Host(Poisoned(), tmp_path)
+    host._clock = lambda: now
+    worker = cast(Any, SimpleNamespace(host=host, settings=SimpleNamespace(snapshot_every_s=30)))
+    host.shard.next = host.shard.saved = 7
+    host.shard.saved_at = now - 601
+    assert health._unsaved(worker) == "", "there is nothing new"
+    host.shard.next = 8
+    told = "events-0 was not saved for 601 s: a new process would learn again what came since"
+    assert health._unsaved(worker) == told
+    host.shard.saved_at = now - 599
+    assert health._unsaved(worker) == ""
+
+
+def test_the_works_of_the_host_begin_again_when_they_are_cancelled(tmp_path: Path) -> None:
+    works: list[Any] = []
+    signal = SimpleNamespace(connect=lambda _: None)
+    signals = dict.fromkeys(("on_partitions_revoked", "on_rebalance_complete", "on_before_shutdown"), signal)
+    conf = SimpleNamespace(broker_consumer="kafka://localhost")
+    Host(Poisoned(), tmp_path).attach(cast(Any, SimpleNamespace(task=works.append, conf=conf, **signals)))
+    assert [(work.func, work.args[0].__name__) for work in works] == [
+        (for_ever, "_snapshot"),
+        (for_ever, "_pass_ends"),
+    ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.snapshot_file import DIGEST, Encoder, Header, SnapshotError, check, read_arrays
-from stream.snapshots import SnapshotStore
+from stream.snapshots import ATTEMPTS, SnapshotStore
 
 ROOT = Path(__file__).parents[2]
 KINDS = hnp.scalar_dtypes().filter(lambda dtype: not dtype.hasobject)
@@ -136,6 +137,68 @@ def test_damaged_one_is_refused_once_and_the_previous_used(tmp_path: Path, damag
             assert newest(store) == (10, 1)
     assert [(line["event"], line["file"]) for line in logs] == [("snapshot_refused", path.name)]
     assert "\n" not in logs[0]["reason"]
+
+
+def unreadable(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, *offsets: int, error: OSError) -> list[str]:
+    """Have some files fail when they are read; the names of those that were tried, which goes on growing."""
+    local, tried = store.folder.local, list[str]()
+
+    def fail(name: str) -> Any:
+        tried.append(name)
+        if any(f"@{offset:020d}" in name for offset in offsets):
+            raise error
+        return local(name)
+
+    monkeypatch.setattr(store.folder, "local", fail)
+    return tried
+
+
+def test_a_file_that_cannot_be_read_for_long_is_refused_and_the_previous_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore(tmp_path)
+    for offset in (10, 20):
+        store.write("events-0", offset, state(offset))
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        unreadable(store, patched, 20, error=OSError(errno.EIO, "Input/output error"))
+        for _ in range(ATTEMPTS - 1):
+            with pytest.raises(OSError, match="Input/output"):
+                store.latest("events-0")
+        for _ in range(2):
+            assert newest(store) == (10, 10)
+    assert [line["event"] for line in logs] == ["snapshot_refused"]
+    assert newest(store) == (20, 20), "it was only the cable"
+
+
+def test_a_store_whose_files_cannot_be_read_at_all_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore(tmp_path)
+    for offset in (10, 20):
+        store.write("events-0", offset, state(offset))
+    with monkeypatch.context() as patched:
+        unreadable(store, patched, 10, 20, error=OSError(errno.EIO, "Input/output error"))
+        for _ in range(3 * ATTEMPTS):
+            with pytest.raises(OSError, match="Input/output"):
+                store.latest("events-0")
+    assert newest(store) == (20, 20)
+    for offset in (30, 40, 50):
+        store.write("events-0", offset, state(offset))
+    assert [found.offset for found in store.generations()] == [50, 40, 30], "what was not read for a while is pruned"
+
+
+def test_what_is_listed_and_not_there_is_not_asked_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore(tmp_path)
+    for offset in (10, 20):
+        store.write("events-0", offset, state(offset))
+    tried = unreadable(store, monkeypatch, 20, error=FileNotFoundError())
+    for _ in range(ATTEMPTS - 1):
+        with pytest.raises(FileNotFoundError):
+            store.latest("events-0")
+    assert newest(store) == (10, 10)
+    assert len(tried) == 2 * ATTEMPTS + 1
 
 
 def test_damaged_ones_do_not_push_out_good_ones_and_are_replaced(tmp_path: Path) -> None:

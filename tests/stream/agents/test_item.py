@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -131,6 +132,27 @@ async def test_it_goes_on_asking_while_kafka_is_away() -> None:
     servers.send = away_at_first  # type: ignore[method-assign]
     await agent(servers, Group(overtaken=True)).publish(shard())
     assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+
+
+async def test_everything_is_published_only_when_what_is_under_way_has_arrived() -> None:
+    servers, arrives = Servers(), asyncio.Event()
+    item_agent, flush = agent(servers), servers.flush
+
+    async def slow(batch: WriteBatch) -> None:
+        await arrives.wait()
+        await flush(batch)
+
+    servers.flush = slow  # type: ignore[method-assign]
+    regular = asyncio.create_task(item_agent.publish(shard()))
+    await asyncio.sleep(0)
+    item_agent.stage.space.unpublished[:] = False  # the request comes when that slice is the last
+    asked = asyncio.create_task(item_agent.publish(shard()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not asked.done()
+    arrives.set()
+    await asyncio.gather(regular, asked)
+    assert set(servers) == {KEYS.similar(item) for item in ("tent", "bag", "stove")}
 
 
 @pytest.mark.parametrize("flush", [False, True])

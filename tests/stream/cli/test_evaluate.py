@@ -47,6 +47,18 @@ def test_models_are_told_with_intervals_and_how_far_the_blend_is_ahead(recording
     assert 0 < low <= 1 - other["mrr"] <= high
 
 
+def test_a_users_sessions_are_one_visitor(tmp_path: Path) -> None:
+    """One user always goes on to the popular item, the other never: two visitors say nothing of a third."""
+    lines = ["ts,user,session,item,type,value"]
+    for visit in range(80):
+        for item in (f"i{visit}", "top" if visit % 2 else f"rare{visit}"):
+            lines.append(f"{1_700_000_000_000 + len(lines)},u{visit % 2},s{visit},{item},view,")
+    path = tmp_path / "two.csv"
+    path.write_text("\n".join(lines) + "\n")
+    figures = report(str(path), "--models", "popularity", "--from", "0.5", "--k", "1")["popularity"]
+    assert (figures["hr"], figures["hr_interval"]) == (0.5, [0.0, 1.0])
+
+
 def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Path) -> None:
     with recording.open("a") as file:
         for visit in range(10):
@@ -57,6 +69,23 @@ def test_frozen_models_learn_nothing_from_what_they_are_scored_on(recording: Pat
     for name in learned:
         assert learned[name]["hr"] == 0.9, name  # all but the first visitor of the new items
         assert frozen[name]["hr"] == 0.0, name
+
+
+def test_frozen_models_learn_no_more_of_visitors_whom_they_know(tmp_path: Path) -> None:
+    """All were learned with two items. What they go on to is known, but four others come before it."""
+    touches = [(f"u{n}", item) for item in ("tent", "mat") for n in range(40)]
+    touches += [("v1", "new1"), ("v2", "new2"), *((f"w{n}", f"decoy{n}") for n in range(4))]
+    touches += [(f"u{n}", item) for n in range(40) for item in ("new1", "tent", "new2")]
+    path = tmp_path / "fashion.csv"
+    lines = [f"{1_700_000_000_000 + n},{user},{user},{item},view," for n, (user, item) in enumerate(touches)]
+    path.write_text("\n".join(["ts,user,session,item,type,value", *lines]) + "\n")
+    learned, frozen = (
+        report(str(path), "--from", "0.4174", "--k", "3", "--models", "covisit,sknn,blend,blend.sessions", *more)
+        for more in ((), ("--frozen",))
+    )
+    for name in learned:
+        assert learned[name]["hr"] > 0.8, name  # type: ignore[operator]  # not an interval
+        assert frozen[name]["hr"] == pytest.approx(1 / 3), name  # the tent, which they knew of
 
 
 def test_an_unknown_model_is_named_with_the_known_ones(recording: Path) -> None:

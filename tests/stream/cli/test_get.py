@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from stream.cli.get import get
+from stream.errors import BadInputError
 from stream.keys import Keys
 from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
@@ -62,7 +63,8 @@ def test_get_shows_what_is_asked_for(redis_url: str, topic_prefix: str, cli: typ
     fill(redis_url, keys)
     with redis.Redis.from_url(redis_url) as client:
         client.set(keys.item("i9"), '{"v":1,"title":"Tunnel [tent]"}', ex=3_600)
-        client.set(keys.item("b"), '{"v":1,"title":"Bag","price":19.5,"currency":"EUR","category":"camping"}', ex=3_600)
+        bag = {"title": "Bag", "price": 19.5, "currency": "EUR", "category": "camping", "availability": "limited"}
+        client.set(keys.item("b"), json.dumps({"v": 1, **bag}), ex=3_600)
     address = ["u1", "--redis", redis_url, "--prefix", topic_prefix]
 
     def shown(*flags: str) -> str:
@@ -77,6 +79,10 @@ def test_get_shows_what_is_asked_for(redis_url: str, topic_prefix: str, cli: typ
     assert "o1" in shown("--offers")
     assert "2023-11-14" in shown("--profile").split("last_ts")[1]
     assert "item[bold]" not in shown("--category", "camping")
+    assert "item[bold]" not in shown("--min-price", "19", "--max-price", "20", "--availability", "limited")
+    assert "does the catalogue tell prices" in shown("--max-price", "19")
+    with pytest.raises(BadInputError, match="no availability"):
+        shown("--availability", "in_stock", "--availability", "soon")
     assert json.loads(shown("--json"))["because"][0] == "Others who looked at Tunnel [tent] also looked at this"
 
 

@@ -75,10 +75,23 @@ def test_a_bad_line_is_named_and_what_stood_before_it_is_sent(broker: str, tmp_p
 
 def test_an_event_that_only_the_worker_would_refuse_is_named(broker: str, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_text(_lines(range(2)) + json.dumps({**VIEW, "event_timestamp": 4 * 10**15}) + "\n")
-    with pytest.raises(BadInputError, match=r"events\.jsonl, event 3: .*time_absurd.*; the 2 events"):
+    bad = json.dumps({**VIEW, "event_timestamp": 4 * 10**15}) + "\n"
+    file.write_text(_lines(range(2)) + "\n \n" + bad + _lines(range(2, 4)))
+    with pytest.raises(BadInputError, match=r"events\.jsonl, line 5: .*time_absurd.*; the 2 events"):
         _run("publish", str(file), "--kafka", broker)
     assert _items(broker) == ["i0", "i1"]
+
+
+@pytest.mark.parametrize("mapping", [[], ["--any-shape"]])
+def test_bad_lines_are_left_out_and_counted_when_asked_for(broker: str, tmp_path: Path, mapping: list[str]) -> None:
+    file = tmp_path / "events.jsonl"
+    late = json.dumps({**VIEW, "event_timestamp": 4 * 10**15})
+    file.write_text(_lines(range(1)) + "{nonsense\n\n" + late + "\n" + _lines(range(1, 3)))
+    said = _run("publish", str(file), "--skip-bad", *mapping, "--kafka", broker)
+    assert "events.jsonl, line 2" in said
+    assert "events.jsonl, line 4: " in said
+    assert "published 3 events to topic events; skipped 2 bad lines" in said
+    assert _items(broker) == ["i0", "i1", "i2"]
 
 
 def test_other_shapes_are_mapped_when_asked_for(broker: str, tmp_path: Path) -> None:
@@ -94,6 +107,7 @@ def test_other_shapes_are_mapped_when_asked_for(broker: str, tmp_path: Path) -> 
         _run("publish", str(file), "--kafka", broker)
     assert json.loads(_run("publish", str(file), "--any-shape", "--json", "--kafka", broker).splitlines()[-1]) == {
         "published": 4,
+        "skipped": 0,
         "topic": "events",
     }
     file.write_text(json.dumps(segment) + "\n" + json.dumps({**segment, "type": "group"}) + "\n")

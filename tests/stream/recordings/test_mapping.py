@@ -61,7 +61,7 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def mapped(path: Path, columns: list[str], constants: list[str] | None = None, on_bad: OnBad = stop) -> list[Any]:
-    return list(read(path, on_bad, FieldMap.parse(columns, constants or [])))
+    return [event for _, event in read(path, on_bad, FieldMap.parse(columns, constants or []))]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

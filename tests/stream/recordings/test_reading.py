@@ -222,3 +222,11 @@ def test_what_a_worker_passes_over_unread_is_left_out(tmp_path: Path, value: byt
     key, sent = prepare(raw, 1_750_000_000_000_000_000)
     assert (key, sent.startswith(raw[:-1])) == (b"u", True)
     assert decode([LocalRecord(7, 1_750_000_000_000, key, sent)]).without_id == 0
+
+
+def test_names_and_texts_of_others_need_not_be_utf_8(tmp_path: Path) -> None:
+    raw = b'{"event_name":"view_item","user_id":"u","item_id":"tent","their\xffs":1,"other":"\xfe"}'
+    assert decode([LocalRecord(7, 1_750_000_000_000, b"u", raw)]).user == ["u"]
+    (tmp_path / "a.jsonl").write_bytes(raw + b"\n")
+    (event,) = open_recording(tmp_path / "a.jsonl")
+    assert (event["item_id"], event["their\ufffds"], event["other"]) == ("tent", 1, "\ufffd")

@@ -43,7 +43,7 @@ def record(folder: Path, log: Sequence[Raw] = LOG, max_bytes: int | None = None,
 def contents(folder: Path) -> list[Raw]:
     found = []
     for path in sorted(folder.iterdir()):
-        for each in read(path):
+        for _, each in read(path):
             assert isinstance(each, tuple)
             found.append(each[1])
     return found
@@ -124,7 +124,7 @@ def test_a_damaged_frame_is_named_and_others_are_read_if_it_may_be_skipped(tmp_p
     with pytest.raises(BadInputError, match=rf"{file.name}, line 9, frame at byte \d+: is damaged"):
         list(read(file))
     told: list[BadInputError] = []
-    left = [each[1] for each in read(file, told.append) if isinstance(each, tuple)]
+    left = [each[1] for _, each in read(file, told.append) if isinstance(each, tuple)]
     assert len(told) == 1
     assert left == LOG[:8] + LOG[12:]
     file.write_bytes(bytes(data[:-3]))

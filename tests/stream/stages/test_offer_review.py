@@ -59,7 +59,7 @@ class Reviewer:
         fence = SimpleNamespace(may_follow=never, may_write=always, is_overtaken=lambda _: False)
         neighbours = SimpleNamespace(fetch=nothing)
         parts = (self.pipeline.users, cast(Any, None), self.store, Stats(), cast(Any, neighbours), cast(Any, fence))
-        self.agent = UserAgent("events", *parts, room=nothing)
+        self.agent = UserAgent("events", *parts, hindsight=cast(Any, None), room=nothing)
 
     @property
     def store(self) -> Failing:

@@ -175,6 +175,11 @@ async def test_broken_requests_are_answered_and_not_logged(
 async def test_too_many_events_or_bytes(client: Client) -> None:
     reply = await client.post([1] * 51)
     assert (reply.status, reply.said["refused"][0]["detail"]) == (413, "51 events, at most 50")
+    crowd = view("many", items=[{"item_id": f"i{n}"} for n in range(201)])
+    for body, status in ((crowd, 400), ([crowd], 400), ([crowd, view("many")], 202)):
+        reply = await client.post(body)
+        assert (reply.status, reply.said["accepted"]) == (status, int(status == 202))
+        assert [(each["index"], each["reason"]) for each in reply.said["refused"]] == [(0, "too_many")]
     assert (await client.post(b" " * 20_001)).status == 413
 
     async def chunks() -> AsyncIterator[bytes]:  # a length that is not said beforehand

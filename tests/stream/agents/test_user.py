@@ -1,0 +1,83 @@
+"""The user agent reads events again after a crash: item rows know already what it is about to be tested on."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from stream.agents.user import UserAgent
+from stream.demo.shop import Shop
+from stream.hindsight import Hindsight
+from stream.local import LocalPipeline, LocalRecord
+from stream.memory_store import MemoryStore
+from stream.shard import Shard
+from stream.stages.user_shard import UserShard
+from stream.stats import Stats
+from tests.records import publish, stream
+
+EVENTS = list(Shop(seed=3, users=60, concurrent=6).events(900))
+LEARNED = 600
+BATCH = 60
+
+
+class Survivor:
+    """Item rows that have learned the first events, and a user shard that begins again; `told` of other workers."""
+
+    def __init__(self, told: int = -1) -> None:
+        self.pipeline = LocalPipeline(MemoryStore(), partitions=1, item_partitions=1, batch=BATCH)
+        publish(self.pipeline, EVENTS[:LEARNED])
+        self.asked = 0
+
+        async def nothing(*_: Any) -> None:
+            pass
+
+        async def never(_: Shard) -> bool:
+            return False
+
+        async def always(_: Shard) -> bool:
+            return True
+
+        async def heard(_: int) -> int:
+            self.asked += 1
+            return told
+
+        fence = SimpleNamespace(may_follow=never, may_write=always, is_overtaken=lambda _: False)
+        parts = (self.pipeline.users, SimpleNamespace(send=nothing), self.pipeline.store, Stats())
+        others = (SimpleNamespace(fetch=nothing), fence, Hindsight(self.pipeline.items, heard), nothing)
+        self.agent = UserAgent("events", *cast(Any, parts), *cast(Any, others))
+        self.pipeline.users.open(0, None)
+
+    @property
+    def state(self) -> UserShard:
+        return self.pipeline.users.shards[0]
+
+    def read(self, records: list[LocalRecord]) -> None:
+        shard = Shard("events", 0, 0.0, next=0, loads=1)
+        for start in range(0, len(records), BATCH):
+            asyncio.run(self.agent.process(shard, cast(Any, records[start : start + BATCH])))
+
+
+def test_nobody_is_tested_on_what_rows_have_learned_already() -> None:
+    survivor = Survivor()
+    prior = survivor.state.blend.weights
+    survivor.read(stream(EVENTS)[:LEARNED])
+    assert survivor.state.counts["learned"] == LEARNED
+    assert survivor.state.blend.lessons == 0
+    assert np.array_equal(survivor.state.blend.weights, prior)
+    assert survivor.state.hits.tolist() == [0, 0, 0]
+    survivor.read(stream(EVENTS)[LEARNED:])
+    assert survivor.state.blend.lessons > 100
+    assert survivor.state.hits[0] > 100
+
+
+@pytest.mark.parametrize(("told", "lessons"), [(2 * LEARNED, 0), (-1, 1)])
+def test_rows_of_other_workers_count_as_far_as_these_have_told(told: int, lessons: int) -> None:
+    survivor = Survivor(told)
+    survivor.pipeline.items.close(0)
+    survivor.read(stream(EVENTS)[:LEARNED])
+    assert min(survivor.state.blend.lessons, 1) == lessons
+    assert survivor.asked == (LEARNED // BATCH if lessons == 0 else 1)
