@@ -28,8 +28,8 @@ class Hindsight:
     items: ItemStage
     told: Callable[[int], Awaitable[int]]
 
-    async def covers(self, shard: UserShard, partition: int, offset: int) -> bool:
-        """Whether rows may hold what the event at an offset is about to teach."""
+    async def reach(self, shard: UserShard, partition: int, offset: int) -> int:
+        """Up to which offset rows may hold what is about to be read from an offset on."""
         if shard.heard_of is None or shard.heard_of >= offset:
             shard.heard_of = await self.told(partition)
-        return max(shard.heard_of, self.items.mark_of(partition)) >= offset
+        return max(shard.heard_of, self.items.mark_of(partition))

@@ -55,7 +55,7 @@ class UserAgent(Agent[UserStage]):
         """Learn, send the deltas, rank, write; returns when every answer has come."""
         self.stats.batches["user"].add_one(len(records))
         state = self.stage.shards[shard.partition]
-        state.rehearses = await self.hindsight.covers(state, shard.partition, records[0].offset)
+        state.known = await self.hindsight.reach(state, shard.partition, records[0].offset)
         if shard.lost:
             return
         blend, drifts = state.blend, state.blend.drifts

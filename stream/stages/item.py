@@ -93,7 +93,8 @@ class ItemStage:
 
     def mark_of(self, source: int) -> int:
         """Highest offset of a partition of `events` whose deltas are in rows of this process; -1 for none."""
-        return max((int(shard.marks[source]) for shard in self.shards.values()), default=-1)
+        shards = self.shards.values() if source < self.sources else ()  # partitions may have been added
+        return max((int(shard.marks[source]) for shard in shards), default=-1)
 
     def _clear(self, partition: int) -> None:
         """Drop all that is known of a shard's items: a snapshot brings back its own, a replay adds to nothing."""

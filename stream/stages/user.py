@@ -143,10 +143,11 @@ class UserStage:
         self.space.reclaimer.step()
         shard = self.shards[partition]
         parts = []
-        at = 0
+        at, fresh = 0, _position(records, shard.known + 1)
         while at < len(records):
             evicted = shard.make_room()
-            batch, end = self._ahead(partition, shard, records, at)
+            shard.rehearses = at < fresh
+            batch, end = self._ahead(partition, shard, records[:fresh] if shard.rehearses else records, at)
             request = batch.controls[-1][1] if batch.controls else None
             if isinstance(request, ALONE):
                 part = self._obey(partition, shard, records[at].offset, request)

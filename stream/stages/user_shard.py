@@ -116,8 +116,9 @@ class UserShard:
         self.reviewed = 0  # users of whom that is done
         # empty for ever with another ranking: pages nobody touches
         self.blend = Blend(rate=rules.blend_rate, frozen=rules.blend_frozen)
-        self.rehearses = False  # what comes is known to the item rows already: nobody is tested on it
-        self.heard_of: int | None = None  # up to which offset; None: not asked for yet
+        self.known = -1  # up to this offset item rows have learned already: nobody is tested on that
+        self.rehearses = False  # whether what is being learned is such
+        self.heard_of: int | None = None  # up to which offset other workers say that they have; None: not asked yet
         self.changes = Changes()
         self._with_recs = Census(lambda rows: self.last[rows, 0] >= 0)
         self._with_offers = Census(lambda rows: self.offers[rows] != 0)

@@ -74,6 +74,16 @@ def test_nobody_is_tested_on_what_rows_have_learned_already() -> None:
     assert survivor.state.hits[0] > 100
 
 
+def test_a_fetch_that_goes_beyond_what_rows_know_teaches_with_its_rest() -> None:
+    apart, together = Survivor(), Survivor()
+    apart.read(stream(EVENTS)[:LEARNED])
+    apart.read(stream(EVENTS)[LEARNED:])
+    together.read(stream(EVENTS)[: LEARNED - BATCH // 2])
+    together.read(stream(EVENTS)[LEARNED - BATCH // 2 :])
+    assert together.state.blend.lessons == apart.state.blend.lessons > 100
+    assert together.state.counts["learned"] == len(EVENTS)
+
+
 @pytest.mark.parametrize(("told", "lessons"), [(2 * LEARNED, 0), (-1, 1)])
 def test_rows_of_other_workers_count_as_far_as_these_have_told(told: int, lessons: int) -> None:
     survivor = Survivor(told)
