@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from river.drift import ADWIN
 
 from models import blend
-from models.blend import PRIOR, QUICKEN, RATE
+from models.blend import LOOK, PRIOR, QUICKEN, RATE
 from models.blend_features import FEATURES, GROUPS, TRENDING
-from models.blend_lists import ALL_TEACH, EVERY, GRID, MANY_TEACH, OFTEN, RACED, TOP
+from models.blend_lists import ALERTED, ALL_TEACH, EVERY, GRID, MANY_TEACH, OFTEN, RACED, TOP
 from models.histories import HISTORY
 from models.listwise import FLOOR, NEGLIGIBLE
 from models.race import CLEAR, LEAST, MEMORY
@@ -43,14 +43,14 @@ class PlainBlend(PlainFeatures):
         self.ids, self.rate, self.frozen = ids, rate, frozen
         self.weight = [list(PRIOR), *([0.0] * FEATURES for _ in range(GROUPS))]
         self.square = [[FLOOR] * FEATURES for _ in range(1 + GROUPS)]
-        self.touches = self.lessons = self.hits = self.drifts = self.changes = 0
+        self.touches = self.lessons = self.hits = self.drifts = self.changes = self.alert = 0
         self.told = (0, 0)
-        self.detector: Any = ADWIN()  # type: ignore[no-untyped-call]  # River's detectors are not annotated
+        self.detector: Any = ADWIN(clock=LOOK)  # type: ignore[no-untyped-call]  # River's detectors are not annotated
         self.race: dict[float, list[float]] = {memory: [0.0] * 3 for memory in MEMORIES.tolist()}
 
     def learn(self, user: int, item: int, ts: int) -> None:
         if self.ring(user)[:1] != [item]:
-            every = 1 if self.lessons < ALL_TEACH else OFTEN if self.lessons < MANY_TEACH else EVERY
+            every = 1 if self.lessons < max(ALL_TEACH, self.alert) else OFTEN if self.lessons < MANY_TEACH else EVERY
             if not self.frozen and self.ring(user) and self.touches % every == 0:
                 self.teach(user, item)
             self.touches += 1
@@ -110,7 +110,7 @@ class PlainBlend(PlainFeatures):
         return gains > 0 and seen >= LEAST and gains > CLEAR * math.sqrt(squares)
 
     def watch(self) -> None:
-        """Steps become twice as long again where the hit rate has fallen for good."""
+        """Where the hit rate has fallen for good, steps are twice as long again, and each list teaches for a while."""
         lessons, hits = self.lessons - self.told[0], self.hits - self.told[1]
         if lessons < blend.SAMPLE:
             return
@@ -118,6 +118,7 @@ class PlainBlend(PlainFeatures):
         self.detector.update(hits / lessons)
         if self.detector.drift_detected and self.detector.estimation < before:
             self.drifts += 1
+            self.alert = self.lessons + ALERTED
             self.square = [[value * QUICKEN for value in row] for row in self.square]
 
     def recommend(self, user: int, k: int = 20) -> list[Shown]:

@@ -57,7 +57,7 @@ class World(NamedTuple):
 
 
 ITEM = '{"item_id":"tent","title":"Tent"}'
-TOML = 'model = "covisit"\n'
+TOML = 'ranking = "covisit"\n'
 Call = Callable[[World], list[str]]
 SHOWN: Final[dict[str, tuple[str, Call]]] = {  # by verb: a pattern of its display, and a call that ends by itself
     "compile": ("compiling kernels", lambda w: []),
