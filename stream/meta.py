@@ -9,7 +9,7 @@ import structlog
 
 from stream.fetches import TP
 from stream.keys import CONTRACT_VERSION
-from stream.resp import WriteBatch
+from stream.resp import StoreError, WriteBatch
 from stream.roster import Roster
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class Meta:
     async def marked(self, partition: int) -> int:
         """Highest offset of a partition of `events` whose deltas some item shard has said to hold; -1 for none."""
         covisits = f"{self._worker.item_agent.topic}-".encode()
-        fields = await self._worker.store.hgetall(self._worker.keys.meta)
+        try:
+            fields = await self._worker.store.hgetall(self._worker.keys.meta)
+        except StoreError:  # somebody else's value: the next write there replaces it
+            return -1
         facts = [msgspec.json.decode(value) for name, value in fields.items() if name.startswith(covisits)]
         told = [shard.get("marks", []) for shard in facts]
         return max((marks[partition] for marks in told if partition < len(marks)), default=-1)
