@@ -132,7 +132,9 @@ class Worker:
         self.users = UserStage(
             self.space, self.keys, rules_of(settings), settings.events_partitions, settings.topic("events")
         )
-        self.items = ItemStage(self.space, self.keys, settings.events_partitions, settings.k, settings.items)
+        self.items = ItemStage(
+            self.space, self.keys, settings.events_partitions, settings.k, settings.items, settings.step_share
+        )
         self.globe = GlobalStage(self.keys, segments=settings.segments, k=settings.k)
         self.store = RedisStore(redis_address(settings))
         self.publisher = Publisher(settings)

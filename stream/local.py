@@ -115,7 +115,7 @@ class LocalPipeline:
         rules = rules or UserRules()
         self.space = space or ItemSpace(item_partitions)
         self.users = UserStage(self.space, keys, rules, partitions)
-        self.items = ItemStage(self.space, keys, partitions, rules.k, items)
+        self.items = ItemStage(self.space, keys, partitions, rules.k, items, rules.step_share)
         self.globe = GlobalStage(keys, segments=segments, k=rules.k)
         self.topics = {
             "events": LocalTopic(partitions),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+class _Marked(msgspec.Struct):
+    marks: list[int] = []
+
+
 class Meta:
     """Keeps this worker's fields of `rv:meta` true.
 
@@ -52,14 +56,14 @@ class Meta:
 
     async def marked(self, partition: int) -> int:
         """Highest offset of a partition of `events` whose deltas some item shard has said to hold; -1 for none."""
-        covisits = f"{self._worker.item_agent.topic}-".encode()
+        topic, partitions = self._worker.item_agent.topic, range(self._worker.settings.covisits_partitions)
         try:
             fields = await self._worker.store.hgetall(self._worker.keys.meta)
-        except StoreError:  # somebody else's value: the next write there replaces it
+            told = [fields.get(_field(TP(topic, item_partition)), b"{}") for item_partition in partitions]
+            marks = [msgspec.json.decode(value, type=_Marked).marks for value in told]
+        except (StoreError, msgspec.MsgspecError):  # somebody else's value: the next write there replaces it
             return -1
-        facts = [msgspec.json.decode(value) for name, value in fields.items() if name.startswith(covisits)]
-        told = [shard.get("marks", []) for shard in facts]
-        return max((marks[partition] for marks in told if partition < len(marks)), default=-1)
+        return max((own[partition] for own in marks if partition < len(own)), default=-1)
 
     async def notice_loss(self) -> None:
         """Doubt all that was written if Redis is another process, or does not know what it was told last."""

@@ -39,7 +39,7 @@ class Neighbours:
         Monotonic seconds.
     max_rows
         Rows cached, 1.46 kB each; above it those that were asked for longest ago are dropped, a sixteenth at a time.
-        What a fetch needs itself stays, so one may bring more.
+        What fetches under way need stays, so they may bring more.
 
     Attributes
     ----------
@@ -63,6 +63,7 @@ class Neighbours:
         self._read_at = np.zeros(0, dtype=np.float64)  # by item
         self._asked = np.zeros(0, dtype=np.int64)  # by item: the last fetch that asked for it
         self._fetches = 0
+        self._under_way: set[int] = set()  # the first look of each fetch that is not done
         self._dropped = 0
         self._kept = 0
         self.hits = 0
@@ -77,14 +78,18 @@ class Neighbours:
 
         Nothing while this process owns all items. About 10 ns per touch, and 20 us per row that is read.
         """
-        now = self._clock()
-        for look in range(LOOKS):
-            stale, hits = self._stale(histories, users, now - MAX_AGE_S)
-            self.hits += hits if look == 0 else 0
-            self.misses += len(stale)
-            if not len(stale):
-                return
-            await self._read(stale, now)
+        now, turn = self._clock(), self._fetches + 1
+        self._under_way.add(turn)
+        try:
+            for look in range(LOOKS):
+                stale, hits = self._stale(histories, users, now - MAX_AGE_S)
+                self.hits += hits if look == 0 else 0
+                self.misses += len(stale)
+                if not len(stale):
+                    return
+                await self._read(stale, now)
+        finally:
+            self._under_way.discard(turn)
 
     def _stale(self, histories: HistoryArrays, users: NDArray[np.int32], since: float) -> tuple[NDArray[np.int32], int]:
         """What of some users' items is to be read, and how many items need not be."""
@@ -126,7 +131,7 @@ class Neighbours:
         excess = self._kept - self._max_rows
         if excess <= 0:
             return
-        spare = np.flatnonzero((self._read_at != NEVER) & (self._asked < self._fetches)).astype(np.int32)
+        spare = np.flatnonzero((self._read_at != NEVER) & (self._asked < min(self._under_way))).astype(np.int32)
         most = min(excess + self._max_rows // 16, len(spare))
         if most == 0:
             return

@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     skew_records: int = Field(256, ge=1, description="Pause events while covisits lags by more records")
     batch_records: int = Field(2_000, ge=1, le=100_000, description="Most records a stage takes at once")
     session_s: Positive = Field(10.0, description="Kafka session timeout")
-    on_gap: Literal["stop", "accept"] = Field("stop", description="A hole in the log that the broker does not explain")
+    on_gap: Literal["stop", "accept"] = Field(
+        "stop",
+        description="A hole in the log that the broker does not explain, or snapshots gone with the start of the log",
+    )
 
     stall_s: Positive = Field(120.0, description="A worker with work that stands still for longer ends: exit code 70")
     ready_records: int = Field(10_000, ge=0, description="Most records a partition may lag on a ready worker")

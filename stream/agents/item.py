@@ -60,23 +60,26 @@ class ItemAgent(Agent[ItemStage]):
             await self._publish(shard)
 
     async def _publish(self, shard: Shard) -> None:
-        more = shard.partition in self.stage.shards
+        more, late = shard.partition in self.stage.shards, False
         while more and await self.fence.may_write(shard):
             with self.stats.timed("item", "publish"):
                 published = self.stage.publish(shard.partition, self.stats.now_ms())
                 try:
                     await self.write(published.writes)
                     if len(published.writes) and self.fence.is_overtaken(shard):
-                        await self._ask_again(shard)
-                        return
+                        late = True
+                        self.stage.publish_again(published)  # by us, if we are still its owner
+                        continue
                     await self.publisher.send(published.sends)
                 except BaseException:  # nobody may have heard it
                     self.stage.publish_again(published)
                     raise
             more = published.more
+        if late and shard.lost:
+            await self._ask_again(shard)
 
     async def _ask_again(self, shard: Shard) -> None:
-        """Have the partition's owner, whoever it is, write all of its rows and tell the global stage again."""
+        """Have the partition's new owner write all of its rows and tell the global stage again."""
         log.warning("rows_may_be_older", shard=shard.name, then="written again by the owner")
         await self.ask_owner(Send("covisits", FLUSH, partition=shard.partition))
 

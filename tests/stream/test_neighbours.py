@@ -155,6 +155,23 @@ def test_after_a_drop_nothing_read_before_counts() -> None:
     assert world.fetch(users) == set(names)
 
 
+def test_a_full_cache_keeps_what_every_reading_under_way_needs() -> None:
+    world = World(max_rows=8)
+    names = sorted(world.foreign)[:16]
+    world.publish(names, 1.0)
+    both = [world.touch([(user, name) for name in names[8 * user : 8 * user + 8]]) for user in (0, 1)]
+
+    async def run() -> None:
+        world.store.answers.clear()
+        readings = [asyncio.create_task(world.cache.fetch(world.histories.arrays, users)) for users in both]
+        await asyncio.sleep(0)
+        world.store.answers.set()
+        await asyncio.gather(*readings)
+
+    asyncio.run(run())
+    assert world.totals() == dict.fromkeys(names, 1.0)
+
+
 @pytest.mark.parametrize("given_up", [False, True])
 def test_rows_that_go_while_others_are_read_are_read_again(given_up: bool) -> None:
     """Chaos, seeds 64 and 81: two shards ranked everyone, and one dropped the rows that the other was about to use."""

@@ -57,15 +57,17 @@ class Servers(MemoryStore):
 class Group:
     """What the group says of this worker, as a fence tells it."""
 
-    leaves: int = 100  # how many more slices may be written
-    overtaken: bool = False
+    leaves: int = 100  # how many more slices may be written before the shard is lost
+    overtaken: int = 0  # how many writes another worker may have been ahead of
 
     async def may_write(self, shard: Shard) -> bool:
         self.leaves -= 1
-        return self.leaves >= 0
+        shard.lost |= self.leaves < 0
+        return not shard.lost
 
     def is_overtaken(self, shard: Shard) -> bool:
-        return self.overtaken
+        self.overtaken -= 1
+        return self.overtaken >= 0
 
 
 def shard() -> Shard:
@@ -114,8 +116,23 @@ async def test_what_succeeded_is_not_published_again() -> None:
 
 async def test_rows_that_came_late_are_asked_for_again() -> None:
     servers = Servers()
-    await agent(servers, Group(overtaken=True)).publish(shard())
+    await agent(servers, Group(leaves=1, overtaken=1)).publish(shard())
     assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+
+
+async def test_rows_that_came_late_but_to_nobody_else_are_written_again() -> None:
+    servers, writes = Servers(), []
+    flush = servers.flush
+
+    async def noted(batch: WriteBatch) -> None:
+        writes.append(len(batch))
+        await flush(batch)
+
+    servers.flush = noted  # type: ignore[method-assign]
+    await agent(servers, Group(overtaken=1)).publish(shard())
+    assert writes == [3, 3]
+    assert servers.popular() == {"tent", "bag", "stove"}
+    assert {send.role for send in servers.sent} == {"global"}
 
 
 async def test_it_goes_on_asking_while_kafka_is_away() -> None:
@@ -130,7 +147,7 @@ async def test_it_goes_on_asking_while_kafka_is_away() -> None:
         await send(sends)
 
     servers.send = away_at_first  # type: ignore[method-assign]
-    await agent(servers, Group(overtaken=True)).publish(shard())
+    await agent(servers, Group(leaves=1, overtaken=1)).publish(shard())
     assert servers.sent == [Send("covisits", FLUSH, partition=0)]
 
 
