@@ -102,8 +102,13 @@ def decode_record(key: bytes | None, value: bytes | None) -> tuple[str, Catalogu
     return name, None
 
 
+def item_id_fault(item_id: str) -> str:
+    """What is wrong with an item's id; empty if nothing is."""
+    return id_fault(item_id) or ("" if item_id else "is empty")
+
+
 def _check(item_id: str) -> None:
-    if fault := id_fault(item_id) or ("" if item_id else "is empty"):
+    if fault := item_id_fault(item_id):
         raise ValueError(f"item_id {fault}")
 
 

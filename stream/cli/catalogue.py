@@ -14,14 +14,13 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from stream.catalogue import CatalogueItem
+from stream.catalogue import CatalogueItem, item_id_fault
 from stream.catalogue_topic import read_items, write_items
 from stream.cli.common import load_settings
 from stream.cli.showing import showing, waiting
 from stream.crawl import Crawler, Manners, Refused
 from stream.errors import BadInputError
 from stream.feeds import read_feed
-from stream.identity import id_fault
 from stream.pages import IdFrom
 from stream.settings import Settings
 
@@ -164,7 +163,7 @@ def withdraw(
     Example: rivulet catalogue withdraw tent-1 tent-2
     """
     for item in ids:
-        if fault := id_fault(item):
+        if fault := item_id_fault(item):
             raise BadInputError(f"{item!r}: an item's id {fault}")
     with waiting("withdrawing"):
         written = asyncio.run(write_items(load_settings(kafka=kafka), [], dict.fromkeys(ids)))
