@@ -234,7 +234,7 @@ class Worker:
             self.space.contents.put(int(index[0]), Facts() if item is None else item.facts)
 
     def _take_offer(self, key: bytes, value: bytes | None) -> None:
-        self.users.put_offer(key, None if value is None else decode_offer(value))
+        self.users.offering.put(key, None if value is None else decode_offer(value))
 
     def _take_model(self, key: bytes, value: bytes | None) -> None:
         if value is not None:

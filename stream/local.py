@@ -127,7 +127,7 @@ class LocalPipeline:
         for partition in range(self.space.partitions):
             self.items.open(partition, None)
         self.globe.open(0, None)
-        self.users.set_offers(offers)
+        self.users.offering.replace(offers)
         self.dead: list[Send] = []
         self.served: list[Send] = []
         self.counts: Counter[str] = Counter()

@@ -264,7 +264,8 @@ class ShardHost:
         if self.settings.on_gap == "stop":
             raise GapError(
                 f"{what}, and its log begins at {start}: what the records before that taught would be lost. {SHARE}. If"
-                " the snapshots are gone for good: make topic covisits anew, start once with RIVULET_ON_GAP=accept"
+                " the snapshots are gone for good: make topic covisits anew, and start with RIVULET_ON_GAP=accept until"
+                " each shard has a snapshot"
             )
         if loss not in self.losses:  # else it was taken up before
             log.error("gap", missing=what, log_start=start, counted="lost")

@@ -44,7 +44,7 @@ class Offering:
         self._stale = True
 
     def put(self, key: bytes, offer: Offer | None) -> None:
-        """Add or replace one offer, or withdraw it."""
+        """Add or replace one offer, or withdraw it; cheap, as they are laid out anew only when that is needed next."""
         if offer is None:
             self._offers.pop(key, None)
         else:

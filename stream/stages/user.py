@@ -18,7 +18,6 @@ from models.covisitation import Weighting, weighting
 from models.decay import YEAR_2000_S
 from models.hashing import partition_of
 from models.histories import Touches
-from models.offers import Offer
 from models.profiles import ADD_TO_CART, PURCHASE, REMOVE_FROM_CART, EventColumns, ProfileArrays
 from models.ranking import score_lists
 from stream.copying import Copying
@@ -241,14 +240,6 @@ class UserStage:
         if self.rules.link:
             sends += disowned(request, self.partitions)
         return Learned.of_request(sends, [removed.answer], removed.users)
-
-    def set_offers(self, offers: Sequence[Offer]) -> None:
-        """Replace the offers that may be pushed."""
-        self.offering.replace(offers)
-
-    def put_offer(self, key: bytes, offer: Offer | None) -> None:
-        """Add or replace one offer, or withdraw it; cheap, as they are laid out anew only when that is needed next."""
-        self.offering.put(key, offer)
 
     def _restock(self) -> None:
         """Lay out the offers, if they or the labels of segments have changed since that was done."""

@@ -153,12 +153,18 @@ def unreadable(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, *offsets: 
     return tried
 
 
+def two_generations(folder: Path) -> SnapshotStore:
+    """With snapshots at offsets 10 and 20."""
+    store = SnapshotStore(folder)
+    for offset in (10, 20):
+        store.write("events-0", offset, state(offset))
+    return store
+
+
 def test_a_file_that_cannot_be_read_for_long_is_refused_and_the_previous_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SnapshotStore(tmp_path)
-    for offset in (10, 20):
-        store.write("events-0", offset, state(offset))
+    store = two_generations(tmp_path)
     with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
         unreadable(store, patched, 20, error=OSError(errno.EIO, "Input/output error"))
         for _ in range(ATTEMPTS - 1):
@@ -173,9 +179,7 @@ def test_a_file_that_cannot_be_read_for_long_is_refused_and_the_previous_used(
 def test_a_store_whose_files_cannot_be_read_at_all_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SnapshotStore(tmp_path)
-    for offset in (10, 20):
-        store.write("events-0", offset, state(offset))
+    store = two_generations(tmp_path)
     with monkeypatch.context() as patched:
         unreadable(store, patched, 10, 20, error=OSError(errno.EIO, "Input/output error"))
         for _ in range(3 * ATTEMPTS):

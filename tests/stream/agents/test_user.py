@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from stream.agents.user import UserAgent
 from stream.demo.shop import Shop
 from stream.hindsight import Hindsight
 from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.shard import Shard
 from stream.stages.user_shard import UserShard
-from stream.stats import Stats
 from tests.records import publish, stream
+from tests.user_agents import user_agent
 
 EVENTS = list(Shop(seed=3, users=60, concurrent=6).events(900))
 LEARNED = 600
@@ -32,23 +30,11 @@ class Survivor:
         publish(self.pipeline, EVENTS[:LEARNED])
         self.asked = 0
 
-        async def nothing(*_: Any) -> None:
-            pass
-
-        async def never(_: Shard) -> bool:
-            return False
-
-        async def always(_: Shard) -> bool:
-            return True
-
         async def heard(_: int) -> int:
             self.asked += 1
             return told
 
-        fence = SimpleNamespace(may_follow=never, may_write=always, is_overtaken=lambda _: False)
-        parts = (self.pipeline.users, SimpleNamespace(send=nothing), self.pipeline.store, Stats())
-        others = (SimpleNamespace(fetch=nothing), fence, Hindsight(self.pipeline.items, heard), nothing)
-        self.agent = UserAgent("events", *cast(Any, parts), *cast(Any, others))
+        self.agent = user_agent(self.pipeline, Hindsight(self.pipeline.items, heard))
         self.pipeline.users.open(0, None)
 
     @property

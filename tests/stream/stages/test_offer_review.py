@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 
 from models.offer_table import OfferTable, build_table
 from models.offers import Offer
-from stream.agents.user import UserAgent
 from stream.errors import UnavailableError
 from stream.keys import Keys, parse_offers
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch
 from stream.shard import Shard
-from stream.stats import Stats
 from tests.records import event, publish, read
+from tests.user_agents import user_agent
 
 KEYS = Keys()
 MATS = Offer(id="mats", items=("mat",), value=1.0)
@@ -47,19 +45,7 @@ class Reviewer:
         publish(self.pipeline, [event(user, "tent", at=100) for user in VISITORS])
         self.shard = Shard("events", 0, 0.0, next=1, loads=1)
 
-        async def nothing(*_: Any) -> None:
-            pass
-
-        async def never(_: Shard) -> bool:
-            return False
-
-        async def always(_: Shard) -> bool:
-            return True
-
-        fence = SimpleNamespace(may_follow=never, may_write=always, is_overtaken=lambda _: False)
-        neighbours = SimpleNamespace(fetch=nothing)
-        parts = (self.pipeline.users, cast(Any, None), self.store, Stats(), cast(Any, neighbours), cast(Any, fence))
-        self.agent = UserAgent("events", *parts, hindsight=cast(Any, None), room=nothing)
+        self.agent = user_agent(self.pipeline)
 
     @property
     def store(self) -> Failing:
@@ -83,29 +69,29 @@ def reviewer(monkeypatch: pytest.MonkeyPatch) -> Reviewer:
 
 def test_a_withdrawn_offer_leaves_redis_some_users_at_a_time(reviewer: Reviewer) -> None:
     assert reviewer.offered() == [["stoves", "mats"]] * 5
-    reviewer.pipeline.users.put_offer(b"stoves", None)
+    reviewer.pipeline.users.offering.put(b"stoves", None)
     others = int((reviewer.pipeline.users.shards[0].offers != 0).sum()) - 5  # who came first
     reviewer.review(-(-others // 2) + 1)
     assert ["mats"] in reviewer.offered()
     assert ["stoves", "mats"] in reviewer.offered()
     reviewer.review(3)
     assert reviewer.offered() == [["mats"]] * 5
-    reviewer.pipeline.users.put_offer(b"mats", None)
+    reviewer.pipeline.users.offering.put(b"mats", None)
     reviewer.review(8)
     assert reviewer.offered() == [None] * 5
 
 
 def test_an_offer_with_other_terms_is_judged_again(reviewer: Reviewer) -> None:
-    reviewer.pipeline.users.put_offer(b"stoves", msgspec.structs.replace(STOVES, min_cart_value=50.0))
+    reviewer.pipeline.users.offering.put(b"stoves", msgspec.structs.replace(STOVES, min_cart_value=50.0))
     reviewer.review(8)
     assert reviewer.offered() == [["mats"]] * 5
 
 
 def test_nobody_is_looked_at_where_nothing_was_taken_away(reviewer: Reviewer) -> None:
     stage = reviewer.pipeline.users
-    stage.put_offer(b"tents", Offer(id="tents", items=("tent",), value=1.0))
+    stage.offering.put(b"tents", Offer(id="tents", items=("tent",), value=1.0))
     assert len(stage.outdated(0, 100)) == 0
-    stage.put_offer(b"tents", None)  # it may have been pushed in between
+    stage.offering.put(b"tents", None)  # it may have been pushed in between
     assert len(stage.outdated(0, 100)) > 0
     assert len(stage.outdated(0, 100)) == 0
     assert stage.shards[0].shelf.tolist() == sorted(stage.shards[0].shelf.tolist())
@@ -114,16 +100,16 @@ def test_nobody_is_looked_at_where_nothing_was_taken_away(reviewer: Reviewer) ->
 
 def test_another_change_begins_again_with_the_first_user(reviewer: Reviewer) -> None:
     stage = reviewer.pipeline.users
-    stage.put_offer(b"stoves", None)
+    stage.offering.put(b"stoves", None)
     first = stage.outdated(0, 2).tolist()
     assert stage.outdated(0, 2).tolist() != first
-    stage.put_offer(b"mats", None)
+    stage.offering.put(b"mats", None)
     assert stage.outdated(0, 2).tolist() == first
 
 
 def test_what_redis_did_not_take_is_written_later(reviewer: Reviewer) -> None:
-    reviewer.pipeline.users.put_offer(b"stoves", None)
-    reviewer.pipeline.users.put_offer(b"mats", None)
+    reviewer.pipeline.users.offering.put(b"stoves", None)
+    reviewer.pipeline.users.offering.put(b"mats", None)
     reviewer.store.failing = True
     for _ in range(3):
         with pytest.raises(UnavailableError):
@@ -135,7 +121,7 @@ def test_what_redis_did_not_take_is_written_later(reviewer: Reviewer) -> None:
 
 def test_a_successor_finishes_what_was_begun(reviewer: Reviewer) -> None:
     stage = reviewer.pipeline.users
-    stage.put_offer(b"stoves", None)
+    stage.offering.put(b"stoves", None)
     reviewer.review()
     stage.open(0, stage.copy(0).whole())
     reviewer.review(8)
@@ -145,7 +131,7 @@ def test_a_successor_finishes_what_was_begun(reviewer: Reviewer) -> None:
 
 
 def test_a_shard_that_was_lost_or_stands_within_a_batch_is_left_alone(reviewer: Reviewer) -> None:
-    reviewer.pipeline.users.put_offer(b"stoves", None)
+    reviewer.pipeline.users.offering.put(b"stoves", None)
     reviewer.shard.dirty = True
     reviewer.review(8)
     reviewer.shard.dirty, reviewer.shard.lost = False, True
@@ -162,7 +148,7 @@ def test_many_offers_are_laid_out_once(reviewer: Reviewer, monkeypatch: pytest.M
 
     monkeypatch.setattr("stream.stages.offering.build_table", build)
     for n in range(500):
-        stage.put_offer(b"%d" % n, Offer(id=f"offer-{n}", items=("mat",), value=1.0))
+        stage.offering.put(b"%d" % n, Offer(id=f"offer-{n}", items=("mat",), value=1.0))
     assert built == []
     publish(reviewer.pipeline, [event("u0", "tent", at=200), event("u1", "tent", at=200)])
     assert built == [502]

@@ -227,7 +227,7 @@ def test_offers_come_and_go_with_the_time_of_the_events() -> None:
     publish(pipeline, [event("u", at=HOUR, name="login")])
     assert offered(pipeline) == ["mats", "stoves"]
     assert lifetime(pipeline, KEYS.offers("u")) == DAY
-    pipeline.users.set_offers([STOVES])
+    pipeline.users.offering.replace([STOVES])
     publish(pipeline, [event("u", at=1.5 * HOUR, name="login")])
     assert offered(pipeline) == ["stoves"]
     assert lifetime(pipeline, KEYS.offers("u")) == HOUR / 2
@@ -244,11 +244,11 @@ def test_an_event_out_of_order_brings_no_ended_offer_back() -> None:
 def test_an_offer_that_changed_is_pushed_again() -> None:
     pipeline = shop(event("u", "tent", at=50), offers=[MATS])
     for n, other in enumerate([Offer(id="mats-2", items=("mat",), value=2.0), STOVES, MATS]):
-        pipeline.users.set_offers([other])
+        pipeline.users.offering.replace([other])
         publish(pipeline, [event("u", at=1.2 * HOUR + n, name="login")])
         assert offered(pipeline) == [other.id]
     longer = msgspec.structs.replace(MATS, valid_until=START_AT + dt.timedelta(hours=9))
-    pipeline.users.set_offers([longer])
+    pipeline.users.offering.replace([longer])
     publish(pipeline, [event("u", at=1.5 * HOUR, name="login")])
     value = stored(pipeline, KEYS.offers("u"))
     assert value is not None
