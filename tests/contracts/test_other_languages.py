@@ -96,6 +96,7 @@ def fill(client: redis.Redis, keys: Keys) -> None:
         keys.trending(segment=0): ["z"],
         keys.trending(category="shoes"): ["boot", "shoe", "hat"],
         keys.trending(category="hats"): ["cap", "hat"],
+        keys.trending(category="tents"): ["tent"],
         keys.trending(category="100%"): ["é:{}%", "b", "pct"],
     }
     for key, items in lists.items():
@@ -149,8 +150,9 @@ def test_redis_cli_shows_what_the_readme_says(redis_url: str, topic_prefix: str)
         program, *words = (word.replace("rv:", f"{topic_prefix}:", 1) for word in shlex.split(line))
         done = subprocess.run([program, "-u", redis_url, *words], capture_output=True, text=True, check=True)
         shown.append(done.stdout.splitlines())
-    (cart, plain), segment, of_segment, of_all, (tent, bag) = shown
-    assert [json.loads(found)["items"][0] for found in (cart, plain, *of_segment, *of_all)] == ["c", "a", "s", "gone"]
+    (cart, plain), segment, (of_segment,), (of_category,), (of_all,), (tent, bag) = shown
+    lists = (cart, plain, of_segment, of_category, of_all)
+    assert [json.loads(found)["items"][0] for found in lists] == ["c", "a", "s", "tent", "gone"]
     assert segment == ["3"]
     assert json.loads(tent)["title"] == "Tent"
     assert '"hidden":true' in bag.replace(" ", "")
