@@ -7,7 +7,7 @@ name                   value                                                   r
 =====================  ======================================================  ===========
 recency                ln(1 + hours since the previous session)                0 .. 7
 frequency              ln(1 + decayed number of events)                        0 .. ~8
-spend                  ln(1 + decayed sum of ln(1 + purchase value))           0 .. ~4
+spend                  ln(1 + decayed sum of purchases in money)               0 .. ~10
 hour_cos, hour_sin     mean direction of the hours of day at which one comes   -1 .. 1
 channel:<name>         1 for the channel of the last visit, else 0             0 or 1
 category_share:<name>  share of the category in the decayed event weights      0 .. <1
@@ -110,7 +110,7 @@ class Profile(NamedTuple):
     frequency
         Decayed number of events, 0 or more.
     spend
-        Decayed sum of ln(1 + value) over purchases, 0 or more.
+        Decayed sum of purchases in money, 0 or more.
     hour_sin, hour_cos
         Decayed means of sine and cosine of ``2 pi * hour of day / 24``, -1 to 1.
     channel

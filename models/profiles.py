@@ -21,6 +21,7 @@ HALF_LIFE_S = 14 * 86_400.0  # of frequency, spend and category weights
 SESSION_GAP_S = 1_800  # inactivity that ends a session without an id
 CART_S = 7 * 86_400  # inactivity after which what lies in the cart is forgotten: it was abandoned
 DAY_S = 86_400
+MOST_SPENT = 1e12  # a sum stays where it can be told to the cent, in 64 bits
 
 PURCHASE, ADD_TO_CART, REMOVE_FROM_CART = 1, 2, 3  # what an event does to the cart
 ANALYTICS, PERSONALISATION, ADS = 0, 2, 4  # bit positions of the grants in `flags`
@@ -232,7 +233,7 @@ def spend(profiles: ProfileArrays, user: int, effect: int, value: float) -> None
     """What an event does to cart and spend; an amount below 0, as some shops send with refunds, counts as 0."""
     value = max(value, 0.0)
     if effect == PURCHASE:
-        profiles.spend[user] += np.float32(np.log1p(value))
+        profiles.spend[user] = np.float32(min(profiles.spend[user] + np.float32(value), MOST_SPENT))
         profiles.cart[user] = np.float32(0.0)
     elif effect == ADD_TO_CART:
         profiles.cart[user] += np.float32(value)

@@ -57,7 +57,7 @@ class Names(NamedTuple):
 
 
 class ProfileColumns(NamedTuple):
-    """What is told of each user: segment (-1 = none), newest event (ms), events, decayed spend, bits of consent."""
+    """What is told of each user: segment (-1 = none), newest event (ms), events, decayed sum spent, bits of consent."""
 
     segment: NDArray[np.int16]
     last_ms: NDArray[np.int64]

@@ -110,7 +110,7 @@ class Keys:
         return self._of(user) + b"offers"
 
     def profile(self, user: str) -> bytes:
-        """Hash with a user's segment, propensity, churn, rfm, value, last_ts, consent."""
+        """Hash with a user's segment, last_ts, events, value, consent."""
         return self._of(user) + b"profile"
 
     def privacy(self, user: str) -> bytes:

@@ -28,7 +28,7 @@ from stream.snapshot_file import Encoder, Header, SnapshotError, check, read_arr
 log = structlog.get_logger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 SUFFIX: Final = ".snap"
 PARTIAL: Final = ".part"
 ATTEMPTS: Final = 5  # to read a file, before the one of before is read instead

@@ -44,13 +44,16 @@ _WHOLE: Final = {"type": "string", "pattern": "^-?[0-9]+$"}
 _NUMBER: Final = {"type": "string", "pattern": "^-?[0-9.]+(e[+-]?[0-9]+)?$"}
 _HASHES: Final[dict[str, Schema]] = {
     "redis-profile": {
-        "title": "Fields of the hash profile",
+        "title": "Fields of the hash profile, written when segment or consent changes, else hourly at most",
         "required": ["segment", "last_ts", "events", "value", "consent"],
         "properties": {
-            "segment": {**_WHOLE, "description": "Number of the segment; -1 before there are any"},
+            "segment": {
+                **_WHOLE,
+                "description": "Number of the segment; -1 before there are any",
+            },
             "last_ts": {**_WHOLE, "description": "Time of the newest event, ms UTC"},
             "events": {**_WHOLE, "description": "Events learned"},
-            "value": {**_NUMBER, "description": "Money spent"},
+            "value": {**_NUMBER, "description": "Money spent, in the shop's currency; counts half after 14 days"},
             "consent": {**_WHOLE, "description": "Two bits for each grant: 1 granted, 2 denied, 0 not said"},
         },
     },

@@ -151,8 +151,13 @@ def _denied(
     candidates: NDArray[np.bool_],
     late: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Events of users who do not let us learn, as consent stood at each event."""
+    """Events of users who do not let us learn, as consent stood at each event; a change is told by the profile."""
     default = 0 if shard.rules.consent else DENIED
-    denied = hear(shard.profiles.arrays.flags, index, said, candidates | late, default) & candidates
+    flags = shard.profiles.arrays.flags
+    users = index[index >= 0]
+    before = flags[users]
+    denied = hear(flags, index, said, candidates | late, default) & candidates
+    changed = users[flags[users] != before]
+    shard.profiled_ms[changed] = np.minimum(shard.profiled_ms[changed], 1)
     shard.counts["denied"] += int(np.count_nonzero(denied))
     return denied

@@ -14,7 +14,7 @@ from models.hashing import partition_of
 from models.profiles import EventColumns, Sample
 from stream.decoding import Batch, DeadLetter, json_of
 from stream.events import Request
-from stream.identity import derived_id, with_fields
+from stream.identity import completed, derived_id
 from stream.packing import Origin
 from stream.stages.admission import Admitted
 from stream.stages.sends import Send
@@ -124,13 +124,13 @@ def dead_letter(topic: str, partition: int, letter: DeadLetter) -> Send:
 
 
 def rekeyed(partition: int, batch: Batch, event: int, partitions: int) -> Send:
-    """An event of another partition's user; an id derived from where it was found keeps it single.
+    """An event of another partition's user; an id from where it was found keeps it single, and its time is kept.
 
     The partition is named: a topic that was given more partitions would send the event in circles.
     """
     raw, key = json_of(batch.raw[event]), batch.user[event].encode()
-    if not batch.event_id[event]:
-        raw = with_fields(raw, event_id=derived_id(partition, batch.offset[event], batch.index[event]))
+    derived = derived_id(partition, batch.offset[event], batch.index[event])
+    raw = completed(raw, derived, batch.recorded[event])  # the broker gives the record a new time
     home = partition_of(key, partitions)
     return Send("events", raw, partition=home, key=key, timestamp_ms=batch.recorded[event] // 1000)
 

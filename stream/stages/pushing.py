@@ -27,7 +27,7 @@ from stream.stages.user_shard import UserShard
 
 LAST_SECOND: Final = 253_402_300_799  # end of the year 9999, for offers without one: what every reader's dates can hold
 REFRESH_MS: Final = RECS_TTL_S * 500  # an unchanged list is written again after half its life
-PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved
+PROFILE_EVERY_MS: Final = 3_600_000  # unless the segment moved or consent changed
 
 
 class Shelf(NamedTuple):

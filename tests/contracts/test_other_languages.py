@@ -29,6 +29,7 @@ WISHES: list[dict[str, Any]] = [
     {"category": "shoes"},
     {"category": "100%", "k": 2},
     {"k": 5, "exclude": ["shoe"]},
+    {"placement": "cart", "k": 4, "exclude": ["c", "a", "é:{}%"]},
 ]
 Ask = Callable[[str, str], Any]
 

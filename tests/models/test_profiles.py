@@ -97,7 +97,7 @@ class PlainProfile:
         self.channel = event.channel or self.channel
         event = event._replace(value=max(event.value, 0.0))
         if event.cart == PURCHASE:
-            self.spend += math.log1p(event.value)
+            self.spend = min(self.spend + event.value, 1e12)
             self.cart = 0.0
         elif event.cart == ADD_TO_CART:
             self.cart += event.value

@@ -13,12 +13,13 @@ from models.hashing import partition_of
 from stream.decoding import decode
 from stream.keys import Keys
 from stream.local import LocalRecord
+from stream.memory_store import MemoryStore
 from stream.stages.admission import admit
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules, UserShard
 from stream.stages.user_snapshot import copy, restore
-from tests.records import HOUR, T0_US, cut, event, record, stream
+from tests.records import HOUR, T0_US, cut, event, read_hash, record, stream, written
 
 DAY = 24 * HOUR
 DENIED = {"analytics_storage": "denied"}
@@ -144,6 +145,8 @@ def test_foreign_events_go_where_they_belong_and_are_learned_there_once() -> Non
     events = decode([record(n, send.value, at=5) for n, send in enumerate(moved)])
     assert events.dead == []
     assert (events.event_id, events.user) == (["own", "rekeyed-1-7-2"], [there] * 2)
+    later = decode([record(n, send.value, at=9 * HOUR) for n, send in enumerate(moved)])
+    assert later.ts == events.ts == [T0_US + 3_000_000, T0_US + 5_000_000]  # the broker gives records its own time
     again = stage.learn(1, [record(7, batch, at=5)]).sends  # a zombie's and its successor's are identical
     assert [send for send in again if send.role == "events"] == moved
 
@@ -158,6 +161,30 @@ def test_foreign_events_move_no_watermark_and_mark_no_id() -> None:
     shard = UserShard(UserRules(), 1)
     events = [event(there, event_id="a", at=3 * DAY), event(here, event_id="a"), event(here, at=1)]
     assert admit(shard, decode(stream(events)), 1, 4).keep.tolist() == [False, True, True]
+
+
+def test_who_changes_consent_has_a_profile_that_says_so() -> None:
+    store, stage = MemoryStore(), UserStage(ItemSpace(1), Keys(), UserRules(), 1)
+    stage.open(0, None)
+    refusal = {"ad_personalization": "denied"}
+    told = []
+    for n, said in enumerate([None, refusal, refusal, GRANTED]):
+        learned = stage.learn(0, [record(n, event("u", "tent", at=n, consent=said), at=n)])
+        written(stage.rank(0, learned.users, learned.ts_ms).writes, into=store)
+        profile = read_hash(store, Keys().profile("u"))
+        told.append((profile[b"events"], profile[b"consent"]))
+    assert told[0] == (b"1", b"0")
+    assert told[1] == told[2] == (b"2", b"32")
+    assert told[3][0] == b"4"
+
+
+def test_a_profile_tells_money() -> None:
+    store, stage = MemoryStore(), UserStage(ItemSpace(1), Keys(), UserRules(), 1)
+    stage.open(0, None)
+    bought = event("u", "tent", name="purchase", value=99.5)
+    learned = stage.learn(0, stream([bought, event("u", "mat", at=14 * DAY)]))
+    written(stage.rank(0, learned.users, learned.ts_ms).writes, into=store)
+    assert read_hash(store, Keys().profile("u"))[b"value"] == b"49.75"
 
 
 USERS = st.sampled_from([f"u{n}" for n in range(6)])
