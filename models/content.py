@@ -14,6 +14,7 @@ from models.content_search import SEARCHED, Workspace, vote_content
 from models.content_vectors import ContentArrays, describe
 from models.evaluation import Stream
 from models.kernel import kernel
+from models.nesting import part, prefixed
 from models.text_features import DIMENSIONS, Facts, Features, features
 from models.toplist import RecentItems, ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
@@ -143,6 +144,23 @@ class ContentBased(ScoreRanker):
     def forget_one(self, user: Hashable) -> None:
         """Forget a user's latest items, all that is learned of him."""
         self._recent.forget(str(user))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        return {
+            **prefixed("ids", self._ids.arrays()),
+            **prefixed("index", self._index.copied()),
+            **prefixed("recent", self._recent.arrays()),
+            "latest": self._latest.copy(),
+            "turn": np.array([self._turn]),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described, in a model with the same parameters."""
+        self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
+        self._index = ContentIndex.restore(part(arrays, "index"))
+        self._recent.restore(part(arrays, "recent"))
+        self._latest, self._turn = arrays["latest"], int(arrays["turn"][0])
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Cosines with the user's profile, without the item the user is on."""

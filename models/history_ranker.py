@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from river import reco
 
 from models.covisitation import Deltas, emit, retract, weighting
 from models.histories import Histories, Touches
-from models.neighbour_rows import NeighbourRows
+from models.neighbour_rows import NO_ROW, NeighbourRows
+from models.nesting import part, prefixed
 from models.ranking import Lists
 from models.vocabulary import Vocabulary
 
@@ -70,6 +71,25 @@ class HistoryRanker(reco.base.Ranker):
             )
             self._histories.clear(found)
             self._users.remove(found)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of ids, histories and rows; a subclass that keeps more adds it."""
+        items = np.flatnonzero(self._rows.arrays.row != NO_ROW).astype(np.int32)
+        return {
+            **prefixed("users", self._users.arrays()),
+            **prefixed("items", self._items.arrays()),
+            **prefixed("histories", self._histories.snapshot(self._users.size)),
+            "with_row": items,
+            **prefixed("rows", self._rows.extract(items)),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described, in a model with the same parameters that has learned nothing."""
+        self._users = Vocabulary.from_arrays(part(arrays, "users"))
+        self._items = Vocabulary.from_arrays(part(arrays, "items"))
+        self._histories = Histories.restore(part(arrays, "histories"))
+        self._rows.reserve(self._items.size)
+        self._rows.insert(arrays["with_row"], part(arrays, "rows"))
 
     def _leave(self, users: NDArray[np.int32]) -> None:
         """What else a subclass forgets of users whose histories are still there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.decay import summed
 from models.evaluation import Stream
 from models.kernel import kernel
+from models.nesting import part, prefixed
 from models.toplist import RecentItems, ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
 
@@ -103,6 +104,23 @@ class SequentialRules(ScoreRanker):
             row was full.
         """
         _unlearn(self._items, self._weights, self._sizes, self._recent.forget(str(user)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        n = len(self._ids)
+        return {
+            **prefixed("ids", self._ids.arrays()),
+            **prefixed("recent", self._recent.arrays()),
+            "items": self._items[:n].copy(),
+            "weights": self._weights[:n].copy(),
+            "sizes": self._sizes[:n].copy(),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described, in a model with the same parameters."""
+        self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
+        self._recent.restore(part(arrays, "recent"))
+        self._items, self._weights, self._sizes = (arrays[name] for name in ("items", "weights", "sizes"))
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Weights of the rules of the item the user is on."""

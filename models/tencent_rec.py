@@ -14,6 +14,7 @@ from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.kernel import kernel
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays, apply_deltas
+from models.nesting import part, prefixed
 from models.rating_similarity import (
     emit_ratings,
     emit_ratings_into,
@@ -146,6 +147,30 @@ class TencentRec(ScoreRanker):
             self._add(retract_ratings(self._histories, rings, self._kinds, self.half_life_s))
             self._histories.clear(rings)
             self._free.append(ring)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        users = Vocabulary(max(len(self._users), 1))
+        users.encode(list(self._users))
+        items = np.flatnonzero(self._rows.arrays.row != NO_ROW).astype(np.int32)
+        return {
+            **prefixed("ids", self._ids.arrays()),
+            **prefixed("users", users.arrays()),
+            "rings": np.array(list(self._users.values()), dtype=np.int32),
+            "free": np.array(self._free, dtype=np.int32),
+            **prefixed("histories", self._histories.snapshot(len(self._users) + len(self._free))),
+            "with_row": items,
+            **prefixed("rows", self._rows.extract(items)),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described, in a model with the same parameters that has learned nothing."""
+        self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
+        users = Vocabulary.from_arrays(part(arrays, "users"))
+        self._users = dict(zip(users.texts(range(users.size)), arrays["rings"].tolist(), strict=True))
+        self._free = arrays["free"].tolist()
+        self._histories = Histories.restore(part(arrays, "histories"))
+        self._rows.insert(arrays["with_row"], part(arrays, "rows"))
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Similarities with the user's latest items, weighed by ratings, without the item the user is on."""

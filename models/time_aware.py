@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from models.histories import HISTORY, Histories, HistoryArrays, Touches, append,
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays, apply_deltas
+from models.nesting import part, prefixed
 from models.ranking import Lists, Query, Scratch, add_votes, current_item, explain, find_voters, query, scratch, select
 from models.rising import DOUBT, LONG_S, SHORT_S, RisingArrays, count, empty, reserved, trends
 from models.vocabulary import Vocabulary
@@ -91,6 +92,17 @@ class TimeAware(HistoryRanker):
     def forget_one(self, user: Hashable) -> None:
         """As `HistoryRanker.forget_one`; how fast items rise stays as it is, and decays: no id is with it."""
         super().forget_one(user)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As `HistoryRanker.arrays`, and how fast items rise."""
+        trend = {name: column.copy() for name, column in self._trend._asdict().items()}
+        return super().arrays() | prefixed("trend", trend) | {"latest": np.array([self.latest_s])}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As `HistoryRanker.restore`."""
+        super().restore(arrays)
+        self._trend = RisingArrays(**part(arrays, "trend"))
+        self.latest_s = int(arrays["latest"][0])
 
     def value(self, item: Hashable) -> float:
         """R(t,i) at the newest event time: the mean trend of what follows an item; 0 where nothing is known to."""

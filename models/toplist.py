@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from river import reco
 
 from models.kernel import lean_kernel
+from models.nesting import part, prefixed
+from models.vocabulary import Vocabulary
 
 NOTHING = -(2**62)
 
@@ -125,6 +127,21 @@ class RecentItems:
         items = self.of(user)
         self._items.pop(user, None)
         return items
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        users, items = Vocabulary(max(len(self._items), 1)), self._items.values()
+        users.encode(list(self._items))
+        sizes = np.array([len(own) for own in items], dtype=np.int32)
+        every = np.array([item for own in items for item in own], dtype=np.int32)
+        return {**prefixed("users", users.arrays()), "sizes": sizes, "items": every}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described."""
+        users = Vocabulary.from_arrays(part(arrays, "users"))
+        items = np.split(arrays["items"], np.cumsum(arrays["sizes"]))  # and nothing behind the last
+        named = zip(users.texts(range(users.size)), items, strict=False)
+        self._items = {user: deque(own.tolist(), self.length) for user, own in named}
 
     def discard(self, dropped: set[int]) -> None:
         """Forget some items wherever they are remembered; costs one pass over all users."""

@@ -1,7 +1,9 @@
 """Memory per user and per item: resident size of fresh processes that hold full state.
 
 A million users with 36-byte ids, full histories, profiles and lists (the dedup window, whose size is a setting, stays
-empty); a hundred thousand items with full rows. ``python -m tests.benchmarks.memory [--json]``
+empty); a hundred thousand items with full rows. ``--blend``: the same with the full blend on, a user's once the pool of
+its sessions is full, whose size is a setting, too; an item's with a catalogue record, and known to one partition.
+``python -m tests.benchmarks.memory [--blend] [--json]``
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +19,13 @@ import msgspec
 import numpy as np
 import psutil
 
-from models.covisitation import Deltas, emit, weighting
+from models.blend import Blend
+from models.covisitation import Deltas, weighting
 from models.decay import decay_add_many
 from models.histories import HISTORY, Touches
 from models.profiles import CATEGORIES, EventColumns
+from models.text_features import Facts
+from stream.stages.ranking import ranking_of
 from stream.stages.space import ItemSpace
 from stream.stages.user_shard import UserRules, UserShard
 from tests.benchmarks.harness import ROOT, arguments, machine, report
@@ -45,7 +50,7 @@ def rss() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def teach_users(shard: UserShard, start: int, count: int) -> None:
+def teach_users(shard: UserShard, space: ItemSpace, start: int, count: int) -> None:
     """New users with as many touches as a history holds, in one event each, and everything that ranking fills."""
     users = shard.users.encode(ids(1, start, count))
     shard.reserve()
@@ -64,11 +69,8 @@ def teach_users(shard: UserShard, start: int, count: int) -> None:
     )
     starts, _ = shard.profiles.learn(events, shard.hashes, shard.rules.sample_rate)
     kinds = np.zeros(count * HISTORY, dtype=np.uint8)
-    emit(
-        shard.histories.arrays,
-        Touches(users.repeat(HISTORY), items, kinds, seconds.repeat(HISTORY), starts),
-        weighting(),
-    )
+    touches = Touches(users.repeat(HISTORY), items, kinds, seconds.repeat(HISTORY), starts)
+    ranking_of(shard.rules, space, weighting()).learn(shard, touches)
     shard.last[users] = items[: shard.rules.k]
     for column in (shard.pushed_ms, shard.profiled_ms, shard.segment, shard.offers):
         column[users] = 1
@@ -93,12 +95,10 @@ def teach_items(space: ItemSpace, start: int, count: int) -> None:
     decay_add_many(space.trend, space.trend_epoch, item, deltas.weight, deltas.ts, 21_600.0)
 
 
-def fill_users(count: int) -> tuple[UserShard, ItemSpace]:
-    """A user shard with full state."""
-    shard, space = UserShard(UserRules(), 1), ItemSpace(1)
-    for start in range(0, count, BATCH):
-        teach_users(shard, start, min(BATCH, count - start))
-    return shard, space
+def fill_users(shard: UserShard, space: ItemSpace, start: int, end: int) -> None:
+    """Users with full state, batch by batch."""
+    for first in range(start, end, BATCH):
+        teach_users(shard, space, first, min(BATCH, end - first))
 
 
 def fill_items(count: int) -> ItemSpace:
@@ -117,9 +117,11 @@ def fill_items(count: int) -> ItemSpace:
 
 def measured_users() -> Figures:
     """Bytes per user, and where they go."""
-    fill_users(BATCH)  # compiles, and touches what does not grow
+    rules = UserRules(ranking="covisit")
+    fill_users(UserShard(rules, 1), ItemSpace(1), 0, BATCH)  # compiles, and touches what does not grow
     before = rss()
-    shard, _space = fill_users(USERS)
+    shard = UserShard(rules, 1)
+    fill_users(shard, ItemSpace(1), 0, USERS)
     grown_by = rss() - before
     assert len(shard.users) == USERS
     assert (shard.histories.arrays.count[:USERS] == HISTORY).all()
@@ -152,6 +154,41 @@ def measured_items() -> Figures:
     return figures("item", grown_by, ITEMS, parts)
 
 
+def measured_users_blended() -> Figures:
+    """Bytes per user beyond the first tenth, whose sessions fill the blend's pool."""
+    shard, space = UserShard(UserRules(), 1), ItemSpace(1)
+    shard.rehearses = True  # lessons move weights, of which there are as many for one user as for all
+    space.encode(ids(2, 0, ITEMS))
+    fill_users(shard, space, 0, USERS // 10)
+    postings = shard.blend.arrays.postings
+    assert postings.allocated[0] > len(postings.block)
+    before = rss()
+    fill_users(shard, space, USERS // 10, USERS)
+    grown_by = rss() - before
+    assert len(shard.users) == USERS
+    return {"bytes_per_user_blend": grown_by / (USERS - USERS // 10), "blend_pool_bytes": postings.block.nbytes}
+
+
+def measured_items_blended() -> Figures:
+    """Bytes per item with what the catalogue says of it, and what one partition of users counts."""
+    describe_items(fill_items(BATCH), Blend(), BATCH)
+    before = rss()
+    space, blend = fill_items(ITEMS), Blend()
+    describe_items(space, blend, ITEMS)
+    grown_by = rss() - before
+    assert len(space.contents) == ITEMS
+    by_item = {"blend, one partition": columns(blend.by_item().values())}
+    return figures("item_blend", grown_by, ITEMS, by_item)
+
+
+def describe_items(space: ItemSpace, blend: Blend, count: int) -> None:
+    """A catalogue record for each item, and room in a partition's blend."""
+    for n in range(count):
+        title, text = f"A tent for two, green, number {n}", f"A description of some length, {n % 97} and {n % 89}."
+        space.contents.put(n, Facts(title, text, f"category-{n % 50}", price=9.9))
+    blend.reserve(count)
+
+
 def columns(arrays: Iterable[object]) -> int:
     """Bytes of the arrays among some objects, with the room they have in store (which is not resident)."""
     return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
@@ -161,6 +198,14 @@ def figures(what: str, resident: int, count: int, parts: dict[str, int]) -> Figu
     """Resident bytes each, and the bytes reserved by part."""
     reserved = {f"{what} {name}, reserved": round(nbytes / count, 1) for name, nbytes in parts.items()}
     return {f"bytes_per_{what}": resident / count, **reserved}
+
+
+PARTS: dict[str, Callable[[], Figures]] = {
+    "users": measured_users,
+    "items": measured_items,
+    "users-blend": measured_users_blended,
+    "items-blend": measured_items_blended,
+}
 
 
 def fresh(part: str) -> Figures:
@@ -175,14 +220,14 @@ def fresh(part: str) -> Figures:
 def main() -> None:
     """Print the figures."""
     parser = arguments("Resident bytes per user and per item, full state.")
-    parser.add_argument("--part", choices=["users", "items"], help="measure one part in this very process")
+    parser.add_argument("--blend", action="store_true", help="with the full blend on")
+    parser.add_argument("--part", choices=PARTS, help="measure one part in this very process")
     options = parser.parse_args()
     if options.part:
-        report(measured_users() if options.part == "users" else measured_items(), json=True)
+        report(PARTS[options.part](), json=True)
         return
-    report(
-        {**fresh("users"), **fresh("items"), "users": USERS, "items": ITEMS, "machine": machine()}, json=options.json
-    )
+    users, items = (fresh(part) for part in PARTS if part.endswith("-blend") == options.blend)
+    report({**users, **items, "users": USERS, "items": ITEMS, "machine": machine()}, json=options.json)
 
 
 if __name__ == "__main__":
