@@ -39,6 +39,8 @@ class Pulse:
         Whether Kafka is away.
     longest
         What has stood still longest, None if everything gets on.
+    felt_s
+        Seconds looked after so far, beat by beat.
     topic_missing
         Whether somebody has deleted a topic: nothing gets on without it, and a new process would not even start.
     """
@@ -51,10 +53,12 @@ class Pulse:
         self._silent_s = 0.0
         self.kafka = Outage("kafka")
         self.longest: Standstill | None = None
+        self.felt_s = 0.0
         self.topic_missing = False
 
     def feel(self, seconds: float) -> Standstill | None:
         """One beat, so many seconds after the one before; what has stood still longest."""
+        self.felt_s += seconds
         self._feel_kafka(seconds)
         away = self.kafka.trouble or self._redis.trouble or self._host.snapshots_away.trouble
         excused = away or self._host.stopping or self.topic_missing

@@ -207,23 +207,30 @@ class KafkaBroker(Server):
     ----------
     settings
         Broker properties that replace or add to the defaults below.
+    detour
+        Another port that it listens on, and the one that it tells clients who come there to use: a proxy's, past which
+        its real address would lead them.
     """
 
     _format: Sequence[str] = ()  # more arguments for the tool that makes the storage folder
 
-    def __init__(self, settings: Mapping[str, str | int] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, str | int] | None = None, *, detour: tuple[int, int] | None = None
+    ) -> None:
         self._jars = kafka_jars()
         super().__init__()
         self.port, controller = free_ports(2)
         self.bootstrap = f"127.0.0.1:{self.port}"
+        plain = f"PLAINTEXT://127.0.0.1:{self.port}"
+        listens, tells = (f",DETOUR://127.0.0.1:{port}" if port else "" for port in detour or (0, 0))
         properties: dict[str, str | int] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listeners": f"{plain}{listens},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": plain + tells,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self.folder / "data"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": 1,

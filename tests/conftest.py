@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -17,14 +17,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from stream.demo.embedded import EmbeddedRedis
-from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, kafka_answers
+from tests.brokers import KafkaBroker, MissingPartError, RedisCluster, RedisServer, free_ports, kafka_answers
+from tests.proxy import Proxy
 from tests.secure_servers import KAFKA_USERS, Certificates, SecureKafka, SecureRedis, readme_acls
 
 # How long an example takes is up to the machine; whatever else the profile of the environment says stays.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-KAFKA_FIXTURES = {"kafka", "kafka_broker", "secure_kafka"}
+KAFKA_FIXTURES = {"kafka", "kafka_broker", "kafka_detour", "secure_kafka"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +78,15 @@ def kafka_broker() -> Iterator[KafkaBroker]:
     """A private broker that the test may kill, pause and restart."""
     with _own(KafkaBroker) as broker:
         yield broker
+
+
+@pytest.fixture
+async def kafka_detour() -> AsyncIterator[tuple[KafkaBroker, Proxy]]:
+    """A private broker, and a proxy to it: who comes by the proxy is told of no other way."""
+    (port,) = free_ports(1)
+    async with Proxy(port) as proxy:
+        with _own(lambda: KafkaBroker(detour=(port, proxy.port))) as broker:
+            yield broker, proxy
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,10 @@ class Learned:
     repeated: int
     fullest: int
 
+    def events(self) -> dict[int, int]:
+        """Events of each partition that its snapshot includes, without control records."""
+        return {partition: offset - self.books[partition]["controls"] for partition, offset in self.offsets.items()}
+
 
 def learned(settings: Settings) -> Learned:
     """Read the newest snapshot of every user and item shard; stop the workers first."""

@@ -50,6 +50,11 @@ class Pages:
         assert status == 200
         return {family.name: family for family in text_string_to_metric_families(body.decode())}
 
+    async def watched(self) -> tuple[float, float]:
+        """Seconds the watchdog has looked on, and for how many of the last ones something has stood still."""
+        metrics = await self.metrics()
+        return values(metrics["rivulet_watched_seconds"])[()], values(metrics["rivulet_standstill_seconds"])[()]
+
     async def fails(self, *checks: str) -> bool:
         return set(checks) <= (await self.failing() or {}).keys()
 
@@ -64,6 +69,12 @@ async def installation(
     (port,) = free_ports(1)
     async with Installation(kafka, redis_url, folder, name, web_port=port, **settings) as shop:
         yield shop, Pages(port)
+
+
+async def recovered(shop: Installation, pages: Pages) -> None:
+    """After a fault: the worker is ready, and no log holds an error that nobody had foreseen."""
+    await shop.until(pages.is_ready, "not ready")
+    assert [worker.output for worker in shop.workers if "Traceback" in worker.output] == []
 
 
 def values(family: Metric, *labels: str) -> Counter[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
@@ -33,6 +34,7 @@ from stream.replay import republish
 from stream.roster import worker_name
 from stream.settings import Settings
 from stream.snapshots import SnapshotStore
+from stream.store import Store
 from stream.topics import create, layout
 from tests.brokers import until_stopped
 from tests.patience import PATIENCE_S, Patience
@@ -72,6 +74,11 @@ class WorkerProcess(Child):
     def code(self) -> int | None:
         """Its exit code, None while it runs."""
         return self._process.poll()
+
+    @property
+    def resident_mb(self) -> float:
+        """Memory it holds."""
+        return float(psutil.Process(self.pid).memory_info().rss / 1e6)
 
     @property
     def output(self) -> str:
@@ -202,6 +209,12 @@ class Installation:
         """What the user shards have counted, as `rv:meta` tells."""
         return await self.progress.books()
 
+    async def visits(self) -> int:
+        """Touches that the item shards have applied, as `rv:meta` tells."""
+        topic = self.settings.topic("covisits") + "-"
+        found = (await self.progress.facts()).items()
+        return sum(int(facts.get("counts", {}).get("visits", 0)) for name, facts in found if name.startswith(topic))
+
     async def processed_by(self, worker: WorkerProcess) -> int:
         """Event records that one worker has processed."""
         return int((await self.progress.facts()).get(worker.field, {}).get("records", 0))
@@ -288,9 +301,7 @@ class Installation:
 
     async def lists(self, users: Iterable[str], placement: str | None = None) -> dict[str, Recommendations]:
         """The lists of those users who have one, the plain ones or a placement's."""
-        names = list(users)
-        values = await self.progress.store.get([self.keys.recs(user, placement) for user in names])
-        return {user: parse_list(value) for user, value in zip(names, values, strict=True) if value is not None}
+        return await lists_in(self.progress.store, self.keys, list(users), placement)
 
     async def offers_of(self, user: str) -> Offers | None:
         """A user's offers."""
@@ -298,23 +309,35 @@ class Installation:
         return None if value is None else parse_offers(value)
 
 
-async def local_lists(
-    events: Iterable[Mapping[str, Any]], settings: Settings, placement: str | None = None
+async def lists_in(
+    store: Store, keys: Keys, users: Sequence[str], placement: str | None = None
 ) -> dict[str, Recommendations]:
-    """What the pipeline in this process leaves of the same events, each recorded at its own time, and a republish."""
-    store = MemoryStore()
-    pipeline = LocalPipeline.of(settings, store)
-    known = [dict(event) for event in events]
+    """The lists that a store holds of some users."""
+    values = await store.get([keys.recs(user, placement) for user in users])
+    return {user: parse_list(value) for user, value in zip(users, values, strict=True) if value is not None}
+
+
+async def local_run(events: Iterable[Mapping[str, Any]], settings: Settings) -> LocalPipeline:
+    """The pipeline in this process after the same events, each recorded at its own time, and a republish."""
+    pipeline = LocalPipeline.of(settings, MemoryStore())
     await pipeline.feed(
-        (user_of(event).encode(), event["event_timestamp"] // 1000, msgspec.json.encode(event)) for event in known
+        (user_of(dict(event)).encode(), event["event_timestamp"] // 1000, msgspec.json.encode(event))
+        for event in events
     )
     await pipeline.republish()
     rows = pipeline.space.rows.arrays
     # with more, lists would depend on the order in which deltas of different users arrived
     assert max(rows.size.max(), rows.steps.max()) < min(settings.neighbours, settings.transitions)
-    users = canonical_users(known)
-    values = await store.get([Keys(settings.prefix).recs(user, placement) for user in users])
-    return {user: parse_list(value) for user, value in zip(users, values, strict=True) if value is not None}
+    return pipeline
+
+
+async def local_lists(
+    events: Iterable[Mapping[str, Any]], settings: Settings, placement: str | None = None
+) -> dict[str, Recommendations]:
+    """What `local_run` leaves."""
+    known = list(events)
+    pipeline = await local_run(known, settings)
+    return await lists_in(pipeline.store, Keys(settings.prefix), canonical_users(known), placement)
 
 
 def same_list(mine: Recommendations, theirs: Recommendations, k: int = 20) -> bool:

@@ -209,6 +209,13 @@ def _families() -> tuple[Family[Worker], ...]:
         ),
         Family(
             COUNTER,
+            "rivulet_watched_seconds",
+            (),
+            "Seconds the watchdog has looked on; those while the process was stopped are not among them",
+            _one(lambda worker: worker.pulse.felt_s),
+        ),
+        Family(
+            COUNTER,
             "rivulet_redis_retries",
             (),
             "Rounds sent again to Redis",

@@ -18,6 +18,7 @@ from stream.demo.shop import Shop
 from tests.pages import installation, values
 from tests.worker_process import WorkerProcess, balance
 
+GROWTH_MB = 60  # of the worker, at most, while nothing can be saved
 EVENTS = list(Shop(seed=6, users=300).events(6_000))
 
 
@@ -86,7 +87,7 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
         await shop.publish(EVENTS[:2_000])
         await shop.drained()
         await shop.until(at_rest, "not saved")
-        before = shop.saved("events")
+        before, resident_mb = shop.saved("events"), worker.resident_mb
         files = {found.name for found in shop.snapshots().generations()}
 
         disk.fill(worker)
@@ -97,6 +98,7 @@ async def test_full_disk_loses_nothing_and_older_snapshots_stay(
             return worker.output.count("snapshot_failed") > 2 * shop.settings.events_partitions
 
         await shop.until(complained, "nothing is said about the disk")
+        assert worker.resident_mb - resident_mb < GROWTH_MB
         assert values((await pages.metrics())["rivulet_shard_actions"], "action")[("snapshot_errors",)] > 0
         assert await pages.failing("/healthz") == {}
         await shop.until(lambda: pages.fails("snapshots"), "it is not told that nothing is saved")

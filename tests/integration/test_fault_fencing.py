@@ -1,24 +1,30 @@
-"""A worker that was paused while its lists were under way leaves no older list than its successor's."""
+"""A worker that was paused or cut off commits nothing and leaves no older list than its successor's."""
 
 from __future__ import annotations
 
+import random
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from models.hashing import partition_of
 from stream.keys import parse_item, parse_list
 from stream.roster import worker_name
 from stream.wire import FLUSH
-from tests.brokers import RedisServer, free_ports
+from tests.brokers import KafkaBroker, RedisServer, free_ports
 from tests.pages import Pages, values
 from tests.proxy import Proxy
 from tests.records import event
-from tests.worker_process import Installation, WorkerProcess
+from tests.worker_process import ROOM, Installation, WorkerProcess, balance, different, lists_in, local_run
 
 SESSION_S = 3.0
 RIGHT_WITHIN_S = 10.0
+AHEAD = 2_000  # events written ahead of the workers, so that some are fetched and not learned
 SHARDS = 10  # four each of `events` and `covisits`, one each of `global` and `privacy`
 
 
@@ -37,24 +43,29 @@ async def hold(shop: Installation, proxy: Proxy, key: bytes, cause: Callable[[in
         proxy.release()
 
 
-async def test_what_a_frozen_worker_had_under_way_does_not_stay(
-    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+@pytest.mark.parametrize("away", ["frozen", "cut off from Kafka"])
+async def test_what_a_worker_had_under_way_when_it_went_away_does_not_stay(
+    kafka_detour: tuple[KafkaBroker, Proxy], redis_server: RedisServer, tmp_path: Path, away: str
 ) -> None:
+    broker, detour = kafka_detour
+    settings = {"session_s": SESSION_S, "snapshot_every_s": 600}
     async with (
         Proxy(redis_server.port) as proxy,
-        Installation(
-            kafka, redis_server.url, tmp_path, topic_prefix, session_s=SESSION_S, snapshot_every_s=600
-        ) as shop,
+        Installation(broker.bootstrap, redis_server.url, tmp_path, "away-", **settings) as shop,
     ):
         (port,) = free_ports(1)
-        frozen = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0", web_port=str(port))
+        changes = {"kafka": f"127.0.0.1:{detour.port}", "redis": f"redis://127.0.0.1:{proxy.port}/0"}
+        late = shop.start(**changes, web_port=str(port))
         await shop.publish([event(f"guide{n}", *"abcdefgh", at=n) for n in range(5)])
         await shop.publish([event("walker", "a", at=10)])
         await shop.drained()
         await hold(
             shop, proxy, b"{walker}:recs", lambda n: shop.publish([event("walker", "bdefgh"[n % 6], at=20 + n / 100)])
         )
-        frozen.send(signal.SIGSTOP)
+        if away == "frozen":
+            late.send(signal.SIGSTOP)
+        else:
+            detour.hold()
 
         successor = shop.start(snapshot_every_s="1")
         await shop.publish([event("walker", "c", at=30)])
@@ -72,8 +83,11 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
 
         proxy.release()
         await shop.until(lambda: differs(shop, newest.ts), "the older list does not arrive: nothing is tested")
-        frozen.send(signal.SIGCONT)
-        frozen.told = False
+        if away == "frozen":
+            late.send(signal.SIGCONT)
+            late.told = False
+        else:
+            detour.release()
 
         async def right() -> bool:
             found = await shop.list_of("walker")
@@ -91,25 +105,32 @@ async def test_what_a_frozen_worker_had_under_way_does_not_stay(
         await shop.publish([event("other", "b", at=40)])
         await shop.drained()
         assert await right()
-        assert await frozen.terminate() == await successor.terminate() == 0
+        assert await late.terminate() == await successor.terminate() == 0
         ends = await shop.progress.ends("events")
         assert shop.saved("events") == {partition: end for partition, end in ends.items() if end}
 
 
+async def owned(shop: Installation, worker: WorkerProcess) -> set[str]:
+    """Shards of a worker, as it says itself."""
+    name = worker_name(worker.pid)
+    return {shard for shard, owner in (await shop.progress.owners()).items() if owner.startswith(name)}
+
+
+async def owns(shop: Installation, worker: WorkerProcess, shards: int) -> None:
+    """Wait until a worker has so many shards."""
+
+    async def has_them() -> bool:
+        return len(await owned(shop, worker)) == shards
+
+    await shop.until(has_them, f"worker {worker.pid} does not own {shards} shards")
+
+
 async def taken_over(shop: Installation, shard: str) -> tuple[WorkerProcess, set[str]]:
     """Start a worker beside another that gets this shard, and others; the group deals its shards out at random."""
-
-    async def owned() -> set[str]:
-        name = worker_name(successor.pid)
-        return {shard for shard, owner in (await shop.progress.owners()).items() if owner.startswith(name)}
-
-    async def has_a_half() -> bool:
-        return len(await owned()) == SHARDS // 2
-
     while True:
         successor = shop.start()
-        await shop.until(has_a_half, "the second worker has no part")
-        if shard in (shards := await owned()):
+        await owns(shop, successor, SHARDS // 2)
+        if shard in (shards := await owned(shop, successor)):
             return successor, shards
         assert await successor.terminate() == 0
 
@@ -191,6 +212,80 @@ async def test_an_old_price_that_a_frozen_worker_had_under_way_does_not_stay(
         frozen.send(signal.SIGCONT)
         frozen.told = False
         await shop.until(lambda: shows(30), "the older price stays", RIGHT_WITHIN_S)
+
+
+async def test_a_worker_that_is_cut_off_from_kafka_alone_spoils_nothing(
+    kafka_detour: tuple[KafkaBroker, Proxy], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """It runs on, may write to Redis and has fetched what it has not learned: its successor learns that and more."""
+    broker, detour = kafka_detour
+    dice = random.Random(4)
+    users = [f"u{n}" for n in range(300)]
+    source = (event(dice.choice(users), f"item{dice.randrange(200)}", at=n / 10) for n in count())
+    written: list[dict[str, Any]] = []
+    (port,) = free_ports(1)
+    pages = Pages(port)
+    settings = {"session_s": SESSION_S, "batch_records": 50, "neighbours": ROOM, "transitions": ROOM}
+    async with Installation(broker.bootstrap, redis_server.url, tmp_path, "cut-", **settings) as shop:
+
+        async def publish(size: int) -> None:
+            written.extend(islice(source, size))
+            await shop.publish(written[-size:])
+
+        async def in_the_middle() -> bool:
+            await publish(1_000)
+            return await shop.processed_by(cut_off) > 0 and shop.sent - await shop.included() > AHEAD
+
+        cut_off = shop.start(kafka=f"127.0.0.1:{detour.port}", web_port=str(port))
+        successor = shop.start()
+        await owns(shop, cut_off, SHARDS // 2)
+        await shop.until(in_the_middle, "it is not met in mid-stream")
+        detour.hold()
+        await publish(2_000)
+        await shop.until(lambda: pages.fails("kafka", "assigned"), "Kafka's absence is not told")
+        assert await pages.failing("/healthz") == {}
+        await owns(shop, successor, SHARDS)
+        await shop.drained()
+        ends = await shop.progress.ends("events")
+
+        async def all_committed() -> bool:
+            committed, saved = await shop.committed("events"), shop.saved("events")
+            return all(committed.get(place, 0) >= end <= saved.get(place, 0) for place, end in ends.items())
+
+        await shop.until(all_committed, "the successor does not commit")
+        ages = await ages_of_lists(shop, users)
+        assert len(ages) == len(users)
+
+        async def right() -> bool:
+            return await ages_of_lists(shop, users) == ages
+
+        async def refused() -> bool:
+            return values((await pages.metrics())["rivulet_shard_actions"], "action")[("commits_refused",)] > 0
+
+        await shop.until(refused, "it does not try to commit")
+        detour.release()  # and what it has sent meanwhile arrives: deltas, and its commits
+        await shop.until(right, "older lists stay", RIGHT_WITHIN_S)
+        await owns(shop, cut_off, SHARDS // 2)
+        assert await right()
+        assert await all_committed()
+
+        await publish(500)
+        await shop.republish()
+        calm = await local_run(written, shop.settings)
+        counts = await shop.counts()
+        books = sum((shard.counts for shard in calm.users.shards.values()), start=Counter[str]())
+        for book in (counts, books):
+            del book["controls"]  # lists that were asked for again
+        assert counts == books
+        assert balance(counts) == shop.sent
+        assert await shop.visits() == sum(shard.counts["visits"] for shard in calm.items.shards.values())
+        assert different(await shop.lists(users), await lists_in(calm.store, shop.keys, users)) == []
+        assert await cut_off.terminate() == await successor.terminate() == 0
+
+
+async def ages_of_lists(shop: Installation, users: list[str]) -> dict[str, int]:
+    """Time of the newest event in each user's list."""
+    return {user: found.ts for user, found in (await shop.lists(users)).items()}
 
 
 async def differs(shop: Installation, ts: int) -> bool:

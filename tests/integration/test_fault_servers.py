@@ -13,12 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from stream.demo.shop import Shop
 from tests.brokers import KafkaBroker, RedisServer, Server
-from tests.pages import installation
+from tests.pages import installation, recovered
 from tests.proxy import Proxy
 from tests.records import event
 from tests.worker_process import Installation, balance, canonical_users
@@ -30,11 +29,6 @@ GROWTH_MB = 60  # of a worker, at most, while events pile up: 30 MB of them woul
 
 def shop_events(seed: int) -> Iterator[dict[str, Any]]:
     return Shop(seed=seed, users=500).events()
-
-
-def resident_mb(shop: Installation) -> float:
-    """Memory of the last worker."""
-    return float(psutil.Process(shop.workers[-1].pid).memory_info().rss / 1e6)
 
 
 async def check_books(shop: Installation) -> None:
@@ -51,27 +45,29 @@ async def test_a_server_that_is_away_delays_and_loses_nothing(
 ) -> None:
     server: Server = kafka_broker if away == "kafka" else redis_server
     source = shop_events(seed=5)
-    async with Installation(kafka_broker.bootstrap, redis_server.url, tmp_path, "away-") as shop:
+    async with installation(kafka_broker.bootstrap, redis_server.url, tmp_path, "away-") as (shop, pages):
         worker = shop.start()
         await shop.publish(islice(source, 5_000))
         await shop.drained()
         said = len(worker.output.splitlines())
-        before = resident_mb(shop)
+        before = worker.resident_mb
 
         late = list(islice(source, 30_000))
         writing = asyncio.create_task(shop.publish(late))
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(AWAY_S)
-        assert worker.running
-        assert resident_mb(shop) - before < GROWTH_MB
+        await shop.until(lambda: pages.fails(away), "its absence is not told")
+        assert await pages.failing("/healthz") == {}
+        assert worker.resident_mb - before < GROWTH_MB
         await asyncio.to_thread(server.start)
         back = time.monotonic()
         await shop.finish(writing, "not written")
         await shop.drained()
 
         assert len(worker.output.splitlines()) - said < LINES_A_SECOND * (AWAY_S + time.monotonic() - back)
-        assert "Traceback" not in worker.output
+        assert worker.output.count(f"{away}_away") == worker.output.count(f"{away}_back") > 0
         await check_books(shop)
+        await recovered(shop, pages)
         await shop.publish([event("guest", "tent", at=90_000), event("guest", "stove", at=90_001)])
         await shop.republish()
         assert len(await shop.lists(canonical_users(late))) > 100
@@ -108,6 +104,7 @@ async def test_a_redis_that_takes_no_writes_and_a_foreign_key_delay_and_end_noth
             await shop.drained()
             assert client.type(profile) == b"hash"
         await check_books(shop)
+        await recovered(shop, pages)
         assert "reloaded" not in worker.output
         assert await worker.terminate() == 0
 
@@ -123,7 +120,7 @@ async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
         worker = shop.start(redis=f"redis://127.0.0.1:{proxy.port}/0")
         await shop.publish(islice(source, 5_000))
         await shop.drained()
-        before = resident_mb(shop)
+        before = worker.resident_mb
 
         proxy.bytes_per_s = 300_000  # a tenth of what the worker would write
         await shop.publish(islice(source, 20_000))
@@ -136,9 +133,10 @@ async def test_a_slow_redis_slows_the_worker_and_nothing_piles_up_in_it(
 
         await shop.until(goes_on, "it does not go on slowly")
         assert await shop.included() < shop.sent
-        assert resident_mb(shop) - before < GROWTH_MB
+        assert worker.resident_mb - before < GROWTH_MB
         proxy.bytes_per_s = 0
         await shop.drained()
         await check_books(shop)
+        await recovered(shop, pages)
         assert "reloaded" not in worker.output
         assert await worker.terminate() == 0

@@ -18,7 +18,7 @@ from stream.web.metrics import FAMILIES
 from tests.brokers import KafkaBroker, RedisServer
 from tests.pages import Pages, installation, values
 from tests.records import event
-from tests.worker_process import WorkerProcess, balance
+from tests.worker_process import Installation, WorkerProcess, balance
 
 MARK = "someone-special"
 
@@ -112,9 +112,15 @@ async def snapshots_shown(pages: Pages) -> bool:
     return len(sizes) >= 8 and all(size > 0 for size in sizes) and all(age < 10 for age in ages)
 
 
-async def no_standstill(pages: Pages, away: str) -> None:
+async def no_standstill(shop: Installation, pages: Pages, away: str) -> None:
     """For some beats of the watchdog, nothing is held against a worker whose server is away."""
-    await asyncio.sleep(3)
+    since, _ = await pages.watched()
+
+    async def looked_on() -> bool:
+        watched, _ = await pages.watched()
+        return watched - since > 3
+
+    await shop.until(looked_on, "the watchdog does not look")
     assert await pages.failing("/healthz") == {}
     metrics = await pages.metrics()
     assert values(metrics["rivulet_up"], "server")[(away,)] == 0
@@ -132,7 +138,7 @@ async def test_redis_away_is_unready_not_dead_and_said_once(
             try:
                 await shop.publish([event("u1", "tent", at=1)])
                 await shop.until(lambda: pages.fails("redis"), "Redis' absence is not told")
-                await no_standstill(pages, "redis")
+                await no_standstill(shop, pages, "redis")
             finally:
                 await asyncio.to_thread(back)
             await shop.until(pages.is_ready, "not ready again")
@@ -155,7 +161,7 @@ async def test_kafka_away_is_unready_not_dead_and_said_once(
         kafka_broker.pause()
         try:
             await shop.until(lambda: pages.fails("kafka", "assigned"), "Kafka's absence is not told")
-            await no_standstill(pages, "kafka")
+            await no_standstill(shop, pages, "kafka")
         finally:
             kafka_broker.resume()
         await shop.until(pages.is_ready, "not ready again")

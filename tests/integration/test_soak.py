@@ -6,8 +6,6 @@ import itertools
 import time
 from pathlib import Path
 
-import psutil
-
 from tests.benchmarks.soak import CHURN, Churn, Sample, growth_mb
 from tests.worker_process import Installation
 
@@ -24,7 +22,7 @@ async def test_memory_reaches_a_plateau(kafka: str, redis_url: str, topic_prefix
         for _ in range(ROUNDS):
             await shop.publish(itertools.islice(events, churn.events // ROUNDS))
             await shop.drained()
-            samples.append(Sample(0.0, shop.sent, psutil.Process(worker.pid).memory_info().rss / 1e6))
+            samples.append(Sample(0.0, shop.sent, worker.resident_mb))
         counts = await shop.counts()
         facts = {name.removeprefix(topic_prefix): fact for name, fact in (await shop.progress.facts()).items()}
     assert counts["learned"] == churn.events

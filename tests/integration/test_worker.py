@@ -19,6 +19,7 @@ from stream.rules import rules_of
 from stream.stages.space import ItemSpace
 from stream.stages.user_snapshot import restore
 from tests.brokers import RedisServer, free_ports
+from tests.pages import Pages, installation, recovered
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess, balance, canonical_users
 
@@ -125,14 +126,14 @@ async def test_what_is_wrong_is_said_in_one_line(kafka: str, redis_url: str, top
 @asynccontextmanager
 async def small_shop(
     kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[tuple[Installation, list[dict[str, Any]]]]:
+) -> AsyncIterator[tuple[Installation, Pages, list[dict[str, Any]]]]:
     """A worker that has drained the events of a small shop."""
     events = list(Shop(seed=4, users=300).events(2_000))
-    async with Installation(kafka, redis_server.url, tmp_path, topic_prefix) as shop:
+    async with installation(kafka, redis_server.url, tmp_path, topic_prefix) as (shop, pages):
         shop.start()
         await shop.publish(events)
         await shop.republish()
-        yield shop, events
+        yield shop, pages, events
 
 
 def crash(server: RedisServer) -> None:
@@ -145,11 +146,16 @@ def flush(server: RedisServer) -> None:
         client.flushall()
 
 
-@pytest.mark.parametrize("empty", [crash, flush])
+@pytest.mark.parametrize(("empty", "line"), [(crash, "redis_restarted"), (flush, "redis_emptied")])
 async def test_an_emptied_redis_is_filled_again(
-    kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, empty: Callable[[RedisServer], None]
+    kafka: str,
+    redis_server: RedisServer,
+    topic_prefix: str,
+    tmp_path: Path,
+    empty: Callable[[RedisServer], None],
+    line: str,
 ) -> None:
-    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, events):
+    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, pages, events):
         users = canonical_users(events)
         before = await shop.lists(users)
         assert len(before) > 50
@@ -172,7 +178,10 @@ async def test_an_emptied_redis_is_filled_again(
         await shop.republish()
         after = await shop.lists(users)
         assert after.keys() == before.keys()
-        assert shop.workers[0].running
+        counts = await shop.counts()
+        assert counts["learned"] == balance(counts) == shop.sent
+        assert shop.workers[0].output.count(line) == 1
+        await recovered(shop, pages)
 
 
 async def told(shop: Installation) -> bool:
@@ -187,7 +196,7 @@ async def trending(shop: Installation) -> bool:
 async def test_a_paused_redis_delays_and_loses_nothing(
     kafka: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
 ) -> None:
-    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, events):
+    async with small_shop(kafka, redis_server, topic_prefix, tmp_path) as (shop, _, events):
         done = sum((await shop.progress.ends("events")).values())
         more = list(islice(Shop(seed=4, users=300).events(), 2_000, 4_000))
         walk = [event("walker", f"step{number}", at=86_400 + number) for number in range(15)]
