@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN
 
+from models.blend_constants import CONSTANTS, FIRST, VALUES
 from models.blend_content import Catalogue, no_catalogue
 from models.blend_features import GROUPS, NAMES, Desk
 from models.blend_lists import ALERT, ALERTED, HITS, LESSONS, TOUCHES, BlendArrays, learn_touches, rank_blended
@@ -28,9 +29,9 @@ from models.listwise import Learner
 from models.neighbour_rows import RowArrays
 from models.nesting import prefixed
 from models.postings import NONE, Postings, emptied, listed, remove_users
-from models.race import CHANGES, LEADER
+from models.race import CHANGES, LEADER, Races
 from models.ranking import Lists, Query
-from models.tallies import MEMORIES, NEVER, Tallies, widened
+from models.tallies import NEVER, Tallies, widened
 from models.weight_averaging import Opinion, move
 
 # where all learning of the weights starts: about what five public streams agreed on
@@ -54,7 +55,7 @@ class Blend:
     rate
         Learning rate of the weights, > 0. Higher adapts faster and is noisier.
     frozen
-        Keep the weights as they are; sessions and popularity are still learned.
+        Keep the weights and constants as they are; sessions and popularity are still learned.
     prior
         Weights to start from, one per feature.
 
@@ -89,6 +90,7 @@ class Blend:
             Postings.empty(blocks),
             Tallies.empty(),
             Learner.start(np.array(prior), GROUPS),
+            Races.start(FIRST, VALUES.shape[1]),
             np.zeros(4, dtype=np.int64),
             no_catalogue(),
         )
@@ -121,14 +123,15 @@ class Blend:
         return shared
 
     @property
-    def memory(self) -> float:
-        """Half-life, in touches, of the short memory of popularity that leads the race."""
-        return float(MEMORIES[self.arrays.tallies.race.lead[LEADER]])
+    def constants(self) -> dict[str, float]:
+        """Of each constant that races the value that leads; see `models.blend_constants`."""
+        leaders = self.arrays.races.lead[:, LEADER]
+        return {name: float(values[at]) for name, values, at in zip(CONSTANTS, VALUES, leaders, strict=True)}
 
     @property
-    def memory_changes(self) -> int:
-        """How often the lead of that race has changed."""
-        return int(self.arrays.tallies.race.lead[CHANGES])
+    def changes(self) -> dict[str, int]:
+        """How often the lead of each of these races has changed."""
+        return dict(zip(CONSTANTS, self.arrays.races.lead[:, CHANGES].tolist(), strict=True))
 
     def facts(self) -> dict[str, Any]:
         """What operators see of it: plain values."""
@@ -137,8 +140,8 @@ class Blend:
             "hit_rate": round(self.hit_rate, 4),
             "drifts": self.drifts,
             "mean": self.heard,
-            "memory": self.memory,
-            "memory_changes": self.memory_changes,
+            "constants": self.constants,
+            "changes": self.changes,
             "weights": dict(zip(NAMES, np.round(self.weights, 4).tolist(), strict=True)),
         }
 
@@ -296,14 +299,14 @@ class Blend:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All other arrays, themselves where they are large; `popular` holds item indices."""
-        postings, tallies, learner, counts, _ = self.arrays
+        postings, tallies, learner, races, counts, _ = self.arrays
         sent = self._sent or Opinion.of(learner, -1)
         return {
             "block": postings.block[: min(int(postings.allocated[0]), len(postings.block))],
             "allocated": postings.allocated,
             "popular": tallies.popular,
             "events": tallies.events,
-            **prefixed("race", tallies.race._asdict()),
+            **prefixed("race", races._asdict()),
             "weight": learner.weight,
             "square": learner.square,
             "counts": counts[:ALERT],  # a restart ends what a drift had begun
@@ -339,7 +342,7 @@ class Blend:
         blend = cls(blocks, rate, frozen=frozen)
         items = arrays["items"]
         blend.reserve(int(items.max(initial=-1)) + 1)
-        postings, tallies, learner, counts, _ = blend.arrays
+        postings, tallies, learner, races, counts, _ = blend.arrays
         postings.block[: len(arrays["block"])] = arrays["block"]
         postings.allocated[:] = arrays["allocated"]
         for name, column in blend.by_item().items():
@@ -347,8 +350,9 @@ class Blend:
             column[items] = widened(kept, int(arrays["events"][0])) if kept.ndim < column.ndim else kept
         tallies.popular[:] = arrays["popular"]
         tallies.events[:] = arrays["events"]
-        for name, column in tallies.race._asdict().items():
-            column[:] = arrays.get(f"race.{name}", column)
+        for name, column in races._asdict().items():
+            kept = np.atleast_2d(arrays.get(f"race.{name}", column))
+            column[: len(kept)] = kept  # in earlier versions no race, or that of memory alone
         counts[:ALERT] = arrays["counts"]
         blend._told[:ALERT] = arrays["told"]
         blend.drifts, blend.heard, blend._spoke, blend.spoke_at = blend_drifts, heard, spoke, tuple(spoke_at)

@@ -14,17 +14,19 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blend_constants import MEMORY, RECENCY, leading
 from models.blend_content import DIMENSIONS, LATEST, Catalogue, compare_prices, vote_alike
 from models.blend_content import FEATURES as ITEM_FEATURES
 from models.blend_content import NEAR as NEAREST
 from models.candidates import ROOM, Candidates, add_cells, column
 from models.content_search import Workspace, workspace
 from models.covisitation import power_law
+from models.decay import remains, seconds
 from models.histories import SESSION_START, HistoryArrays
 from models.kernel import lean_kernel
 from models.neighbour_rows import NO_ROW, RowArrays
 from models.postings import Postings
-from models.race import LEADER
+from models.race import LEADER, Races
 from models.ranking import Query, Scratch, find_voters, query
 from models.session_votes import Matches, Neighbourhood, distinct_recent, vote_sessions
 from models.tallies import FADED, MEMORIES, NEVER, SLOW, Tallies, strength
@@ -41,8 +43,9 @@ VOTES: Final = 6  # ... the first so many are votes
 EDGE: Final = 0.05  # share of a model's votes that counts half
 VOTERS: Final = 10  # recent items that vote
 NEAR_POWER: Final = 1.5  # how fast their votes fall with their place
+OLDER: Final = (PREVIOUS, EARLIER)  # votes of touches before the item in hand, which fade with their age
 STEPS: Final = 5  # best neighbours whose neighbours vote
-REACH: Final = Neighbourhood(sample=50, neighbours=25, length=3)
+REACH: Final = Neighbourhood(sample=50, neighbours=25, length=3, half_life_s=np.inf)
 LENGTHS: Final = 5  # groups by items of this visit: 1, 2, 3-4, 5-9, more
 EVIDENCES: Final = 5  # groups by decayed visits of the item in hand: under 5, 20, 80, 320, more
 GROUPS: Final = LENGTHS + EVIDENCES
@@ -56,6 +59,7 @@ class Sources(NamedTuple):
     rows: RowArrays
     postings: Postings
     tallies: Tallies
+    races: Races
     catalogue: Catalogue
 
 
@@ -65,8 +69,9 @@ class Desk(NamedTuple):
     `scratch`, `matches`, `candidates`: those of the voters, the sessions and the candidates. `recent`: the visitor's
     distinct items, newest first; `voters`: how many vote, and how many make the query in content space; `content`: room
     for that; `best`: cells from which the walk goes on; `group`: the list's rows of weights; `weight`: their sum;
-    `gradient`: room for a lesson. By candidate: `score`, `chance`. By place in the list: `clue`, kept from the
-    candidates, and `asked`, whether content is to name it.
+    `gradient`: room for a lesson; `since`: seconds from the touch before the item in hand to that, and from the one
+    before both. By candidate: `score`, `chance`; `age`, the seconds since the visitor saw it, if he did. By place in
+    the list: `clue`, kept from the candidates, and `asked`, whether content is to name it.
     """
 
     scratch: Scratch
@@ -83,10 +88,12 @@ class Desk(NamedTuple):
     best: NDArray[np.int64]
     gradient: NDArray[np.float64]
     asked: NDArray[np.bool_]
+    since: NDArray[np.float64]
+    age: NDArray[np.float64]
 
 
 def desk(work: Scratch, history: int, dimensions: int = DIMENSIONS) -> Desk:
-    """Working memory over a scratch, whose room by item is shared: 260 kB more, and 8 bytes per content dimension."""
+    """Working memory over a scratch, whose room by item is shared: 290 kB more, and 8 bytes per content dimension."""
     candidates = Candidates.empty(0, FEATURES)._replace(place=work.place, item=work.touched)
     matches = Matches.empty(REACH.sample, REACH.length)
     return Desk(
@@ -104,6 +111,8 @@ def desk(work: Scratch, history: int, dimensions: int = DIMENSIONS) -> Desk:
         np.full(STEPS, -1, dtype=np.int64),
         np.zeros(FEATURES),
         np.zeros(ROOM, dtype=np.bool_),
+        np.zeros(len(OLDER)),
+        np.zeros(ROOM),
     )
 
 
@@ -133,13 +142,15 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
         sources.histories,
         desk.recent[:distinct],
         user,
+        sources.histories.ts[user, sources.histories.head[user]],
         REACH,
         desk.matches,
         candidates,
         SESSIONS,
         found,
     )
-    found = _seen(sources.histories, user, candidates, found)
+    half_life_s = leading(sources.races, RECENCY)
+    found = _seen(sources.histories, user, half_life_s, desk, found)
     for item in sources.tallies.popular:
         if item >= 0:
             found += column(candidates, item, found) == found
@@ -148,7 +159,8 @@ def describe(sources: Sources, user: int, query: Query, desk: Desk) -> int:
     found = vote_alike(sources.catalogue, latest, NEAREST, desk.content, candidates, CONTENT, found)
     compare_prices(sources.catalogue.price, latest, candidates, PRICE, found)
     _level(candidates, found)
-    _popularity(sources.tallies, candidates, found)
+    _recede(half_life_s, desk, found)
+    _popularity(sources.tallies, sources.races.lead[MEMORY, LEADER], candidates, found)
     known = sources.rows.total[desk.scratch.row[0]] if voters > 0 and desk.scratch.seed[0] == desk.recent[0] else 0.0
     desk.group[0] = 1 + _length_group(_visit(sources.histories, user))
     desk.group[1] = 1 + LENGTHS + _evidence_group(known)
@@ -213,12 +225,17 @@ def _walk(rows: RowArrays, voters: int, desk: Desk, found: int) -> int:
 
 
 @lean_kernel
-def _seen(histories: HistoryArrays, user: int, candidates: Candidates, found: int) -> int:
-    """Note which candidates the visitor saw before, how long ago in touches, and how often."""
+def _seen(histories: HistoryArrays, user: int, half_life_s: float, desk: Desk, found: int) -> int:
+    """Note which candidates the visitor saw before, how long ago in touches and time, and how often."""
+    candidates = desk.candidates
     size = histories.item.shape[1]
     head = np.int64(histories.head[user])
+    desk.since[:] = 0.0
     for i in range(1, histories.count[user]):
         slot = head - i if head >= i else head - i + size
+        age = seconds(histories.ts[user, slot], histories.ts[user, head])
+        if i <= len(OLDER):
+            desk.since[i - 1] = age
         at = column(candidates, histories.item[user, slot], found)
         if at < 0:
             continue
@@ -226,7 +243,8 @@ def _seen(histories: HistoryArrays, user: int, candidates: Candidates, found: in
         if candidates.x[SEEN, at] == 0.0:
             candidates.x[SEEN, at] = 1.0
             candidates.x[BACK, at] = 1.0 if i == 1 else 0.0
-            candidates.x[NEAR, at] = 1.0 / i
+            candidates.x[NEAR, at] = remains(age, half_life_s) / i
+            desk.age[at] = age
         candidates.x[TIMES, at] += 1.0
     return found
 
@@ -243,9 +261,18 @@ def _level(candidates: Candidates, found: int) -> None:
 
 
 @lean_kernel
-def _popularity(tallies: Tallies, candidates: Candidates, found: int) -> None:
+def _recede(half_life_s: float, desk: Desk, found: int) -> None:
+    """Let the votes of touches before the item in hand count by their age."""
+    for k in range(len(OLDER)):
+        left = np.float32(remains(desk.since[k], half_life_s))
+        x = desk.candidates.x[OLDER[k], :found]
+        for c in range(found):
+            x[c] *= left
+
+
+@lean_kernel
+def _popularity(tallies: Tallies, memory: int, candidates: Candidates, found: int) -> None:
     slow = tallies.events[0] / SLOW
-    memory = tallies.race.lead[LEADER]
     for c in range(found):
         item = candidates.item[c]
         if item < len(tallies.slow) and tallies.slow[item] > NEVER:

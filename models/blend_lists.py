@@ -23,7 +23,7 @@ from models.blend_features import (
     describe,
     voter_feature,
 )
-from models.blend_race import race_memories
+from models.blend_race import race_constants
 from models.candidates import clear
 from models.covisitation import Deltas, Weighting, emit_touch
 from models.histories import HistoryArrays, Touches
@@ -31,6 +31,7 @@ from models.kernel import lean_kernel
 from models.listwise import Learner, learn, mixed, score, softmax
 from models.neighbour_rows import RowArrays
 from models.postings import Postings
+from models.race import Races
 from models.ranking import COVISIT, MICRO, Lists, Query, explain
 from models.session_votes import learn_touch
 from models.tallies import Tallies, tally
@@ -49,11 +50,12 @@ TOUCHES, LESSONS, HITS, ALERT = range(4)  # counts; the last: until so many less
 
 
 class BlendArrays(NamedTuple):
-    """What kernels read and write of a partition: postings, tallies, weights, counts; the catalogue they only read."""
+    """What kernels read and write of a partition; the catalogue they only read."""
 
     postings: Postings
     tallies: Tallies
     learner: Learner
+    races: Races
     counts: NDArray[np.int64]
     catalogue: Catalogue
 
@@ -61,7 +63,7 @@ class BlendArrays(NamedTuple):
 @lean_kernel
 def weigh(arrays: BlendArrays, histories: HistoryArrays, user: int, rows: RowArrays, query: Query, desk: Desk) -> int:
     """Gather and score a user's candidates; returns how many there are, the first being the item the user is on."""
-    sources = Sources(histories, rows, arrays.postings, arrays.tallies, arrays.catalogue)
+    sources = Sources(histories, rows, arrays.postings, arrays.tallies, arrays.races, arrays.catalogue)
     found = describe(sources, user, query, desk)
     if found > 0:
         mixed(arrays.learner, desk.group, desk.weight)
@@ -133,7 +135,7 @@ def teach(arrays: BlendArrays, desk: Desk, found: int, item: int, rate: float) -
     arrays.counts[HITS] += better < TOP
     softmax(scores, desk.chance[:found])
     if arrays.counts[LESSONS] % RACED == 0:
-        race_memories(arrays.tallies, desk, found, target)
+        race_constants(arrays.races, arrays.tallies, desk, found, target)
     learn(arrays.learner, desk.candidates.x, desk.chance[:found], target, desk.group, desk.gradient, rate)
 
 

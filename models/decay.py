@@ -18,7 +18,21 @@ from numpy.typing import NDArray
 from models.kernel import lean_kernel
 
 YEAR_2000_S: Final = 946_684_800  # kernels count seconds in 32 bits from here, good until 2136
+FAINT: Final = 20.0  # halvings after which what fades does so no more
 ROUNDING: Final = 1e-9  # share of a subtracted amount that may be left of it by rounding alone
+
+
+@lean_kernel
+def remains(age: float, half_life_s: float) -> float:
+    """What is left of something after so many seconds, if half of it goes in each half-life; never nothing."""
+    left: float = np.exp2(-min(age / half_life_s, FAINT))
+    return left
+
+
+@lean_kernel
+def seconds(since: int, now: int) -> float:
+    """Seconds between two moments of 32 bits, 0 where they are out of order."""
+    return max(np.float64(now) - np.float64(since), 0.0)
 
 
 @lean_kernel

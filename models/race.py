@@ -1,4 +1,4 @@
-"""A race between a few values of one constant: each is judged by what visitors did next, and the better one leads.
+"""Races between a few values of a constant: each is judged by what visitors did next, and the better one leads.
 
 After a visitor has chosen, the chance that the leading value gave the choice is compared with the chance that a
 *challenger* would have given it: the gain, a difference of log-likelihoods on the same list (test, then learn). Gains
@@ -17,6 +17,7 @@ Page (1954), "Continuous inspection schemes".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,11 +29,11 @@ from models.listwise import NEGLIGIBLE
 MEMORY: Final = 2_000.0  # comparisons after which one counts 1/e
 LEAST: Final = 200.0  # comparisons, decayed, before which nobody takes the lead
 CLEAR: Final = 4.0  # a sum of gains beyond so many roots of the sum of squares is no chance
-LEADER, CHANGES = range(2)  # places in `lead`
+LEADER, CHANGES = range(2)  # columns of `lead`
 
 
-class Race(NamedTuple):
-    """The state of one race, a few numbers. `lead`: which value leads, and how often that has changed.
+class Races(NamedTuple):
+    """The state of some races, a row of a few numbers each. `lead`: which value leads, and how often that has changed.
 
     By value, decayed sums over its comparisons with the leader since it last had nothing to show: of the `gain`, its
     `square`, and 1 (`seen`).
@@ -44,9 +45,11 @@ class Race(NamedTuple):
     seen: NDArray[np.float64]
 
     @classmethod
-    def start(cls, values: int, leader: int) -> Race:
-        """A race of so many values, of which one leads at first."""
-        return cls(np.array([leader, 0]), np.zeros(values), np.zeros(values), np.zeros(values))
+    def start(cls, leaders: Sequence[int], values: int) -> Races:
+        """Races of so many values each, and which of them leads at first."""
+        lead = np.array([[leader, 0] for leader in leaders])
+        gain, square, seen = np.zeros((3, len(lead), values))
+        return cls(lead, gain, square, seen)
 
 
 @lean_kernel
@@ -64,26 +67,29 @@ def gain_of(chance: NDArray[np.float32], change: NDArray[np.float32], target: in
 
     Notes
     -----
-    ``log softmax(s + d)[t] - log softmax(s)[t] = d[t] - log sum softmax(s)[c] exp(d[c])``.
+    ``log softmax(s + d)[t] - log softmax(s)[t] = d[t] - log sum softmax(s)[c] exp(d[c])``. What the sum is beyond 1 is
+    summed, so that a value that changes nothing gains nothing, and not what rounding left of the chances.
     """
-    total = 0.0
+    more = 0.0
     for c in range(len(chance)):
-        total += chance[c] * np.exp(change[c]) if chance[c] > NEGLIGIBLE else chance[c]
-    return float(change[target] - np.log(total))
+        if chance[c] > NEGLIGIBLE:
+            more += chance[c] * np.expm1(np.float64(change[c]))
+    return float(change[target] - np.log1p(more))
 
 
 @lean_kernel
-def compare(race: Race, value: int, gain: float) -> bool:
-    """Count a challenger's gain over the leader; True if it takes the lead with it."""
+def compare(races: Races, race: int, value: int, gain: float) -> bool:
+    """Count a challenger's gain over the leader of its race; True if it takes the lead with it."""
+    gains, squares, seen = races.gain[race], races.square[race], races.seen[race]
     kept = 1.0 - 1.0 / MEMORY
-    race.gain[value] = kept * race.gain[value] + gain
-    race.square[value] = kept * race.square[value] + gain * gain
-    race.seen[value] = kept * race.seen[value] + 1.0
-    if race.gain[value] <= 0.0:  # what it lost in other times is no debt
-        race.gain[value] = race.square[value] = race.seen[value] = 0.0
-    if race.seen[value] < LEAST or race.gain[value] <= CLEAR * np.sqrt(race.square[value]):
+    gains[value] = kept * gains[value] + gain
+    squares[value] = kept * squares[value] + gain * gain
+    seen[value] = kept * seen[value] + 1.0
+    if gains[value] <= 0.0:  # what it lost in other times is no debt
+        gains[value] = squares[value] = seen[value] = 0.0
+    if seen[value] < LEAST or gains[value] <= CLEAR * np.sqrt(squares[value]):
         return False
-    race.lead[LEADER] = value
-    race.lead[CHANGES] += 1
-    race.gain[:] = race.square[:] = race.seen[:] = 0.0
+    races.lead[race, LEADER] = value
+    races.lead[race, CHANGES] += 1
+    gains[:] = squares[:] = seen[:] = 0.0
     return True

@@ -35,8 +35,9 @@ class SessionKNN(ScoreRanker):
     Of the `sample` latest sessions with each item of the current one, the `neighbours` most similar vote for their
     items. A shared item adds 1/i to the similarity, i = 1 for the newest of the current session (V-SKNN's weight "div":
     on three click streams better than VMIS's linear one); a vote is the similarity divided by the place of the newest
-    shared item, times ln(events / events with the item). The current session is its own neighbour, which brings back
-    what it saw before. Wrong for the first click on a new item, and blind beyond the rings and the postings.
+    shared item, times ln(events / events with the item), its idf. With `half_life_s` a session fades with the time
+    since its last touch, as in STAN. The current session is its own neighbour, which brings back what it saw before.
+    Wrong for the first click on a new item, and blind beyond the rings and the postings.
 
     Parameters
     ----------
@@ -46,6 +47,9 @@ class SessionKNN(ScoreRanker):
         Most similar of them that vote (k), > 0; the first met, from the newest item on, among equals.
     length
         Newest items of the current session that are matched, > 0.
+    half_life_s
+        Seconds after its last touch in which a session loses half of its similarity, > 0; infinite: its age only counts
+        in which of them are the `sample` latest. Shorter follows fashions and listens to fewer.
     history
         Items kept per session, 1 to 127.
     blocks
@@ -78,6 +82,9 @@ class SessionKNN(ScoreRanker):
     Kersbergen, Sprangers, Schelter (2022), "Serenade: low-latency session-based recommendation in e-commerce at scale".
     https://doi.org/10.1145/3514221.3517901
 
+    Garg, Gupta, Malhotra, Vig, Shroff (2019), "Sequence and time aware neighborhood for session-based recommendations:
+    STAN". https://doi.org/10.1145/3331184.3331322
+
     Ludewig, Jannach (2018), "Evaluation of session-based recommendation algorithms". https://arxiv.org/abs/1803.09587
     """
 
@@ -86,6 +93,7 @@ class SessionKNN(ScoreRanker):
         sample: int = SAMPLE,
         neighbours: int = NEIGHBOURS,
         length: int = LENGTH,
+        half_life_s: float = math.inf,
         history: int = HISTORY,
         blocks: int = 1 << 17,
         max_sessions: int = 200_000,
@@ -96,6 +104,7 @@ class SessionKNN(ScoreRanker):
         self.sample = sample
         self.neighbours = neighbours
         self.length = length
+        self.half_life_s = half_life_s
         self.history = history
         self.blocks = blocks
         self.max_sessions = max_sessions
@@ -121,7 +130,7 @@ class SessionKNN(ScoreRanker):
             self._seen = grown(self._seen, index + 1)
         session = self._open(str(user))
         learn_touch(self._postings, self._histories.arrays, session, index)
-        self._histories.append(session, index, 0, 0)
+        self._histories.append(session, index, 0, int((x or {}).get("ts", 0)))
         self._seen[index] += 1
 
     def forget_one(self, user: Hashable) -> None:
@@ -149,12 +158,11 @@ class SessionKNN(ScoreRanker):
             return {}
         recent = np.array(list(dict.fromkeys(self._histories.recent(session)))[: self.length], dtype=np.int32)
         candidates = Candidates.empty(len(self._ids), 1)
-        reach, matches = (
-            Neighbourhood(self.sample, self.neighbours, self.length),
-            Matches.empty(self.sample, self.length),
-        )
+        reach = Neighbourhood(self.sample, self.neighbours, self.length, self.half_life_s)
+        matches = Matches.empty(self.sample, self.length)
         postings, histories = self._postings, self._histories.arrays
-        found = vote_sessions(postings, histories, recent, NONE, reach, matches, candidates, 0, 0)
+        now = int(histories.ts[session, histories.head[session]])
+        found = vote_sessions(postings, histories, recent, NONE, now, reach, matches, candidates, 0, 0)
         items = candidates.item[:found]
         scores = candidates.x[0, :found] * np.log(self._seen.sum() / self._seen[items])
         cells = zip(items.tolist(), self._ids.texts(items), scores.tolist(), strict=True)
@@ -181,6 +189,7 @@ def run(
     sample: int = SAMPLE,
     neighbours: int = NEIGHBOURS,
     length: int = LENGTH,
+    half_life_s: float = math.inf,
     partitions: int = 1,
 ) -> NDArray[np.int32]:
     """Test, then learn a whole stream in one kernel: the evaluator's session-kNN contender.
@@ -191,7 +200,7 @@ def run(
         The stream.
     k
         Length of the lists.
-    sample, neighbours, length
+    sample, neighbours, length, half_life_s
         As for `SessionKNN`; the postings hold the whole stream.
     partitions
         Parts the sessions are dealt to; none sees the sessions of another.
@@ -207,10 +216,11 @@ def run(
     for rings in (histories, contexts):
         rings.reserve(int(stream.key.max(initial=0)) + 1)
     postings = tuple(Postings.empty(max(len(stream), 1)).reserved(items) for _ in range(partitions))
-    work, reach = Matches.empty(sample, length), Neighbourhood(sample, neighbours, length)
+    work, reach = Matches.empty(sample, length), Neighbourhood(sample, neighbours, length, half_life_s)
     _run(
         stream.key,
         stream.item,
+        stream.touches().ts,
         stream.scored,
         stream.learned,
         stream.rank,
@@ -229,6 +239,7 @@ def run(
 def _run(
     key: NDArray[np.int32],
     item: NDArray[np.int32],
+    ts: NDArray[np.uint32],
     scored: NDArray[np.bool_],
     learned: NDArray[np.bool_],
     rank: NDArray[np.int32],
@@ -251,7 +262,8 @@ def _run(
         postings, seen = dealt[partition], counts[partition]
         if scored[n]:
             distinct = distinct_recent(contexts, key[n], recent)
-            found = vote_sessions(postings, histories, recent[:distinct], NONE, reach, matches, candidates, 0, 0)
+            query, now = recent[:distinct], contexts.ts[key[n], contexts.head[key[n]]]
+            found = vote_sessions(postings, histories, query, NONE, now, reach, matches, candidates, 0, 0)
             filled = 0
             for c in range(found):
                 candidate = candidates.item[c]
@@ -264,7 +276,7 @@ def _run(
             queries += 1
         if learned[n]:
             learn_touch(postings, histories, key[n], item[n])
-            append(histories, key[n], item[n], 0, 0, False)
+            append(histories, key[n], item[n], 0, ts[n], False)
             seen[item[n]] += 1
             events[partition] += 1
-        append(contexts, key[n], item[n], 0, 0, False)
+        append(contexts, key[n], item[n], 0, ts[n], False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import Candidates, column
+from models.decay import remains, seconds
 from models.histories import HistoryArrays
 from models.kernel import lean_kernel
 from models.postings import FILLED, FIRST, NONE, Postings, before, live, post
@@ -50,11 +51,15 @@ class Matches(NamedTuple):
 
 
 class Neighbourhood(NamedTuple):
-    """How far a query looks: `sample` latest sessions per item, `neighbours` of them vote, `length` items matched."""
+    """How far a query looks: `sample` latest sessions per item, `neighbours` of them vote, `length` items matched.
+
+    A session is half as similar for each `half_life_s` since its last touch (STAN); infinity: however old it is.
+    """
 
     sample: int
     neighbours: int
     length: int
+    half_life_s: float
 
 
 @lean_kernel
@@ -72,6 +77,7 @@ def vote_sessions(
     histories: HistoryArrays,
     recent: NDArray[np.int32],
     own: int,
+    now: int,
     reach: Neighbourhood,
     matches: Matches,
     candidates: Candidates,
@@ -88,6 +94,8 @@ def vote_sessions(
         The query: distinct items, newest first.
     own
         A user who is no neighbour (the one who asks), or -1.
+    now
+        When the query's newest item was touched, in the histories' seconds: never the time of what is predicted.
     reach
         How far to look.
     matches, candidates, feature, found
@@ -106,6 +114,9 @@ def vote_sessions(
     for position in range(min(len(recent), reach.length)):
         if recent[position] < len(postings.newest):
             kept = _meet(postings, recent[position], position, own, reach.sample, matches, kept)
+    if reach.half_life_s < np.inf:
+        for m in range(kept):
+            matches.similarity[m] *= np.float32(_recency(histories, matches.user[m], now, reach.half_life_s))
     edge, room = _edge(matches, kept, reach.neighbours)
     for m in range(kept):
         similarity = matches.similarity[m]
@@ -152,6 +163,11 @@ def _meet(postings: Postings, item: int, position: int, own: int, sample: int, m
             matches.similarity[m] += share
         number = before(postings, number)
     return kept
+
+
+@lean_kernel
+def _recency(histories: HistoryArrays, user: int, now: int, half_life_s: float) -> float:
+    return remains(seconds(histories.ts[user, histories.head[user]], now), half_life_s)
 
 
 @lean_kernel

@@ -3,8 +3,7 @@
 A cell is ``log2(sum 2^(n/H))`` over an item's touches n, counted in events: forward decay in the logarithm, so that
 nothing overflows, reading needs one subtraction (``cell - now/H`` is log2 of the decayed count), and two cells compare
 without a clock. Counting in events instead of seconds makes one half-life fit a busy hour and a quiet month. The most
-popular items stay listed without a search: all cells decay alike, so that only a touch can change their order. Which
-short memory tells best what comes next differs from shop to shop, so they race (`models.race`).
+popular items stay listed without a search: all cells decay alike, so that only a touch can change their order.
 
 References
 ----------
@@ -19,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernel import lean_kernel
-from models.race import Race
 from models.vocabulary import grown
 
 NEVER: Final = -np.inf
 SLOW: Final = 100_000.0  # half-life of the long memory, in events
-MEMORIES: Final = np.array([500.0, 2_000.0, 8_000.0])  # of the short ones, ...
+MEMORIES: Final = np.array([500.0, 2_000.0, 8_000.0])  # of the short ones, which race, ...
 MIDDLE: Final = 1  # ... and the one that leads at first
 POPULAR: Final = 50  # items listed
 FADED: Final = 17.0  # halvings after which a touch no longer counts
@@ -33,22 +31,20 @@ FADED: Final = 17.0  # halvings after which a touch no longer counts
 class Tallies(NamedTuple):
     """`slow`, `fast`: the cells by item index, and by short memory.
 
-    `popular`: the items with the highest slow cells, best first, else -1; `events`: touches counted; `race`: of the
-    short memories. Memory: 32 bytes per item.
+    `popular`: the items with the highest slow cells, best first, else -1; `events`: touches counted.
+    Memory: 32 bytes per item.
     """
 
     slow: NDArray[np.float64]
     fast: NDArray[np.float64]
     popular: NDArray[np.int32]
     events: NDArray[np.int64]
-    race: Race
 
     @classmethod
     def empty(cls) -> Tallies:
         """Nothing counted."""
         popular = np.full(POPULAR, -1, dtype=np.int32)
-        race = Race.start(len(MEMORIES), MIDDLE)
-        return cls(np.zeros(0), np.zeros((0, len(MEMORIES))), popular, np.zeros(1, dtype=np.int64), race)
+        return cls(np.zeros(0), np.zeros((0, len(MEMORIES))), popular, np.zeros(1, dtype=np.int64))
 
     def reserved(self, items: int) -> Tallies:
         """The same with room for item indices below `items`."""

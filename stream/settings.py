@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         "blend", description="What ranks lists and offers: the blend, or co-visitation alone (cheaper)"
     )
     blend_frozen: bool = Field(
-        False, description="Keep the blend's weights and memory as they are instead of learning them"
+        False, description="Keep the blend's weights and constants as they are instead of learning them"
     )
     blend_rate: Positive = Field(
         0.05, description="Learning rate of these weights: higher adapts faster and is noisier"

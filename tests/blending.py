@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.blend_features import Desk, Sources, describe, votes
 from models.blend_ranker import BlendRanker
@@ -32,20 +33,22 @@ def teach(model: BlendRanker, touches: list[Touch], facts: Mapping[str, Facts] |
     return plain
 
 
-def learn_all(model: BlendRanker, touches: Sequence[tuple[str, str]], batch: int = 100) -> None:
-    """Let users touch items, all in the same second and in batches, much faster than one by one."""
+def learn_all(
+    model: BlendRanker, touches: Sequence[tuple[str, str]], seconds: Sequence[int] = (), batch: int = 100
+) -> None:
+    """Let users touch items, in the same second unless told, and in batches: much faster than one by one."""
+    ts = np.array(seconds or [0] * len(touches), dtype=np.uint32)
     for start in range(0, len(touches), batch):
-        _learn_batch(model, touches[start : start + batch])
+        _learn_batch(model, touches[start : start + batch], ts[start : start + batch])
 
 
-def _learn_batch(model: BlendRanker, touches: Sequence[tuple[str, str]]) -> None:
+def _learn_batch(model: BlendRanker, touches: Sequence[tuple[str, str]], ts: NDArray[np.uint32]) -> None:
     users, items = (list(column) for column in zip(*touches, strict=True))
     user, item = model._users.encode(users), model._items.encode(items)
     model._histories.reserve(len(model._users))
     model._rows.reserve(len(model._items))
-    zeros = np.zeros(len(user), dtype=np.uint32)
     model._rows.learn(
-        model._emit(Touches(user, item, zeros.astype(np.uint8), zeros, zeros.astype(np.bool_))),
+        model._emit(Touches(user, item, np.zeros_like(ts, np.uint8), ts, np.zeros_like(ts, np.bool_))),
         np.zeros(len(model._items), dtype=np.int32),
     )
 
@@ -55,7 +58,8 @@ def described(model: BlendRanker, user: str) -> tuple[dict[str, list[float]], De
     model.blend.consult(model._contents.catalogue)
     work = model._desk()
     arrays = model.blend.arrays
-    sources = Sources(model._histories.arrays, model._rows.arrays, arrays.postings, arrays.tallies, arrays.catalogue)
+    state = (arrays.postings, arrays.tallies, arrays.races, arrays.catalogue)
+    sources = Sources(model._histories.arrays, model._rows.arrays, *state)
     found = describe(sources, int(model._users.lookup([user])[0]), votes(), work)
     texts = model._items.texts(work.candidates.item[:found])
     return dict(zip(texts, work.candidates.x[:, :found].T.tolist(), strict=True)), work

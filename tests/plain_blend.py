@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from river.drift import ADWIN
 
-from models import blend
+from models import blend, race
 from models.blend import LOOK, PRIOR, QUICKEN, RATE
+from models.blend_constants import MEMORY, RECENCY, VALUES
 from models.blend_features import FEATURES, GROUPS, TRENDING
 from models.blend_lists import ALERTED, ALL_TEACH, EVERY, GRID, MANY_TEACH, OFTEN, RACED, TOP
 from models.histories import HISTORY
 from models.listwise import FLOOR, NEGLIGIBLE
-from models.race import CLEAR, LEAST, MEMORY
-from models.tallies import MEMORIES
+from models.race import CLEAR, LEAST
 from tests.plain_features import PlainFeatures
 
 
@@ -43,10 +43,11 @@ class PlainBlend(PlainFeatures):
         self.ids, self.rate, self.frozen = ids, rate, frozen
         self.weight = [list(PRIOR), *([0.0] * FEATURES for _ in range(GROUPS))]
         self.square = [[FLOOR] * FEATURES for _ in range(1 + GROUPS)]
-        self.touches = self.lessons = self.hits = self.drifts = self.changes = self.alert = 0
+        self.touches = self.lessons = self.hits = self.drifts = self.alert = 0
         self.told = (0, 0)
         self.detector: Any = ADWIN(clock=LOOK)  # type: ignore[no-untyped-call]  # River's detectors are not annotated
-        self.race: dict[float, list[float]] = {memory: [0.0] * 3 for memory in MEMORIES.tolist()}
+        self.races: list[dict[float, list[float]]] = [{value: [0.0] * 3 for value in row} for row in VALUES.tolist()]
+        self.changes = [0] * len(self.races)
 
     def learn(self, user: int, item: int, ts: int) -> None:
         if self.ring(user)[:1] != [item]:
@@ -77,7 +78,8 @@ class PlainBlend(PlainFeatures):
         total = sum(math.exp(score) for score in scores.values())
         chances = {item: math.exp(score) / total for item, score in scores.items()}
         if self.lessons % RACED == 0:
-            self.compete(chances, target, self.mixed(user)[TRENDING])
+            for constant in range(len(VALUES)):
+                self.compete(constant, user, chances, target)
         shares = {item: chance - (item == target) for item, chance in chances.items()}
         counted = [(share, features[item]) for item, share in shares.items() if abs(share) >= NEGLIGIBLE]
         gradient = [sum(share * x[k] for share, x in counted) for k in range(FEATURES)]
@@ -86,27 +88,38 @@ class PlainBlend(PlainFeatures):
                 self.square[row][k] += g * g
                 self.weight[row][k] -= self.rate * g / math.sqrt(self.square[row][k])
 
-    def compete(self, chances: dict[int, float], target: int, weight: float) -> None:
-        """Judge the other short memories by how likely each would have made what was chosen."""
-        leader = self.memory
-        for memory in self.race:
-            if memory == leader:
+    def compete(self, constant: int, user: int, chances: dict[int, float], target: int) -> None:
+        """Judge the other values of a constant by how likely each would have made what was chosen."""
+        leader, values = self.leading[constant], self.races[constant]
+        weight, ageless = self.mixed(user), self.ageless(user)
+        for value in values:
+            if value == leader:
                 continue
-            change = dict.fromkeys(chances, 0.0)
-            for item in chances.keys() & self.counts[memory].keys():
-                change[item] = weight * (self.height(memory, item) - self.height(leader, item))
-            gain = change[target] - math.log(sum(chances[item] * math.exp(change[item]) for item in chances))
-            if self.takes_the_lead(memory, gain):
-                self.memory, self.changes = memory, self.changes + 1
-                self.race = {each: [0.0] * 3 for each in self.race}
+            gain = self.gain(chances, target, self.changed(constant, value, user, weight, ageless))
+            if self.takes_the_lead(values, value, gain):
+                self.leading[constant] = value
+                self.changes[constant] += 1
+                self.races[constant] = {each: [0.0] * 3 for each in values}
                 return
 
-    def takes_the_lead(self, memory: float, gain: float) -> bool:
-        kept = 1 - 1 / MEMORY
-        gains, squares, seen = (
-            kept * old + new for old, new in zip(self.race[memory], (gain, gain**2, 1), strict=True)
-        )
-        self.race[memory] = [gains, squares, seen] if gains > 0 else [0.0] * 3
+    def gain(self, chances: dict[int, float], target: int, change: dict[int, float]) -> float:
+        return change[target] - math.log(sum(chance * math.exp(change[item]) for item, chance in chances.items()))
+
+    def changed(
+        self, constant: int, value: float, user: int, weight: list[float], ageless: dict[int, list[float]]
+    ) -> dict[int, float]:
+        """What another value of a constant would add to each candidate's score."""
+        if constant == MEMORY:
+            known, leader = self.counts[value], self.leading[MEMORY]
+            rises = {item: self.height(value, item) - self.height(leader, item) for item in known}
+            return {item: weight[TRENDING] * rises.get(item, 0.0) for item in ageless}
+        now, then = self.aged(user, ageless, self.leading[RECENCY]), self.aged(user, ageless, value)
+        return {item: _dot(weight, then[item]) - _dot(weight, now[item]) for item in ageless}
+
+    def takes_the_lead(self, values: dict[float, list[float]], value: float, gain: float) -> bool:
+        kept = 1 - 1 / race.MEMORY
+        gains, squares, seen = (kept * old + new for old, new in zip(values[value], (gain, gain**2, 1), strict=True))
+        values[value] = [gains, squares, seen] if gains > 0 else [0.0] * 3
         return gains > 0 and seen >= LEAST and gains > CLEAR * math.sqrt(squares)
 
     def watch(self) -> None:

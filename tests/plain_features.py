@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from models.blend_constants import CONSTANTS, FIRST, MEMORY, RECENCY, VALUES
 from models.blend_content import DIMENSIONS, LATEST
 from models.blend_content import FEATURES as ITEM_FEATURES
-from models.blend_features import EDGE, NEAR_POWER, REACH, STEPS, VOTERS
+from models.blend_features import EARLIER, EDGE, NEAR, NEAR_POWER, PREVIOUS, REACH, STEPS, VOTERS
 from models.blend_ranker import HALF_LIFE_S
 from models.covisitation import weighting
+from models.decay import FAINT
 from models.histories import HISTORY
-from models.tallies import FADED, MEMORIES, MIDDLE, POPULAR, SLOW
+from models.tallies import FADED, MEMORIES, POPULAR, SLOW
 from models.text_features import Facts
 from tests.plain import PlainHistories, PlainRows, Touch, plain_emit
 from tests.plain_content import PlainContent
@@ -32,7 +34,7 @@ class PlainFeatures:
         self.latest: dict[int, int] = {}  # by item: time of what was last added to its row, in half-lives
         self.postings: dict[int, list[int]] = defaultdict(list)  # by item: users, newest first
         self.counts: dict[float, Cells] = {half_life: {} for half_life in (SLOW, *MEMORIES.tolist())}
-        self.memory = float(MEMORIES[MIDDLE])  # the short one that leads
+        self.leading = [float(VALUES[constant, FIRST[constant]]) for constant in range(len(CONSTANTS))]
         self.content = PlainContent(ITEM_FEATURES, DIMENSIONS)
         self.price: dict[int, float] = {}
 
@@ -112,6 +114,22 @@ class PlainFeatures:
 
     def features(self, user: int) -> dict[int, list[float]]:
         """What is known of each candidate, the item the user is on among them."""
+        return self.aged(user, self.ageless(user), self.leading[RECENCY])
+
+    def aged(self, user: int, features: dict[int, list[float]], half_life_s: float) -> dict[int, list[float]]:
+        """What the visitor did before the item in hand counts by its age when he came to that."""
+        newest, *before = self.histories.recent[user]
+        left = [0.5 ** min(max(newest.ts - touch.ts, 0) / half_life_s, FAINT) for touch in before]
+        latest = {touch.item: kept for touch, kept in reversed(list(zip(before, left, strict=True)))}
+        aged = {item: list(x) for item, x in features.items()}
+        for item, x in aged.items():
+            for feature, kept in zip((PREVIOUS, EARLIER), left, strict=False):
+                x[feature] *= kept
+            x[NEAR] *= latest.get(item, 1.0)
+        return aged
+
+    def ageless(self, user: int) -> dict[int, list[float]]:
+        """The same, as if all had been done in one second."""
         said, alike, ring = self.votes(user), self.alike(user), self.ring(user)
         slow = self.counts[SLOW]
         popular = sorted(slow, key=lambda item: -slow[item])[:POPULAR]
@@ -137,7 +155,7 @@ class PlainFeatures:
 
     def popularity(self, item: int) -> list[float]:
         """Over the long memory and the short one that leads; what nobody touched counts as touched once, just now."""
-        return [self.height(half_life, item) for half_life in (SLOW, self.memory)]
+        return [self.height(half_life, item) for half_life in (SLOW, self.leading[MEMORY])]
 
     def height(self, half_life: float, item: int) -> float:
         return max(math.log2(self.counts[half_life].get(item, 1.0)) + FADED, 0.0) / 8

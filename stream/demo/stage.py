@@ -149,7 +149,7 @@ class DemoStage:
             hit_rate=sum(s["hits"][1] for s in shards) / predictions if predictions else 0.0,
             weights={name: sum(blend["weights"][name] for blend in blends) / len(blends) for name in names},
             drifts=sum(blend["drifts"] for blend in blends),
-            memories=sorted({int(blend["memory"]) for blend in blends}),
+            memories=sorted({int(blend["constants"]["memory"]) for blend in blends}),
             reasons=dict(self._reasons.most_common()),
         )
 

@@ -111,6 +111,13 @@ def _blend(fact: str) -> Callable[[Worker], Samples]:
     return read
 
 
+def _each(fact: str) -> Callable[[Worker], Samples]:
+    def read(worker: Worker) -> Samples:
+        return [((*labels, name), value) for labels, values in _blend(fact)(worker) for name, value in values.items()]
+
+    return read
+
+
 def _weights(worker: Worker) -> Samples:
     blends = ((str(partition), shard.blend) for partition, shard in worker.users.shards.items())
     return [
@@ -261,17 +268,17 @@ def _families() -> tuple[Family[Worker], ...]:
         ),
         Family(
             GAUGE,
-            "rivulet_blend_memory",
-            ("partition",),
-            "Touches in which the blend's short memory of popularity halves: the one that leads the race",
-            _blend("memory"),
+            "rivulet_blend_constant",
+            ("partition", "constant"),
+            "Value that leads the race of one of the blend's constants",
+            _each("constants"),
         ),
         Family(
             COUNTER,
-            "rivulet_blend_memory_changes",
-            ("partition",),
-            "How often another short memory took the lead",
-            _blend("memory_changes"),
+            "rivulet_blend_constant_changes",
+            ("partition", "constant"),
+            "How often another value of it took the lead",
+            _each("changes"),
         ),
         Family(GAUGE, "rivulet_blend_weight", ("partition", "feature"), "Weights of the blend", _weights),
         Family(

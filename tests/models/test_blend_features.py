@@ -9,12 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.blend_constants import RECENCY, VALUES
 from models.blend_content import ADDED, LATEST, LISTED
 from models.blend_features import NEW, POPULAR, SEEN
 from models.blend_ranker import BlendRanker
 from models.candidates import clear
+from models.race import LEADER
 from models.text_features import Facts
 from tests.blending import FACTS, described, teach
 from tests.plain_features import PlainFeatures
@@ -22,11 +25,13 @@ from tests.streams import ITEM_IDS, TOUCHES, Touch
 
 
 @pytest.mark.parametrize("facts", [{}, FACTS], ids=["no catalogue", "catalogue"])
-@given(touches=TOUCHES.filter(lambda touches: len(touches) > 0))
+@given(touches=TOUCHES.filter(lambda touches: len(touches) > 0), lead=st.integers(0, 2), pace=st.sampled_from([1, 999]))
 @settings(deadline=None)
-def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list[Touch]) -> None:
+def test_features_equal_the_plain_ones(facts: Mapping[str, Facts], touches: list[Touch], lead: int, pace: int) -> None:
     model = BlendRanker(history=8)
-    plain = teach(model, touches, facts)
+    model.blend.arrays.races.lead[RECENCY, LEADER] = lead
+    plain = teach(model, [(user, item, gap * pace) for user, item, gap in touches], facts)
+    plain.leading[RECENCY] = float(VALUES[RECENCY, lead])
     for user in plain.histories.recent:
         got, work = described(model, str(user))
         expected = {ITEM_IDS[item]: x for item, x in plain.features(user).items()}

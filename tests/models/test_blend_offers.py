@@ -60,7 +60,8 @@ def chances(model: BlendRanker, user: int) -> dict[str, float]:
     """What the blend holds each candidate's chance to be, up to a factor."""
     work = model._desk()
     arrays = model.blend.arrays
-    sources = Sources(model._histories.arrays, model._rows.arrays, arrays.postings, arrays.tallies, arrays.catalogue)
+    state = (arrays.postings, arrays.tallies, arrays.races, arrays.catalogue)
+    sources = Sources(model._histories.arrays, model._rows.arrays, *state)
     found = describe(sources, user, votes(), work)
     weight = arrays.learner.weight[0] + arrays.learner.weight[work.group[0]] + arrays.learner.weight[work.group[1]]
     names = model._items.texts(work.candidates.item[1:found])

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import blend
+from models.blend_constants import CONSTANTS, VALUES
 from models.blend_lists import ALL_TEACH, GRID, HITS, LESSONS, MANY_TEACH
 from models.blend_ranker import HALF_LIFE_S, BlendRanker
 from models.race import LEADER
-from models.tallies import MEMORIES
 from models.text_features import Facts
 from tests.blending import PRICES, WORDS
 from tests.plain_blend import PlainBlend
@@ -59,8 +59,8 @@ class Pair:
 
     def same_weights(self) -> bool:
         learner, counts = self.fast.blend.arrays.learner, self.fast.blend.arrays.counts
-        counted = (counts[LESSONS], counts[HITS], self.fast.blend.drifts, self.fast.blend.memory)
-        assert counted == (self.plain.lessons, self.plain.hits, self.plain.drifts, self.plain.memory)
+        counted = (counts[LESSONS], counts[HITS], self.fast.blend.drifts, *self.fast.blend.constants.values())
+        assert counted == (self.plain.lessons, self.plain.hits, self.plain.drifts, *self.plain.leading)
         assert learner.weight == pytest.approx(np.array(self.plain.weight), abs=WITHIN)
         return bool(learner.square == pytest.approx(np.array(self.plain.square), abs=WITHIN))
 
@@ -81,16 +81,16 @@ class Pair:
     events=events,
     history=st.sampled_from([3, 20]),
     lessons=st.sampled_from([0, ALL_TEACH - 1, MANY_TEACH - 1]),
-    lead=st.integers(0, 2),
+    leads=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
 @settings(deadline=None)
 def test_weights_and_lists_equal_the_plain_ones_step_by_step(
-    events: list[Event], history: int, lessons: int, lead: int
+    events: list[Event], history: int, lessons: int, leads: tuple[int, int]
 ) -> None:
     pair = Pair(ITEM_IDS, history)
     pair.plain.lessons = pair.fast.blend.arrays.counts[LESSONS] = lessons
-    pair.plain.memory = float(MEMORIES[lead])
-    pair.fast.blend.arrays.tallies.race.lead[LEADER] = lead
+    pair.plain.leading = VALUES[range(len(CONSTANTS)), leads].tolist()
+    pair.fast.blend.arrays.races.lead[:, LEADER] = leads
     for event in events:
         pair.follow(event)
         assert pair.same_weights()
@@ -116,6 +116,6 @@ def test_a_long_stream_with_a_drift_and_a_change_of_the_lead_equals_the_plain_on
     for event in _fashions(2_200, np.random.default_rng(5)):
         pair.follow(event)
     assert pair.same_weights()
-    assert (pair.plain.drifts, pair.plain.changes) == (1, 2)
+    assert (pair.plain.drifts, pair.plain.changes) == (1, [2, 0])
     assert pair.plain.hits < pair.plain.lessons
     assert all(pair.same_list(user) for user in range(60))
