@@ -7,7 +7,8 @@ and how near its price is to that of the item in hand. Without a catalogue nothi
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from models.content_index import ContentIndex
 from models.content_search import Workspace, clear_query, cosine, list_near, set_query
 from models.content_vectors import DESCRIBED, ContentArrays
 from models.kernel import lean_kernel
+from models.nesting import part, prefixed
 from models.text_features import Facts
 from models.vocabulary import grown
 
@@ -78,6 +80,17 @@ class Contents:
         self._index.describe(item, facts)
         self._price = grown(self._price, item + 1)
         self._price[item] = known_price(facts.price)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        return {**prefixed("index", self._index.copied()), "price": self._price.copy()}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Contents:
+        """The state that `arrays` described."""
+        contents = cls()
+        contents._index, contents._price = ContentIndex.restore(part(arrays, "index")), arrays["price"]
+        return contents
 
     @property
     def catalogue(self) -> Catalogue:

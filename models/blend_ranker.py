@@ -37,6 +37,7 @@ from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel, lean_kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
+from models.nesting import part, prefixed
 from models.ranking import REASONS, Lists, Query, scratch
 from models.text_features import Facts, Features
 from models.vocabulary import Vocabulary
@@ -141,6 +142,20 @@ class BlendRanker(HistoryRanker):
         super().learn_one(user, item, y, x)
         if y > 0 and facts_of(x) is not None:
             self.describe_one(item, x or {})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As `HistoryRanker.arrays`, with the blend's state and the catalogue."""
+        return {
+            **super().arrays(),
+            **prefixed("blend", self.blend.snapshot()),
+            **prefixed("contents", self._contents.arrays()),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As `HistoryRanker.restore`."""
+        super().restore(arrays)
+        self.blend = Blend.restore(part(arrays, "blend"), self.rate, frozen=self.frozen)
+        self._contents = Contents.restore(part(arrays, "contents"))
 
     def explain(self, user: Hashable, k: int = 20) -> list[tuple[str, str, str | None]]:
         """The same list with each item's main reason: the model, and the user's own item that led to it, if any."""

@@ -8,7 +8,7 @@ a few cache misses, however long the log.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from models.candidates import Candidates, clear
 from models.evaluation import Stream
 from models.histories import Histories, HistoryArrays, append
 from models.kernel import kernel
+from models.nesting import part, prefixed
 from models.postings import NONE, Postings, remove_users
 from models.session_votes import Matches, Neighbourhood, distinct_recent, learn_touch, vote_sessions
 from models.toplist import ScoreRanker, place, rounded
@@ -150,6 +151,30 @@ class SessionKNN(ScoreRanker):
         np.subtract.at(self._seen, self._histories.recent(session), 1)
         self._histories.clear(np.array([session], dtype=np.int32))
         self._free.append(session)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the whole state."""
+        sessions = Vocabulary(max(len(self._sessions), 1))
+        sessions.encode(list(self._sessions))
+        return {
+            **prefixed("ids", self._ids.arrays()),
+            **prefixed("sessions", sessions.arrays()),
+            "rings": np.array(list(self._sessions.values()), dtype=np.int32),
+            "free": np.array(self._free, dtype=np.int32),
+            **prefixed("histories", self._histories.snapshot(len(self._sessions) + len(self._free))),
+            **prefixed("postings", {name: column.copy() for name, column in self._postings._asdict().items()}),
+            "seen": self._seen.copy(),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state that `arrays` described, in a model with the same parameters."""
+        self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
+        sessions = Vocabulary.from_arrays(part(arrays, "sessions"))
+        self._sessions = dict(zip(sessions.texts(range(sessions.size)), arrays["rings"].tolist(), strict=True))
+        self._free = arrays["free"].tolist()
+        self._histories = Histories.restore(part(arrays, "histories"))
+        self._postings = Postings(**part(arrays, "postings"))
+        self._seen = arrays["seen"]
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Votes of the sessions most similar to the user's, without the item the user is on."""

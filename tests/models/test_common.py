@@ -57,8 +57,6 @@ MODELS: dict[str, Make] = {
 }
 # its bound is that of the stage that owns it: users and items are dropped with their partition
 UNBOUNDED = {"item_similarity", "blend", "time_aware"}
-# neither is served: in a worker's snapshots the blend is `models.blend.Blend`, and its sessions are part of that
-NOT_KEPT = {"blend", "session_knn"}
 
 models = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
@@ -148,7 +146,7 @@ def test_survives_pickle_and_deepcopy_and_learns_on_alike(make: Make) -> None:
         assert answers(other) == answers(model)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - NOT_KEPT))
+@pytest.mark.parametrize("name", MODELS)
 def test_survives_a_snapshot_and_learns_on_alike(name: str, tmp_path: Path) -> None:
     model: Any = taught(MODELS[name])
     other: Any = MODELS[name]()
