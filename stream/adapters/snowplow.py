@@ -101,37 +101,31 @@ class _Unstructured(msgspec.Struct, gc=False):
     data: _Acted
 
 
-class _Schema(msgspec.Struct, gc=False):
+class _Context(msgspec.Struct, gc=False):
     schema: str = ""
-
-
-class _Context(_Schema):
-    data: _Entity = msgspec.field(default_factory=_Entity)
+    data: msgspec.Raw = msgspec.Raw(b"null")  # others' mean something else by the same names
 
 
 class _Contexts(msgspec.Struct, gc=False):
     data: list[_Context]
 
 
-class _Several(msgspec.Struct, gc=False):
-    """A payload, or contexts of whatever kinds."""
-
+class _Payload(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
 
 
 decode_enriched: Final = msgspec.json.Decoder(_Enriched, strict=False).decode
 decode_tracked: Final = msgspec.json.Decoder(_Tracked, strict=False).decode
-_decode_several: Final = msgspec.json.Decoder(_Several).decode
+_decode_payload: Final = msgspec.json.Decoder(_Payload).decode
 _decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
-_decode_contexts: Final = msgspec.json.Decoder(_Contexts, strict=False).decode
-_decode_context: Final = msgspec.json.Decoder(_Context, strict=False).decode
-_decode_schema: Final = msgspec.json.Decoder(_Schema).decode
+_decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
+_decode_entity: Final = msgspec.json.Decoder(_Entity, strict=False).decode
 _KINDS: Final = ("product", "transaction", "refund", "cart", "promotion", "user")
 
 
 def split(value: bytes) -> list[bytes]:
     """Events of a tracker's payload."""
-    return [bytes(event) for event in _decode_several(value).data]
+    return [bytes(event) for event in _decode_payload(value).data]
 
 
 def adapt_enriched(sent: _Enriched) -> Event:
@@ -165,12 +159,13 @@ def adapt_tracked(sent: _Tracked) -> Event:
     action = _action(sent.ue_pr, sent.ue_px) if sent.e == "ue" else None
     products: list[_Entity] = []
     others: dict[str, _Entity] = {}
-    for context in _contexts(_json(sent.co, sent.cx)):
+    contexts = _json(sent.co, sent.cx)
+    for context in _decode_contexts(contexts).data if contexts else ():
         kind = _kind(context.schema)
         if kind == "product":
-            products.append(context.data)
+            products.append(_decode_entity(context.data))
         elif kind:
-            others.setdefault(kind, context.data)
+            others.setdefault(kind, _decode_entity(context.data))
     return _acted(event, action, products, others)
 
 
@@ -227,17 +222,6 @@ def _read_action(plain: str | None, encoded: str | None) -> _Action:
 
 
 _known_action: Final = functools.lru_cache(1024)(_read_action)  # all views of a product say the same
-
-
-def _contexts(value: bytes) -> Sequence[_Context]:
-    """The contexts; only the e-commerce entities among them if others are not built alike."""
-    if not value:
-        return ()
-    try:
-        return _decode_contexts(value).data
-    except msgspec.ValidationError:  # theirs, or one of an entity: it is raised again
-        contexts = _decode_several(value).data
-        return [_decode_context(context) for context in contexts if _kind(_decode_schema(context).schema)]
 
 
 @functools.lru_cache(1024)

@@ -67,7 +67,7 @@ def main() -> None:
     figures = {"worst_us": max(figures.values())} | figures
     figures |= {"worst_single_us": max(single.values()), "worst_alone_us": max(alone.values())}
     told = {"worst_single": max(single, key=single.__getitem__), "worst_alone": max(alone, key=alone.__getitem__)}
-    report({name: round(value, 2) for name, value in figures.items()} | told, json=options.json)
+    report({**{name: round(value, 2) for name, value in figures.items()}, **told}, json=options.json)
 
 
 if __name__ == "__main__":
