@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from models.decay import YEAR_2000_S
-from stream.adapters import UNREADABLE, Refused, Shape, adapt, cut, guess, recognise
+from stream.adapters import BEGINNING, UNREADABLE, Refused, Shape, adapt, beginnings, cut, guess, recognise
 from stream.adapters.cloudevents import Headers, binary
 from stream.batch import Batch, DeadLetter, Record
 from stream.events import (
@@ -38,7 +38,6 @@ from stream.taking import YEAR_2100_US, check_id, taker
 
 __all__ = ["Batch", "DeadLetter", "Record", "decode", "decode_request", "fields_of", "json_of"]
 
-BEGINNING: Final = 8  # bytes by which values of one producer begin alike: a key, and no id yet
 MAX_DETAIL: Final = 200  # characters of a dead letter's detail: it quotes what was sent
 
 
@@ -94,7 +93,7 @@ def decode(records: Sequence[Record], most: int | None = None, until: tuple[type
     """
     batch = Batch()
     judge = _Judge(batch, most)
-    take, beginnings, controls = judge.take, judge.beginnings, batch.controls
+    take, controls = judge.take, batch.controls
     for record in records:
         if controls and isinstance(controls[-1][1], until):
             break
@@ -103,7 +102,7 @@ def decode(records: Sequence[Record], most: int | None = None, until: tuple[type
             reason = "too_large" if value else "empty"
             batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
             continue
-        if beginnings and not record.headers and judge.guessed(record, 0, value):
+        if beginnings and value[:BEGINNING] in beginnings and not record.headers and judge.guessed(record, 0, value):
             continue
         if value.find(_NAME) < 0:  # not simply ours: spares a failing attempt, which is dear
             judge.other(record, value)
@@ -164,26 +163,19 @@ def decode_request(record: Record) -> Request | DeadLetter:
 
 
 class _Judge:
-    """Judges what is not simply an event of ours, one value after the other.
-
-    A producer's values begin alike, so that `beginnings` tell a value's likely shape: a right guess spares up to two
-    decoding passes, a wrong one costs one more and decides nothing.
-    """
+    """Judges what is not simply an event of ours, one value after the other."""
 
     def __init__(self, batch: Batch, most: int | None) -> None:
         self.batch = batch
         self.take = taker(batch)
-        self.beginnings: dict[bytes, Shape] = {}
         self._most = most
 
     def guessed(self, record: Record, index: int, value: bytes) -> bool:
-        """Take a value that has the shape of those that began alike; whether it has."""
-        shape = self.beginnings.get(value[:BEGINNING])
-        event = None if shape is None else guess(value, shape)
-        if shape is None or event is None:
-            return False
+        """Judge a value that has the shape of those that began alike; whether it has."""
         try:
-            self._mapped(record, index, value, shape.name, event)
+            if (found := guess(value)) is None:
+                return False
+            self._mapped(record, index, value, *found)
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         return True
@@ -230,7 +222,7 @@ class _Judge:
                     dead.append(_letter(record, index, "too_many", detail, bytes(element)))
 
     def _element(self, record: Record, index: int, value: bytes) -> None:
-        if self.beginnings and self.guessed(record, index, value):
+        if beginnings and value[:BEGINNING] in beginnings and self.guessed(record, index, value):
             return
         try:
             event = _decode_event(value) if value.find(_NAME) >= 0 else _NAMELESS
@@ -253,8 +245,6 @@ class _Judge:
                 return
             name, event = found
             self._mapped(record, index, _encode_event(event) if headers else value, name, event)
-            if shape is not None:
-                self.beginnings[value[:BEGINNING]] = shape
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         except UNREADABLE as error:

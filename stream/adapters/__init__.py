@@ -5,6 +5,6 @@ that has them but cannot be mapped is refused with the reason. Adapters are pure
 """
 
 from stream.adapters.common import Refused
-from stream.adapters.recognition import UNREADABLE, Shape, adapt, cut, guess, recognise
+from stream.adapters.recognition import BEGINNING, UNREADABLE, Shape, adapt, beginnings, cut, guess, recognise
 
-__all__ = ["UNREADABLE", "Refused", "Shape", "adapt", "cut", "guess", "recognise"]
+__all__ = ["BEGINNING", "UNREADABLE", "Refused", "Shape", "adapt", "beginnings", "cut", "guess", "recognise"]

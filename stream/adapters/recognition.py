@@ -1,6 +1,7 @@
 """Which shape a value has, told by the few fields that only this shape has; what has none of them is left alone.
 
-One decoding pass collects these marks; the shape's own decoder follows. A right guess spares the first of them.
+One decoding pass collects these marks; the shape's own decoder follows. A producer's values begin alike, so that the
+beginnings of earlier ones tell the likely shape: a right guess spares the first pass, a wrong one decides nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from stream.events import Event
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FAULTS: Final = (Refused, *UNREADABLE)
+BEGINNING: Final = 9  # bytes by which values of one producer begin alike: a key, and hardly an id yet
+_MOST: Final = 1_024  # beginnings kept
 
 _CALLS: Final = frozenset(("track", "identify", "page", "screen", "alias", "group"))
 _METARANK: Final = frozenset(("interaction", "ranking", "user", "item"))
@@ -47,6 +50,8 @@ class Shape(NamedTuple):
     decode: Callable[[bytes], Any] = bytes
     event: Callable[[Any], Event] | None = None
 
+
+beginnings: Final[dict[bytes, Shape]] = {}  # across fetches and requests: most of them are short
 
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
@@ -83,20 +88,47 @@ def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) 
         event = cloudevents.adapt_binary(value, headers, _inner) if binary else shape.event(shape.decode(value))
     except _FAULTS as error:
         raise _refusal(shape, error) from None
+    if not binary:
+        _remember(value, shape)
     return shape.name, event
 
 
-def guess(value: bytes, shape: Shape) -> Event | None:
-    """The event of a value that may have this shape of one event; None if it has not, or has faults.
+def guess(value: bytes) -> tuple[str, Event] | None:
+    """What `recognise` and `adapt` find, in one decoding pass instead of two; None if that cannot be.
 
-    It finds what `recognise` and `adapt` find, in one decoding pass instead of two.
+    Raises
+    ------
+    Refused
+        As `adapt`.
     """
+    shape = beginnings.get(value[:BEGINNING])
+    if shape is None:
+        return None
+    try:
+        event = _guessed(value, shape)
+    except _FAULTS as error:
+        raise _refusal(shape, error) from None
+    return None if event is None else (shape.name, event)
+
+
+def _guessed(value: bytes, shape: Shape) -> Event | None:
+    """The event of a value that may have this shape of one event; None if it has not, or cannot be read as such."""
     try:
         sent = shape.decode(value)
-        found = ROW if type(sent) is tuple else _shape(sent)
-        return shape.event(sent) if found is shape and shape.event is not None else None
     except _FAULTS:
         return None
+    found = ROW if type(sent) is tuple else _shape(sent)
+    if found is not shape or shape.event is None:
+        beginnings.pop(value[:BEGINNING], None)  # lest each of our own that begins alike pays for it
+        return None
+    return shape.event(sent)
+
+
+def _remember(value: bytes, shape: Shape) -> None:
+    """Keep how values of a shape begin."""
+    if len(beginnings) >= _MOST:
+        beginnings.clear()
+    beginnings[value[:BEGINNING]] = shape
 
 
 def cut(value: bytes, shape: Shape) -> list[bytes] | None:
@@ -124,12 +156,17 @@ def _refusal(shape: Shape, error: Exception) -> Refused:
 
 def _inner(value: bytes) -> Event | None:
     """The event of another shape inside a CloudEvent; None if it has none that we know."""
+    likely = beginnings.get(value[:BEGINNING], CLOUDEVENT)
+    if likely is not CLOUDEVENT and (event := _guessed(value, likely)) is not None:
+        return event
     shape, _ = recognise(value)
     if shape is None:
         return None
     if shape is CLOUDEVENT or shape.event is None:
         raise Refused("unmapped", "a batch, or another CloudEvent, within a CloudEvent")
-    return shape.event(shape.decode(value))
+    event = shape.event(shape.decode(value))
+    _remember(value, shape)
+    return event
 
 
 def _text_shape(value: bytes) -> Shape | None:
@@ -152,13 +189,13 @@ def _shape(marks: Marks) -> Shape | None:
         return CALL
     if marks.ecommerce is not UNSET:
         return PUSH
-    if _is_list(marks.events):
+    if marks.events is not UNSET and _is_list(marks.events):
         return _request(marks)
     if type(marks.event) is str and marks.event in _METARANK and marks.timestamp is not UNSET:
         return METARANK
     if type(marks.e) is str and marks.tv is not UNSET:
         return TRACKED
-    if _is_list(marks.batch):
+    if marks.batch is not UNSET and _is_list(marks.batch):
         return CALLS
     if type(marks.schema) is str and marks.schema.startswith(snowplow.PAYLOAD):
         return PAYLOAD

@@ -155,6 +155,9 @@ async def _keep(settings: Settings | None, waiting: list[CatalogueItem]) -> None
 @app.command()
 def withdraw(
     ids: Annotated[list[str], typer.Argument(help="Ids of items to take out.")],
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Also ids that are refused today: what was put long ago.")
+    ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -163,7 +166,7 @@ def withdraw(
     Example: rivulet catalogue withdraw tent-1 tent-2
     """
     for item in ids:
-        if fault := item_id_fault(item):
+        if not as_is and (fault := item_id_fault(item)):
             raise BadInputError(f"{item!r}: an item's id {fault}")
     with waiting("withdrawing"):
         written = asyncio.run(write_items(load_settings(kafka=kafka), [], dict.fromkeys(ids)))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.hashing import partition_of
-from stream.adapters import recognise
+from stream.adapters import beginnings, recognise
 from stream.adapters.marks import Marks
 from stream.decoding import Batch, decode, json_of
 from stream.keys import Keys
@@ -210,14 +210,20 @@ def sent_bytes(value: Any) -> bytes:
     return value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
+def unguessed(record: LocalRecord) -> Batch:
+    beginnings.clear()
+    return decode([record])
+
+
 @settings(deadline=None, max_examples=600)
 @given(st.lists(mutants() | overstated().map(sent_bytes) | MARKS.map(sent_bytes), min_size=2, max_size=5))
 def test_a_guess_decides_nothing(values: list[bytes]) -> None:
     records = [LocalRecord(n, RECORDED_MS, None, value) for n, value in enumerate(values)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.decoding.BEGINNING", 1)  # every value is taken for what the one before it was
+        for module in ("stream.decoding", "stream.adapters.recognition"):
+            patch.setattr(f"{module}.BEGINNING", 1)  # every value is taken for what the one before it was
         together = decode(records)
-    alone = [decode([record]) for record in records]
+    alone = [unguessed(record) for record in records]
     for column in (
         "offset",
         "index",
@@ -235,3 +241,15 @@ def test_a_guess_decides_nothing(values: list[bytes]) -> None:
     for column in ("touch_item", "touch_category", "touch_price", "dead"):
         assert getattr(together, column) == [value for one in alone for value in getattr(one, column)], column
     assert together.shapes == sum((one.shapes for one in alone), Counter())
+
+
+def test_what_began_alike_is_kept_while_it_helps_and_within_bounds() -> None:
+    beginnings.clear()
+    push = {"user_id": "u", "ecommerce": {}, "event": "view_item"}
+    assert dict(one(push).shapes) == {"gtm_data_layer": 1}
+    assert len(beginnings) == 1
+    one({"user_id": "u", "event_name": "view_item"})
+    assert not beginnings  # it cost one of ours a pass, and no second one
+    for name in range(3_000):
+        one({f"{name:04}": 0, **push})
+    assert 0 < len(beginnings) <= 1_024
