@@ -27,8 +27,9 @@ from stream.saving import Saver
 from stream.settings import Settings
 from stream.shard import Shard
 from stream.snapshots import SnapshotStore
+from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
-from stream.stages.user_shard import UserRules
+from stream.stages.user_shard import UserRules, UserShard
 from tests.benchmarks.harness import arguments, machine, report
 from tests.benchmarks.memory import fill_users, ids
 
@@ -40,7 +41,8 @@ class Learner:
     """A shard that learns batches and takes the time they take."""
 
     def __init__(self, users: int, items: int) -> None:
-        state, space = fill_users(users)
+        state, space = UserShard(UserRules(), 1), ItemSpace(1)
+        fill_users(state, space, 0, users)
         space.encode(ids(2, 0, items))
         self.stage = UserStage(space, Keys(), UserRules(), 1)
         self.stage.shards[0] = state
