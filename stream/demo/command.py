@@ -59,13 +59,12 @@ def _alone() -> Iterator[None]:
 
 
 async def _show(stage: DemoStage, duration: float | None, console: Console) -> Summary:
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stage.stop.set)
     async with stage:
         console.print(_welcome(stage), soft_wrap=True)  # lines to copy must not be broken
-        running = asyncio.create_task(stage.run(stop, duration))
+        running = asyncio.create_task(stage.run(duration))
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             while not running.done():
                 await asyncio.wait([running], timeout=0.5)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -16,13 +18,14 @@ import msgspec
 from stream.demo.child import Child
 from stream.demo.embedded import EmbeddedKafka, EmbeddedRedis
 from stream.demo.traffic import Traffic
-from stream.errors import UnavailableError
+from stream.errors import RivuletError, UnavailableError
 from stream.keys import Keys, Reason, parse_list
 from stream.progress import Progress
 from stream.settings import Settings
 from stream.topics import layout
 
 START_S = 60.0  # a busy machine is no fault
+LOOK_S = 0.1  # how often it is seen whether the worker still runs
 SHOWN = 3  # items of a list in the demo's line
 OUTCOMES = ("learned", "duplicates", "late", "denied", "rekeyed")
 
@@ -64,9 +67,19 @@ class DemoStage:
         Addresses, while it runs.
     traffic
         The shop, while it runs.
+    stop
+        To be set when nobody wants it any more.
+
+    Raises
+    ------
+    UnavailableError
+        If the worker ends by itself or stands still; with the end of its log.
+    RivuletError
+        If it is to stop before the worker is up.
     """
 
     def __init__(self, *, seed: int = 1, rate: float = 200.0) -> None:
+        self.stop = asyncio.Event()
         self._seed, self._rate = seed, rate
         self._before = (0, 0.0)
         self._reasons: Counter[str] = Counter()
@@ -80,14 +93,11 @@ class DemoStage:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rivulet-demo-")))
             self.traffic = await stack.enter_async_context(Traffic(self.settings, seed=self._seed, rate=self._rate))
             await self.traffic.stock()
-            worker = Child(
-                [sys.executable, "-m", "stream.cli", "worker"],
-                folder,
-                self._environment(folder),
-            )
-            stack.callback(worker.end)
+            command = [sys.executable, "-m", "stream.cli", "worker"]
+            self._worker = Child(command, folder, self._environment(folder))
+            stack.callback(self._worker.end)
             self.progress = await stack.enter_async_context(Progress(self.settings))
-            await self._until_up(worker)
+            await self._beside_worker(self._until_up(), START_S)
             self._stack = stack.pop_all()
         return self
 
@@ -105,23 +115,35 @@ class DemoStage:
             "RIVULET_LOG_LEVEL": "warning",
         }
 
-    async def _until_up(self, worker: Child) -> None:
+    async def _until_up(self) -> None:
         """Wait until the worker has learned a first event."""
         await self.traffic.step()
         await self.traffic.flush()
-        end = time.monotonic() + START_S
         while not sum((await self.progress.included("events")).values()):
-            if not worker.running or time.monotonic() > end:
-                raise UnavailableError(f"the demo's worker did not start: {worker.log_end()}")
+            if self.stop.is_set():
+                raise RivuletError("the demo was stopped before its worker was up")
             await asyncio.sleep(0.05)
 
-    async def run(self, stop: asyncio.Event, duration: float | None) -> Summary:
+    async def _beside_worker(self, work: Coroutine[Any, Any, None], seconds: float = math.inf) -> None:
+        """Await what needs the worker, for so long at most and no longer than it runs."""
+        task, end = asyncio.create_task(work), time.monotonic() + seconds
+        try:
+            while not task.done():
+                if not self._worker.running or time.monotonic() > end:
+                    what = f"stood still for {seconds:g} s" if self._worker.running else "ended"
+                    raise UnavailableError(f"the demo's worker {what}: {self._worker.log_end()}")
+                await asyncio.wait([task], timeout=LOOK_S)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        await task
+
+    async def run(self, duration: float | None) -> Summary:
         """Let the shop's visitors act until told to stop or the time is over, then drain; the final summary."""
         before, began = self.traffic.sent, time.monotonic()
-        await self.traffic.run(stop, duration)
+        await self._beside_worker(self.traffic.run(self.stop, duration))
         rate = (self.traffic.sent - before) / (time.monotonic() - began)
-        async with asyncio.timeout(START_S):
-            await self.progress.drained()
+        await self._beside_worker(self.progress.drained(), START_S)
         return msgspec.structs.replace(await self.summary(), events_per_s=rate)
 
     async def summary(self) -> Summary:

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import psutil
+import pytest
 
 from models.ranking import REASONS
 from stream.compilation import compile_kernels
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, Patience
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "stream.cli"]
@@ -23,6 +26,22 @@ COMMAND = [sys.executable, "-m", "stream.cli"]
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo that runs until it is ended, with all its files in `tmp_path`."""
+    compile_kernels()
+    with subprocess.Popen(
+        [*COMMAND, "demo"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
 
 
 def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
@@ -49,31 +68,56 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_commands_it_prints_work_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    compile_kernels()
-    process = subprocess.Popen(
-        [*COMMAND, "demo"],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    started: list[psutil.Process] = []
-    try:
-        export, look, visit, again, nobody, yours, look_again = printed(process)
-        started = descendants(process)
-        assert started
-        assert look == again
-        changed(export, look, visit, at_first=said(export, look))
-        changed(export, look_again, yours, at_first=said(export, nobody))
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, rest
+def test_the_commands_it_prints_work_and_ctrl_c_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    export, look, visit, again, nobody, yours, look_again = printed(demo)
+    started = descendants(demo)
+    assert started
+    assert look == again
+    changed(export, look, visit, at_first=said(export, look))
+    changed(export, look_again, yours, at_first=said(export, nobody))
+    demo.send_signal(signal.SIGINT)
+    _, rest = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, rest
+    left_nothing(started, tmp_path)
+
+
+def test_it_ends_with_a_line_when_its_worker_does(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    printed(demo)
+    started = descendants(demo)
+    worker_of(demo).kill()
+    _, rest = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 3, rest
+    assert "rivulet: the demo's worker ended" in rest
+    assert "Traceback" not in rest
+    left_nothing(started, tmp_path)
+
+
+def test_ctrl_c_ends_it_before_its_worker_is_up(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    worker_of(demo).suspend()  # and so it never will be
+    started = descendants(demo)
+    demo.send_signal(signal.SIGINT)
+    _, rest = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 1, rest
+    assert rest.endswith("rivulet: the demo was stopped before its worker was up\n")
+    left_nothing(started, tmp_path)
+
+
+def worker_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """The demo's worker, once there is one."""
+    patience = Patience()
+    while not patience.ended():
+        for child in descendants(process):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if child.cmdline()[-1:] == ["worker"]:
+                    return child
+        time.sleep(0.01)
+    raise AssertionError("the demo started no worker")
+
+
+def left_nothing(started: list[psutil.Process], folder: Path) -> None:
     psutil.wait_procs(started, timeout=PATIENCE_S)
     assert [child for child in started if child.is_running()] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def printed(process: subprocess.Popen[str]) -> list[str]:
