@@ -1,41 +1,17 @@
-"""The one place where Numba is configured: every hot loop of the project is compiled by :func:`kernel`.
-
-Numba caches machine code per function and does not notice when a helper in *another* file was edited: the stale code
-keeps running. The cache folder is therefore keyed by a hash of all sources that can hold kernels.
-"""
+"""The one place where Numba is configured: every hot loop of the project is compiled by :func:`kernel`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
+
+from models.kernel_cache import cache_folder
 
 F = TypeVar("F", bound=Callable[..., object])
 
-
-def _cache_folder() -> Path:
-    """Folder for compiled kernels: beside the sources if writable, else a private one of this user."""
-    root = Path(__file__).parent
-    digest = hashlib.blake2b(digest_size=8)
-    for source in sorted([*root.glob("*.py"), *root.parent.glob("stream/**/*.py")]):
-        text = source.read_bytes()
-        if b"models.kernel import" in text or root in source.parents:  # kernels take over constants of other modules
-            digest.update(text)
-    base = os.environ.get("RIVULET_KERNEL_CACHE")
-    if base:
-        folder = Path(base)
-    elif os.access(root, os.W_OK):
-        folder = root / "__pycache__" / "kernels"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"rivulet-kernels-{os.getuid()}"
-    return folder / digest.hexdigest()
-
-
-CACHE_FOLDER = _cache_folder()
-os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_FOLDER))
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
 
 import numba  # noqa: E402  (the cache folder must be known before numba reads its configuration)
 

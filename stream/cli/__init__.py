@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from models.kernel_cache import KernelCacheError
 from stream.cli.verbs import Verbs
-from stream.errors import RivuletError
+from stream.errors import ConfigurationError, RivuletError
 
 
 def build() -> typer.Typer:
@@ -57,6 +58,6 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         build()()
-    except RivuletError as error:
+    except (RivuletError, KernelCacheError) as error:
         sys.stderr.write(f"rivulet: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, RivuletError) else ConfigurationError.exit_code)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from stream.cli import main
 from tests.tree import VERBS, options_of
 
+ROOT = Path(__file__).parents[3]
 NOBODY = "127.0.0.1:1"
 VIEW = '{"event_name":"view_item","user_id":"u","item_id":"i","event_timestamp":1750000000000000}\n'
 AWAY = {  # what each verb that asks a server needs besides its address
@@ -101,6 +105,24 @@ def test_a_setting_that_is_wrong_is_2(name: str, ended: Ended, monkeypatch: pyte
     assert said.startswith("rivulet: ")
     assert "RIVULET_K" in said
     assert said.count("\n") == 1
+
+
+def test_a_kernel_cache_that_may_be_anothers_is_2(tmp_path: Path) -> None:
+    read_only = "import os; os.access = lambda *_, **__: False"  # as an installation is to who is not root
+    (tmp_path / f"rivulet-kernels-{os.getuid()}").mkdir(mode=0o755)
+    known = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{read_only}; from stream.cli import main; main()", "compile"],
+        cwd=ROOT,
+        env=known | {"HOME": os.devnull, "TMPDIR": str(tmp_path), "RIVULET_KERNEL_CACHE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("rivulet: no safe folder for compiled kernels: ")
+    assert done.stderr.endswith("is not this user's alone; set RIVULET_KERNEL_CACHE\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_all_is_well_is_0(ended: Ended) -> None:

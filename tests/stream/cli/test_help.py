@@ -75,15 +75,15 @@ from stream.cli import main
 try:
     main()
 finally:
-    verbs = [name for name in sys.modules if name.startswith(("stream.", "models"))]
-    print(*sorted(verbs), "numpy" in sys.modules, file=sys.stderr)
+    ours = [name for name in sys.modules if name.startswith(("stream.", "models."))]
+    print(*sorted(ours), "numpy" in sys.modules, file=sys.stderr)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "catalogue" in done.stdout or asked == "--version"
-    assert done.stderr.split() == ["stream.cli", "stream.cli.verbs", "stream.errors", "False"]
+    assert done.stderr.split() == ["models.kernel_cache", "stream.cli", "stream.cli.verbs", "stream.errors", "False"]
 
 
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
