@@ -14,7 +14,18 @@ import msgspec
 from msgspec import UNSET
 
 from models.decay import YEAR_2000_S
-from stream.adapters import BEGINNING, UNREADABLE, Refused, Shape, adapt, beginnings, cut, guess, recognise
+from stream.adapters import (
+    BEGINNING,
+    UNREADABLE,
+    LetterReason,
+    Refused,
+    Shape,
+    adapt,
+    beginnings,
+    cut,
+    guess,
+    recognise,
+)
 from stream.adapters.cloudevents import Headers, binary
 from stream.batch import Batch, DeadLetter, Record
 from stream.events import (
@@ -99,8 +110,8 @@ def decode(records: Sequence[Record], most: int | None = None, until: tuple[type
             break
         value = record.value
         if not value or len(value) > MAX_RECORD_BYTES:
-            reason = "too_large" if value else "empty"
-            batch.dead.append(_letter(record, 0, reason, f"{len(value or b'')} bytes", value or b""))
+            size = f"{len(value or b'')} bytes"
+            batch.dead.append(_letter(record, 0, "too_large" if value else "empty", size, value or b""))
             continue
         if beginnings and value[:BEGINNING] in beginnings and not record.headers and judge.guessed(record, 0, value):
             continue
@@ -144,7 +155,7 @@ def fields_of(raw: bytes) -> dict[str, Any]:
         return found
 
 
-def _letter(record: Record, index: int, reason: str, detail: str, original: bytes) -> DeadLetter:
+def _letter(record: Record, index: int, reason: LetterReason, detail: str, original: bytes) -> DeadLetter:
     headers = record.headers if record.headers and binary(record.headers) else ()
     return DeadLetter(
         reason, detail[:MAX_DETAIL], record.offset, index, record.key, original, record.timestamp, headers
@@ -306,7 +317,7 @@ def _control(value: bytes) -> Control | None:
         return None
 
 
-def _fault(value: bytes, error: Exception) -> tuple[str, str]:
+def _fault(value: bytes, error: Exception) -> tuple[LetterReason, str]:
     """Why bytes are no event: reason and detail."""
     try:
         parsed = _decode_any(value)

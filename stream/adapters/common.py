@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,6 +13,18 @@ from stream.events import MAX_ID_BYTES, Count, Item
 Word = str | int | None  # shops send ids and categories as numbers, too
 Ident = Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES)] | int | None
 Stamp = str | int | float | None
+LetterReason = Literal[
+    "empty",
+    "too_large",
+    "not_json",
+    "unknown_shape",
+    "too_many",
+    "unmapped",
+    "schema",
+    "missing_user",
+    "id_invalid",
+    "time_absurd",
+]
 
 
 class Product(msgspec.Struct, gc=False):
@@ -28,7 +40,7 @@ class Product(msgspec.Struct, gc=False):
 class Refused(Exception):
     """A value that cannot be taken: the dead letter's reason and detail."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: LetterReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

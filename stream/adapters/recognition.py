@@ -147,11 +147,10 @@ def cut(value: bytes, shape: Shape) -> list[bytes] | None:
 
 def _refusal(shape: Shape, error: Exception) -> Refused:
     """A refusal that names the shape."""
+    detail = f"{shape.name}: {error}"
     if isinstance(error, Refused):
-        reason = error.reason
-    else:
-        reason = "schema" if isinstance(error, msgspec.MsgspecError) else "not_json"
-    return Refused(reason, f"{shape.name}: {error}")
+        return Refused(error.reason, detail)
+    return Refused("schema" if isinstance(error, msgspec.MsgspecError) else "not_json", detail)
 
 
 def _inner(value: bytes) -> Event | None:

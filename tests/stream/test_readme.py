@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import shlex
 import tomllib
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,18 +18,19 @@ from redis.asyncio.connection import parse_url
 
 from models.offers import load_offers
 from models.placement import Placement, load_placements
-from stream.adapters import Shape, metarank, recognition, segment, snowplow
+from stream.adapters import LetterReason, Shape, metarank, recognition, segment, snowplow
 from stream.app import Worker
 from stream.catalogue import CatalogueItem
 from stream.client import Client
 from stream.decoding import decode
-from stream.events import KIND_WEIGHTS, Event, Item
+from stream.events import KIND_WEIGHTS, MAX_ITEMS, MAX_RECORD_BYTES, Event, Item
 from stream.keys import Keys
 from stream.redis_address import redis_address
 from stream.settings import Settings
 from stream.stages.serving import decode_served
 from stream.topics import layout
 from stream.web.metrics import DOOR_FAMILIES, FAMILIES, Family, SeenCollector
+from tests.records import record
 from tests.tree import COMMAND, VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -117,16 +120,30 @@ def test_event_weights() -> None:
     assert documented == {name: weight for name, weight in KIND_WEIGHTS.items() if weight > 0}
 
 
+GOOD = {"event_name": "view_item", "user_id": "u"}
+REFUSED: dict[str, Any] = {  # one value for each reason
+    "empty": [],
+    "too_large": GOOD | {"event_params": {"more": "x" * MAX_RECORD_BYTES}},
+    "not_json": b"{",
+    "unknown_shape": "view_item",
+    "too_many": GOOD | {"items": [{"item_id": "i"}] * (MAX_ITEMS + 1)},
+    "unmapped": {"type": "group", "userId": "u"},
+    "schema": GOOD | {"item_id": 7},
+    "missing_user": {"event_name": "view_item"},
+    "id_invalid": {"event_name": "view_item", "user_id": "\n"},
+    "time_absurd": GOOD | {"event_timestamp": 1},
+}
+
+
 def test_dead_letter_reasons() -> None:
-    files = [
-        *(ROOT / "stream" / name for name in ("decoding.py", "taking.py")),
-        *(ROOT / "stream" / "adapters").glob("*.py"),
-    ]
-    source = "".join(file.read_text(encoding="utf-8") for file in files)
     text = section("Events").split("Reasons:")[1].split("Duplicates")[0]
-    for reason in re.findall(r"`(\w+)`", text):
-        assert f'"{reason}"' in source, reason
-    assert decode([]).dead == []
+    documented = re.findall(r"`(\w+)`", text)
+    assert sorted(documented) == sorted(get_args(LetterReason)) == sorted(REFUSED)
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_every_dead_letter_reason_is_given(reason: str) -> None:
+    assert [letter.reason for letter in decode([record(0, REFUSED[reason])]).dead] == [reason]
 
 
 def test_shapes() -> None:
@@ -216,6 +233,14 @@ def test_placements_examples() -> None:
     assert [served.ids[item] for item in served.lists[0].items] == ["tent", "mug", "bag"]
 
 
-@pytest.mark.parametrize("path", re.findall(r"in `(stream/[\w/]+\.py)`", README))
-def test_named_files_exist(path: str) -> None:
-    assert (ROOT / path).is_file()
+@pytest.mark.parametrize(("name", "path"), re.findall(r"`([\w.]+)` in `((?:stream|models)/[\w/]+\.py)`", README))
+def test_named_functions_are_in_the_named_files(name: str, path: str) -> None:
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    function = attrgetter(name)(module)
+    assert (function.__module__, function.__qualname__) == (module.__name__, name)
+
+
+def test_the_way_of_an_event_names_a_function_in_each_row() -> None:
+    assert all(
+        re.fullmatch(r"`[\w.]+` in `stream/[\w/]+\.py`", function) for _, function, _ in rows("The way of an event")
+    )
