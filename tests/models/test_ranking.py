@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking import Lists, Query, query, rank_rows, rank_similar, score_lists, scratch
+from models.ranking import Lists, Query, find_rows, query, rank_rows, rank_similar, score_lists, scratch
 from tests.plain import (
     KINDS,
     PlainHistories,
@@ -70,6 +70,16 @@ def test_similar_lists_equal_the_plain_ones(stream: list[Touch], k: int, withdra
         votes = plain_votes([(0, Touch(0, item))], world.plain_rows, VOTES)
         assert same_list(lists, item, plain_rank(votes, IDS, k, [*withdrawn, item]))
     assert not work.score.any()
+
+
+@bounded
+@given(few, st.sets(st.integers(0, ITEMS - 1)))
+def test_rows_that_name_a_wanted_item_are_found(stream: list[Touch], names: set[int]) -> None:
+    world = World(stream)
+    rows = world.plain_rows.rows
+    wanted = np.isin(np.arange(ITEMS), list(names))
+    found = find_rows(np.array(list(rows), dtype=np.int32), world.rows.arrays, wanted)
+    assert found.tolist() == [bool(names & (row.cells.keys() | row.steps.keys())) for row in rows.values()]
 
 
 @bounded

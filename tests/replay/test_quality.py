@@ -1,4 +1,4 @@
-"""What the README's table of rankings promises, on two recorded streams: a change that ranks worse is seen here."""
+"""What the README's table of rankings promises, on three recorded streams: a change that ranks worse is seen here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stream.cli import build
 
 WANTED: Final = {  # by file and model, HR@20 and MRR@20 of the goals that the project was given
     "bolcom_toy": {"covisit": (0.660, 0.338), "blend": (0.672, 0.358)},
+    "retailrocket_seq_pseudots": {"covisit": (0.470, 0.170), "blend": (0.495, 0.225)},
     "yoochoose100k": {"covisit": (0.590, 0.268), "blend": (0.605, 0.282)},
 }
 
