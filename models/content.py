@@ -114,12 +114,6 @@ class ContentBased(ScoreRanker):
         index = self._known(str(item))
         self._index.describe(index, facts_of(x) or Facts())
 
-    def withdraw_one(self, item: Hashable) -> None:
-        """Forget an item's record: it is not recommended any more."""
-        index = int(self._ids.lookup([str(item)])[0])
-        if index >= 0:
-            self._index.describe(index, Facts())
-
     def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
         """Learn that a user touched an item.
 

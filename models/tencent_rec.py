@@ -74,6 +74,8 @@ class TencentRec(ScoreRanker):
     ...     model.learn_one(user, item, 1, {"action": "purchase" if (user, item) in buys else "view_item"})
     >>> [(item, round(score, 2)) for item, score in model.recommend("dan")]
     [('tent', 0.71), ('axe', 0.35)]
+    >>> round(model.expected_rating("dan", "tent"), 2)  # how much dan likes what is like a tent
+    1.0
 
     References
     ----------

@@ -160,10 +160,6 @@ class Keys:
         """Hash with a segment's size, label and centroid."""
         return self._prefix + b"segment:" + quote(str(number))
 
-    def experiment(self, name: str) -> bytes:
-        """Results of an experiment."""
-        return self._prefix + b"experiment:" + quote(name)
-
 
 Reason = tuple[str | None, str]
 Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder", "limited", "discontinued"]

@@ -30,7 +30,7 @@ import redis
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # no py.typed
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.typed
 
-from stream.demo.child import Child, is_listening
+from stream.demo.child import Child
 from tests.patience import PATIENCE_S, Patience
 
 POM = Path(__file__).parent / "integration" / "kafka" / "pom.xml"
@@ -42,6 +42,12 @@ _given: set[int] = set()  # to somebody who may not listen there yet
 
 class MissingPartError(Exception):
     """Something the servers need is not installed here; the message is one line."""
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody accepts connections at a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(count: int) -> list[int]:

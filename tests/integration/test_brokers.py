@@ -9,9 +9,8 @@ from pathlib import Path
 import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 
-from stream.demo.child import is_listening
 from stream.topics import Topic, create
-from tests.brokers import KafkaBroker, RedisCluster, RedisServer, kafka_answers, wait_for
+from tests.brokers import KafkaBroker, RedisCluster, RedisServer, is_listening, kafka_answers, wait_for
 from tests.patience import PATIENCE_S
 
 

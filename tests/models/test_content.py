@@ -65,7 +65,7 @@ def test_a_brand_new_item_is_recommended_once_its_record_is_known(seen: str, sam
     model.describe_one("new", {"title": same})
     assert model.recommend("ann")[0][0] == "new"
     assert model.similar("new")[0][0] == "seen"
-    model.withdraw_one("new")
+    model.describe_one("new", {})
     assert "new" not in dict(model.recommend("ann"))
 
 

@@ -13,11 +13,10 @@ import pytest
 import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]  # no py.typed
 
-from stream.demo.child import is_listening
 from stream.demo.embedded import EmbeddedKafka, EmbeddedRedis
 from stream.errors import ConfigurationError
 from stream.topics import Topic, check, create, layout
-from tests.brokers import wait_for
+from tests.brokers import is_listening, wait_for
 from tests.patience import PATIENCE_S
 
 

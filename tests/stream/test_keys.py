@@ -44,7 +44,7 @@ def test_every_kind_of_key_is_its_own(one: str, other: str) -> None:
     keys = [
         *KEYS.user_keys(one, {one, other}),
         *(KEYS.user_keys(other) if one != other else ()),
-        *(build(one) for build in (KEYS.similar, KEYS.neighbours, KEYS.segment, KEYS.experiment)),
+        *(build(one) for build in (KEYS.similar, KEYS.neighbours, KEYS.segment)),
         KEYS.trending(),
         KEYS.trending(category=one),
         KEYS.trending(segment=one),
@@ -69,13 +69,12 @@ def test_keys_are_those_of_the_contract() -> None:
         KEYS.trending(category="shoes"),
         KEYS.trending(segment=0),
         KEYS.segment(3),
-        KEYS.experiment("blue"),
         KEYS.meta,
         Keys("shop:a").recs("u1"),
     ]
     assert b" ".join(built).decode() == (
         "rv:{u1}:recs rv:{u1}:offers rv:{u1}:profile rv:{u1}:privacy rv:{u1}:recs:cart rv:similar:i%3A1 rv:nb:i1 "
-        "rv:trending:all rv:trending:category:shoes rv:trending:segment:0 rv:segment:3 rv:experiment:blue rv:meta "
+        "rv:trending:all rv:trending:category:shoes rv:trending:segment:0 rv:segment:3 rv:meta "
         "shop:a:{u1}:recs"
     )
 
