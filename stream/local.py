@@ -185,6 +185,7 @@ class LocalPipeline:
             self.globe.learn(0, records)
             broadcast = self.globe.publish()
             await self._flush(broadcast.writes)
+            self.globe.published(broadcast)
             for send in broadcast.sends:
                 self.users.take_model(send.key or b"", send.value)
 
