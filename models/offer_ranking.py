@@ -46,11 +46,11 @@ class OfferColumns(NamedTuple):
 
 
 class Shoppers(NamedTuple):
-    """What eligibility looks at, by user index, and the event time of each ranked user in seconds since 1970."""
+    """What eligibility looks at, by user index, and the event time it is judged at in seconds since 1970."""
 
     profiles: ProfileArrays
     segment: NDArray[np.int16]
-    now_s: NDArray[np.int64]
+    now_s: int
 
 
 class Picked(NamedTuple):
@@ -147,7 +147,7 @@ def pick_offers(
 ) -> None:
     """Write the offers of one user into row `u`, from the candidates in the scratch, whose scores are above 0."""
     score_offers(found, offers, items, work, sums)
-    pick(user, shoppers.now_s[u], offers, shoppers, sums.by_offer.score, picked.offer[u], picked.score[u])
+    pick(user, shoppers.now_s, offers, shoppers, sums.by_offer.score, picked.offer[u], picked.score[u])
     for i in range(picked.offer.shape[1]):
         if picked.offer[u, i] >= 0:
             picked.why[u, i] = sums.by_offer.why[picked.offer[u, i]]

@@ -151,7 +151,7 @@ class Popularity(ScoreRanker):
         group = np.zeros(len(self), dtype=np.int32) if groups is None else self._groups[: len(self)].copy()
         group[self._known(hidden)] = -1
         best = np.full((groups if groups is not None else 1, k), -1, dtype=np.int32)
-        _strongest(self._values, self._epochs, group, self._ids.blob, self._ids.spans, best)
+        strongest(self._values, self._epochs, group, self._ids.blob, self._ids.spans, best)
         return [self._relative(row[row >= 0]) for row in best]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -225,7 +225,7 @@ def _strengths(values: NDArray[np.float64], epochs: NDArray[np.int32]) -> NDArra
 
 
 @kernel
-def _strongest(
+def strongest(
     values: NDArray[np.float64],
     epochs: NDArray[np.int32],
     group: NDArray[np.int32],
@@ -233,7 +233,7 @@ def _strongest(
     spans: NDArray[np.int64],
     best: NDArray[np.int32],
 ) -> None:
-    """Write each group's strongest items into its row, ties by id; what is not above 0 is nobody's."""
+    """Write each group's strongest items into its row of `best`, ties by id; what is not above 0 is nobody's."""
     k = best.shape[1]
     strengths = np.empty(best.shape, dtype=np.int64)
     filled = np.zeros(len(best), dtype=np.int64)

@@ -21,6 +21,7 @@ from stream.rules import rules_of, space_of
 from stream.settings import Settings
 from stream.stages.global_ import GlobalStage
 from stream.stages.item import ItemStage
+from stream.stages.pushing import Pushes
 from stream.stages.sends import Send
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
@@ -185,6 +186,7 @@ class LocalPipeline:
             self.globe.learn(0, records)
             broadcast = self.globe.publish()
             await self._flush(broadcast.writes)
+            self.globe.published(broadcast)
             for send in broadcast.sends:
                 self.users.take_model(send.key or b"", send.value)
 
@@ -198,13 +200,9 @@ class LocalPipeline:
             self._send(send)
         for answer in learned.answers:
             await self._flush(answer.writes)
-        pushes = self.users.rank(
-            partition, learned.users, learned.ts_ms, force=learned.force, as_of_ms=learned.as_of_ms
-        )
-        self.counts["lists"] += pushes.lists
-        await self._flush(pushes.writes)
-        for send in pushes.sends:
-            self._send(send)
+        await self._push(self.users.rank(partition, learned.users, learned.ts_ms, force=learned.force))
+        while len(outdated := self.users.outdated(partition, self.users.rules.users)):
+            await self._push(self.users.rank(partition, outdated, self.users.last_ms(partition, outdated)))
 
     async def step_item(self, partition: int) -> None:
         """One batch through one shard of the item stage."""
@@ -215,6 +213,12 @@ class LocalPipeline:
         for send in published.sends:
             self._send(send)
         await self._flush(published.writes)
+
+    async def _push(self, pushes: Pushes) -> None:
+        self.counts["lists"] += pushes.lists
+        await self._flush(pushes.writes)
+        for send in pushes.sends:
+            self._send(send)
 
     def _send(self, send: Send) -> None:
         if send.role in ("dlq", "served"):

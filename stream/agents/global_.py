@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stream.agents.base import Agent
-from stream.errors import RivuletError
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.global_ import GlobalStage
@@ -33,8 +32,9 @@ class GlobalAgent(Agent[GlobalStage]):
         broadcast = self.stage.publish()
         try:
             await self.write(broadcast.writes)
+            self.stage.published(broadcast)
             await self.publisher.send(broadcast.sends)
-        except RivuletError:  # nobody may have heard it
+        except BaseException:  # nobody may have heard it
             self.stage.changed = True
             self.stage.weights.changed |= weights
             raise

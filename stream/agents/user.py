@@ -101,7 +101,7 @@ class UserAgent(Agent[UserStage]):
                 return told
             names = self.stage.shards[shard.partition].users
             with self.stats.timed("user", "rank"):
-                pushes = self.stage.rank(shard.partition, users, ts_ms, force=force, as_of_ms=learned.as_of_ms)
+                pushes = self.stage.rank(shard.partition, users, ts_ms, force=force)
             if not await self.fence.may_write(shard):
                 return told
             self.stats.lists(pushes.lists)
@@ -113,7 +113,7 @@ class UserAgent(Agent[UserStage]):
         return told
 
     async def review(self, shard: Shard) -> None:
-        """Take offers that were withdrawn or changed out of what some of the shard's users find in Redis."""
+        """Take offers that ended, were withdrawn or changed out of what some of the shard's users find in Redis."""
         async with shard.lock:
             if shard.lost or shard.dirty or not shard.loads:
                 return

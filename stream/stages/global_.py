@@ -50,6 +50,8 @@ class Broadcast:
 
     writes: WriteBatch
     sends: list[Send]
+    ended: set[tuple[str, str]]  # trending lists and segments that it takes away
+    surplus: set[int]
 
 
 class GlobalStage:
@@ -109,11 +111,12 @@ class GlobalStage:
         self.marks = told["marks"]
         self.samples, self.newest, self.version = told["samples"], told["newest"], told["version"]
         self.listed = {(kind, name) for kind, name in told["listed"]}
+        known = {*range(segments.k), *told.get("surplus", ())}
+        self.surplus = {segment for segment in known if segment >= self.segments.k}
         self.changed = True
         if segments.k == self.segments.k:
             self.segments = segments
         else:  # other segments are other groups of people: found anew, from as many samples as at the very first
-            self.surplus = set(range(self.segments.k, segments.k))
             self.trending.segments.clear()
             self.sizes.clear()
 
@@ -135,6 +138,7 @@ class GlobalStage:
             "newest": self.newest,
             "version": self.version,
             "listed": sorted(self.listed),
+            "surplus": sorted(self.surplus),
         }
         arrays = prefixed("segments", self.segments.to_arrays()) | prefixed("trending", self.trending.arrays())
         rows = {name: Rows(array) for name, array in arrays.items()}
@@ -212,20 +216,22 @@ class GlobalStage:
                 self.withdrawn.discard(oldest)
 
     def publish(self) -> Broadcast:
-        """Write trending lists and segments, and broadcast the segment model and the blend's mean weights."""
+        """Write trending lists and segments, and broadcast the segment model and the blend's mean weights.
+
+        Until `published` says that it is written, what it takes away counts as still there.
+        """
         writes = WriteBatch()
         self.changed = False
         ts_ms = self.newest * 1000
         lists = self.trending.top(self.k, self.withdrawn)
         for name, (items, scores) in lists.items():
             writes.set(self._trending_key(name), _list(items, scores, ts_ms), TRENDING_TTL_S)
-        writes.delete(*(self._trending_key(name) for name in sorted(self.listed - lists.keys())))
-        self.listed = set(lists)
-        writes.delete(*map(self.keys.segment, sorted(self.surplus)))
-        self.surplus.clear()
+        ended, surplus = self.listed - lists.keys(), set(self.surplus)
+        self.listed |= lists.keys()
+        writes.delete(*map(self._trending_key, sorted(ended)), *map(self.keys.segment, sorted(surplus)))
         sends = self.weights.publish()
         if not self.segments.trained:
-            return Broadcast(writes, sends)
+            return Broadcast(writes, sends, ended, surplus)
         self.version += 1
         labels = self.segments.labels()
         for segment, centroid in enumerate(self.segments.centroids()):
@@ -243,7 +249,12 @@ class GlobalStage:
             labels=labels,
         )
         sends.append(Send("models", msgspec.json.encode(broadcast), partition=0, key=MODEL_KEY))
-        return Broadcast(writes, sends)
+        return Broadcast(writes, sends, ended, surplus)
+
+    def published(self, broadcast: Broadcast) -> None:
+        """Redis has what was to be written."""
+        self.listed -= broadcast.ended
+        self.surplus -= broadcast.surplus
 
     def _trending_key(self, name: tuple[str, str]) -> bytes:
         kind, value = name

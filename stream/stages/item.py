@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.decay import YEAR_2000_S, decay_add_many
 from models.eviction import oldest
 from models.neighbour_rows import NO_ROW
+from models.popularity import strongest
 from models.ranking import Lists, find_rows, rank_similar
 from models.trending import HALF_LIFE_S
 from stream.copying import Copying
@@ -30,7 +31,9 @@ SLICE: Final = 64  # items published at a time, so that neither event loop nor c
 EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
 TINY: Final = float(np.finfo(np.float64).tiny)
 TOGETHER: Final = 10_000  # visits applied at a time, of however many records; more cost no less each
-STRONGEST: Final = 1_024  # items told to the global stage at a time: a trending list is short
+STRONGEST: Final = 1_024  # items of all categories told to the global stage at a time, and most in one record
+TOUCHED: Final = 1  # popularity that may be left untold: others may be stronger
+SURELY: Final = 2  # ... that must be told: less than was told before, or it has not arrived
 
 
 class HoleError(RivuletError):
@@ -39,7 +42,7 @@ class HoleError(RivuletError):
 
 @dataclass(slots=True)
 class Published:
-    """What a publication writes and sends, of which items; `more` while items are left."""
+    """What a publication writes, of which `items`, and sends, of those `told`; `more` while items are left."""
 
     writes: WriteBatch
     sends: list[Send]
@@ -60,7 +63,7 @@ class ItemStage:
     sources
         Number of partitions of topic ``events``.
     k
-        Length of ``similar`` lists.
+        Length of ``similar`` and ``trending`` lists.
     items
         Most items with a row per shard, > 0; above it those visited longest ago are dropped. A record may bring more
         for a moment.
@@ -177,7 +180,8 @@ class ItemStage:
         decay_add_many(space.trend, space.trend_epoch, item, weight, ts, HALF_LIFE_S)
         np.maximum.at(space.visited, item, ts)
         space.unpublished[touched] = True
-        space.untold[item] = True
+        space.untold[item] |= TOUCHED
+        space.untold[item[weight < 0]] |= SURELY
         shard.newest = max(shard.newest, int(deltas.ts.max()))
         shard.counts["visits"] += int(np.sign(weight).sum())  # what is forgotten counts back
         if shard.rows > self.items:
@@ -199,7 +203,7 @@ class ItemStage:
         """Mark every row of a shard for publication."""
         items = with_row(self.space, partition)
         self.space.unpublished[items] = True
-        self.space.untold[items] = True
+        self.space.untold[items] |= TOUCHED
 
     def withdraw(self, item: str, withdrawn: bool = True) -> None:
         """Take an item out of all lists from the next publication on, or let it in again."""
@@ -250,14 +254,14 @@ class ItemStage:
             with_row = items[space.rows.arrays.row[items] != NO_ROW]
             for text, row in zip(ids.texts(with_row), pack_rows(space.rows, with_row, ids), strict=True):
                 writes.set(self.keys.neighbours(text), row, NEIGHBOURS_TTL_S)
-        told = np.flatnonzero(space.untold[:size] & mine).astype(np.int32)
+        told = self._newsworthy(mine)
         sends = self._popular(told, partition, shard)
         return Published(writes, sends, bool((space.unpublished[:size] & mine).any()), items, told)
 
     def publish_again(self, published: Published) -> None:
         """What was neither written nor sent, or nobody knows, belongs to the next publication."""
         self.space.unpublished[published.items] = True
-        self.space.untold[published.told] = True
+        self.space.untold[published.told] |= SURELY
 
     def _emptied(self, items: NDArray[np.int32], lists: Lists) -> NDArray[np.int32]:
         """Items that have neighbours, none of which may be shown: an older list may stand in Redis."""
@@ -266,26 +270,48 @@ class ItemStage:
         filled: NDArray[np.bool_] = arrays.size[arrays.row[bare]] > 0
         return bare[filled]
 
-    def _popular(self, items: NDArray[np.int32], partition: int, shard: ItemShard) -> list[Send]:
-        """Popularity of items touched since the last record: absolute values, so that a repeat does no harm."""
+    def _newsworthy(self, mine: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Of the changed items those that trending lists may show, or may no longer; the others are let go.
+
+        As others only grow stronger, an item that is in a list was among its category's strongest when it was touched
+        last. Those withdrawn are in none: they wait until they are back.
+        """
         space = self.space
-        space.untold[items] = False
-        items = items[space.visited[items] > 0]  # 0 is told, too: the last visitor may have been forgotten
-        if len(items) == 0:
-            return []
+        items = np.flatnonzero(mine & (space.untold[: len(mine)] > 0)).astype(np.int32)
+        items = items[(space.visited[items] > 0) & ~space.hidden[items]]
+        surely = (space.untold[items] & SURELY > 0) | (space.trend[items] == 0)  # the last visitor may be forgotten
+        space.untold[items] = 0
         if len(items) > STRONGEST:
-            strength = np.log2(np.maximum(space.trend[items], TINY)) + space.trend_epoch[items]
-            items = np.sort(items[np.argpartition(-strength, STRONGEST)[:STRONGEST]])
-        record = Popular(
-            partition,
-            shard.applied,
-            shard.newest + YEAR_2000_S,
-            space.ids.texts(items),
-            space.trend[items].tolist(),
-            space.trend_epoch[items].tolist(),
-            [space.categories.text(c) if c != NO_CATEGORY else "" for c in space.category[items]],
-        )
-        return [Send("global", encode_global(record), partition=0)]
+            surely[self._strongest(items)] = True
+            items = items[surely]
+        return items
+
+    def _strongest(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Positions of each category's strongest items, as many as a list shows, and of the strongest of all."""
+        space = self.space
+        value, epoch = space.trend[items], space.trend_epoch[items]
+        best = np.full((len(space.categories), self.k), -1, dtype=np.int32)
+        strongest(value, epoch, space.category[items], space.ids.blob, space.ids.spans[items], best)
+        strength = np.log2(np.maximum(value, TINY)) + epoch
+        return np.append(best[best >= 0], np.argpartition(-strength, STRONGEST)[:STRONGEST])
+
+    def _popular(self, items: NDArray[np.int32], partition: int, shard: ItemShard) -> list[Send]:
+        """Popularity of some items: absolute values, so that a repeat does no harm."""
+        space = self.space
+        parts = [items[start : start + STRONGEST] for start in range(0, len(items), STRONGEST)]
+        records = [
+            Popular(
+                partition,
+                shard.applied,
+                shard.newest + YEAR_2000_S,
+                space.ids.texts(part),
+                space.trend[part].tolist(),
+                space.trend_epoch[part].tolist(),
+                space.category_names(part),
+            )
+            for part in parts
+        ]
+        return [Send("global", encode_global(record), partition=0) for record in records]
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of the shard's rows, popularity and marks, with the ids of the items it refers to."""

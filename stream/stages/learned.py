@@ -26,16 +26,16 @@ class Answer(NamedTuple):
 class Learned:
     """What a batch asks for: records to send, and the users to rank with the time (ms) of their newest event.
 
-    `event_ms` holds the time of each learned event, for freshness; `as_of_ms` is set if everyone is to be ranked: the
-    partition's highest event time, at which offers are judged. `force` asks to write what seems unchanged, too.
-    `answers` are to be written first, one after another. `dropped` are users who were known before these records.
+    `event_ms` holds the time of each learned event, for freshness; `everyone` says that all users are to be ranked,
+    `force` that what seems unchanged is to be written, too. `answers` are to be written first, one after another.
+    `dropped` are users who were known before these records.
     """
 
     sends: list[Send]
     users: NDArray[np.int32]
     ts_ms: NDArray[np.int64]
     event_ms: NDArray[np.int64]
-    as_of_ms: int | None = None
+    everyone: bool = False
     force: bool = False
     answers: list[Answer] = field(default_factory=list)
     dropped: NDArray[np.int32] = field(default_factory=NOBODY.copy)
@@ -50,11 +50,6 @@ class Learned:
     def of_users(cls, users: NDArray[np.int32], ts_ms: NDArray[np.int64]) -> Learned:
         """Users to be ranked though nothing was learned."""
         return cls([], users, ts_ms, np.zeros(0, dtype=np.int64))
-
-    @property
-    def everyone(self) -> bool:
-        """Whether all users are to be ranked and written."""
-        return self.as_of_ms is not None
 
     @classmethod
     def of_all(cls, parts: Sequence[Learned]) -> Learned:
@@ -73,7 +68,7 @@ class Learned:
             users,
             ts_ms,
             np.append(self.event_ms, after.event_ms),
-            self.as_of_ms if after.as_of_ms is None else after.as_of_ms,
+            self.everyone or after.everyone,
             self.force or after.force,
             self.answers + after.answers,
             np.append(self.dropped, after.dropped),

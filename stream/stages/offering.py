@@ -29,8 +29,6 @@ class Offering:
         What ranking reads, and its workspace.
     shelf
         What is pushed of each.
-    terms
-        Hash of each offer's terms, rising.
     """
 
     def __init__(self, space: ItemSpace) -> None:
@@ -71,8 +69,13 @@ class Offering:
         self.columns = OfferColumns.of(table)
         self.sums = OfferScratch.of(self.columns)
         self.shelf = Shelf.of(table)
-        self.terms: NDArray[np.uint64] = np.unique(hash_ids([encode_offer(offer).decode() for offer in offers]))
+        self._terms, first = np.unique(hash_ids([encode_offer(o).decode() for o in offers]), return_index=True)
+        self._until_s = np.array([offer.until_s for offer in offers], dtype=np.int64)[first]
         return True
+
+    def standing(self, now_s: int) -> NDArray[np.uint64]:
+        """Hash of the terms, rising, of each offer that has not ended at an event time."""
+        return self._terms[self._until_s > now_s]
 
     def items(self) -> NDArray[np.int64]:
         """Items that some offer names."""

@@ -179,7 +179,7 @@ def _push_offers(
         return
     some = Picked(picked.offer[chosen], picked.score[chosen], picked.why[chosen])
     last = shelf.until_s[some.offer].max(axis=1, where=some.offer >= 0, initial=0)
-    ttl_s = np.clip(last - ranked.ts_ms[chosen] // 1000, 1, OFFERS_TTL_S)
+    ttl_s = np.clip(last - shard.now_s, 1, OFFERS_TTL_S)
     names = Names.of(keys.offers_form, shard.users, users[chosen])
     until_ms = shelf.until_s * 1000
     writes.set_all(set_offers(names, some, ranked.ts_ms[chosen], ttl_s, until_ms, shelf.fragments, space.fragments))

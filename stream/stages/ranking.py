@@ -32,9 +32,8 @@ class Ranking(Protocol):
         users: NDArray[np.int32],
         offers: OfferColumns,
         sums: OfferScratch,
-        now_s: NDArray[np.int64],
     ) -> tuple[Lists, Picked]:
-        """Rank lists and pick offers for some users, at the event time of each in seconds since 1970.
+        """Rank lists and pick offers for some users, at the event time that the shard has reached.
 
         `sums` is workspace.
         """
@@ -82,7 +81,6 @@ class CovisitRanking:
         users: NDArray[np.int32],
         offers: OfferColumns,
         sums: OfferScratch,
-        now_s: NDArray[np.int64],
     ) -> tuple[Lists, Picked]:
         """See `Ranking`; 2-6 us per user."""
         space = self._space
@@ -94,7 +92,7 @@ class CovisitRanking:
             self._votes,
             facts_of(space),
             offers,
-            Shoppers(shard.profiles.arrays, shard.segment, now_s),
+            Shoppers(shard.profiles.arrays, shard.segment, shard.now_s),
             space.scratch,
             sums,
             lists,
@@ -150,7 +148,6 @@ class BlendRanking:
         users: NDArray[np.int32],
         offers: OfferColumns,
         sums: OfferScratch,
-        now_s: NDArray[np.int64],
     ) -> tuple[Lists, Picked]:
         """See `Ranking`; 10-18 us per user."""
         space = self._space
@@ -164,7 +161,7 @@ class BlendRanking:
             self._votes,
             facts_of(space),
             offers,
-            Shoppers(shard.profiles.arrays, shard.segment, now_s),
+            Shoppers(shard.profiles.arrays, shard.segment, shard.now_s),
             self._desk(shard),
             sums,
             lists,

@@ -77,7 +77,7 @@ class ItemSpace:
         self.trend_epoch = np.zeros(0, dtype=np.int32)
         self.visited = np.zeros(0, dtype=np.uint32)  # second of the last visit: rows of the oldest are dropped first
         self.unpublished = np.zeros(0, dtype=np.bool_)  # neighbour lists that changed since they were published
-        self.untold = np.zeros(0, dtype=np.bool_)  # popularity that changed since the global stage heard of it
+        self.untold = np.zeros(0, dtype=np.uint8)  # popularity that changed since the global stage heard of it: how
         self.listed = np.zeros(0, dtype=np.bool_)
         self.marked = np.zeros(0, dtype=np.bool_)  # found to be referred to by the collection that runs
         self.contents = Contents()
@@ -118,6 +118,11 @@ class ItemSpace:
         """Remember items' categories, as events or the catalogue tell them."""
         told = categories != NO_CATEGORY
         self.category[items[told]] = categories[told]
+
+    def category_names(self, items: NDArray[np.int32]) -> list[str]:
+        """Names of items' categories, empty where none is known."""
+        category = self.category[items]
+        return self.categories.texts(np.where(category == NO_CATEGORY, self._uncategorised, category))
 
     def unmarked(self, start: int, end: int) -> NDArray[np.int32]:
         """Items between two indices that neither the collection nor a row or the catalogue knows of."""

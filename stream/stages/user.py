@@ -110,7 +110,7 @@ class UserStage:
     def adopt(self, partition: int, shard: UserShard) -> None:
         """Start a shard that is complete already."""
         self.shards[partition] = shard
-        shard.shelve(self.offering.terms)
+        shard.shelve(self.offering.standing(shard.now_s))
 
     def copy(self, partition: int) -> Copying:
         """Begin a copy of a shard's state."""
@@ -192,7 +192,7 @@ class UserStage:
             sends += self.ranking.tell(shard, partition, last)
             if batch.cookies and self.rules.link:
                 sends += links(shard, batch, admitted, partition, self.partitions)
-        shard.claims.expire(shard.watermark // 1_000_000 - shard.rules.lateness_s)
+        shard.claims.expire(shard.now_s - shard.rules.lateness_s)
         profiles = shard.profiles.arrays
         event_ms = admitted.ts[admitted.events] // 1000
         shard.counts["controls"] += len(batch.controls)
@@ -202,8 +202,8 @@ class UserStage:
             shard.profiled_ms[:] = 0
             shard.pool = None
             everyone = np.flatnonzero(profiles.events[: shard.users.size]).astype(np.int32)
-            ts_ms, as_of_ms = _last_ms(profiles, everyone), shard.watermark // 1000
-            return Learned(sends, everyone, ts_ms, event_ms, as_of_ms, force=True, answers=answers)
+            ts_ms = _last_ms(profiles, everyone)
+            return Learned(sends, everyone, ts_ms, event_ms, everyone=True, force=True, answers=answers)
         shard.profiled_ms[again] = 0
         heard = np.concatenate((admitted.events, admitted.told))
         users, ts_ms = newest(
@@ -245,16 +245,17 @@ class UserStage:
         """Lay out the offers, if they or the labels of segments have changed since that was done."""
         if self.offering.lay_out(self.segmenting.labels):
             for shard in self.shards.values():
-                shard.shelve(self.offering.terms)
+                shard.shelve(self.offering.standing(shard.now_s))
 
     def outdated(self, partition: int, most: int) -> NDArray[np.int32]:
-        """The next users, at most so many, to whom something was pushed that has been withdrawn since or changed terms.
+        """The next users, at most so many, some of whom were given an offer that ended, was withdrawn or changed terms.
 
         Which offers a user was given is not kept: everyone with offers comes once, and then nobody until the next
         change.
         """
         self._restock()
-        return self.shards[partition].outdated(self.offering.terms, most)
+        shard = self.shards[partition]
+        return shard.outdated(self.offering.standing(shard.now_s), most)
 
     def take_model(self, key: bytes, value: bytes) -> None:
         """Take over a record of topic ``models``; other keys are for other versions."""
@@ -279,9 +280,10 @@ class UserStage:
         ts_ms: NDArray[np.int64],
         *,
         force: bool = False,
-        as_of_ms: int | None = None,
     ) -> Pushes:
         """Assign segments, rank lists, pick offers for some users, and render what has changed.
+
+        Offers are judged at the highest event time of the shard: it is now that readers will find them.
 
         Parameters
         ----------
@@ -291,8 +293,6 @@ class UserStage:
             Time of each one's newest event.
         force
             Write unchanged lists too.
-        as_of_ms
-            Time at which offers are judged; None = each user's own.
 
         Returns
         -------
@@ -308,8 +308,7 @@ class UserStage:
         segments = self.segmenting.assign(shard.profiles.arrays, users)
         moved = segments != shard.segment[users]
         shard.segment[users] = segments
-        now_ms = ts_ms if as_of_ms is None else np.maximum(ts_ms, as_of_ms)
-        lists, picked = self.ranking.rank(shard, users, self.offering.columns, self.offering.sums, now_ms // 1000)
+        lists, picked = self.ranking.rank(shard, users, self.offering.columns, self.offering.sums)
         placed = self.placing.place(shard, users, lists)
         ranked = Ranked(users, ts_ms, lists.first(self.rules.k), picked, moved, placed)
         pushes = push(shard, self.space, self.keys, ranked, self.offering.shelf, force=force)

@@ -112,8 +112,10 @@ class UserShard:
         self.pool: tuple[int, Pool] | None = None  # the new items found last, and when
         self.hits = np.zeros(3, dtype=np.float64)
         self.shelf = np.zeros(0, dtype=np.uint64)  # hashes of the offers that may stand in Redis, with all their terms
-        self.reviewing: NDArray[np.uint64] | None = None  # the offers that users' are compared with just now
-        self.reviewed = 0  # users of whom that is done
+        self.renewed: NDArray[np.uint64] | None = None  # those that users judged by the present review may have
+        self.circle = 0  # users when that began: later ones are of no concern
+        self.reviewed = 0  # where in the circle it stands
+        self.unreviewed = 0  # how much of the circle it has still to look at
         # empty for ever with another ranking: pages nobody touches
         self.blend = Blend(rate=rules.blend_rate, frozen=rules.blend_frozen)
         self.known = -1  # up to this offset item rows have learned already: nobody is tested on that
@@ -127,6 +129,11 @@ class UserShard:
     def hashes(self) -> NDArray[np.uint64]:
         """Stable hash of each user index."""
         return self.users.hashes
+
+    @property
+    def now_s(self) -> int:
+        """The highest event time so far, Unix time: offers are judged at it, whoever's they are."""
+        return self.watermark // 1_000_000
 
     def reserve(self) -> None:
         """Make room for every interned user."""
@@ -187,27 +194,38 @@ class UserShard:
     def shelve(self, terms: NDArray[np.uint64]) -> None:
         """Offers (hashes, rising) may be pushed from now on."""
         self.shelf = np.union1d(self.shelf, terms)
+        if self.renewed is not None:
+            self.renewed = np.union1d(self.renewed, terms)
 
     def outdated(self, terms: NDArray[np.uint64], most: int) -> NDArray[np.int32]:
-        """The next users, at most so many, who may have been given an offer that is not among these."""
-        if np.isin(self.shelf, terms).all():
+        """The next users, at most so many, who may have been given an offer that is not among these.
+
+        When more offers go meanwhile, those judged before come again after those still to be judged: otherwise offers
+        that end one after another would keep a review with the first users.
+        """
+        if not np.isin(self.shelf if self.renewed is None else self.renewed, terms).all():
+            self.renewed, self.circle, self.unreviewed = terms, self.users.size, self.users.size
+        if self.renewed is None:
             return np.zeros(0, dtype=np.int32)
-        if self.reviewing is not terms:
-            self.reviewing, self.reviewed = terms, 0
-        waiting = self.offers[self.reviewed : self.users.size]
-        users = (self.reviewed + np.flatnonzero(waiting)[:most]).astype(np.int32)
+        start = self.reviewed if self.reviewed < self.circle else 0
+        end = min(start + self.unreviewed, self.circle)
+        users = (start + np.flatnonzero(self.offers[start:end])[:most]).astype(np.int32)
+        self.reviewed = int(users[-1]) + 1 if len(users) == most else end
+        self.unreviewed -= self.reviewed - start
         if len(users):
-            self.reviewed = int(users[-1]) + 1
             self.changes.add(users)
+        elif self.unreviewed:
+            return self.outdated(terms, most)
         else:
-            self.shelf, self.reviewing = terms, None
+            self.shelf, self.renewed = self.renewed, None
         return users
 
     def review_again(self, users: NDArray[np.int32]) -> None:
         """What was decided about users of `outdated` has not reached Redis."""
         self.doubt(users)
         self.offers[users] = 1  # also where a key was to be deleted
-        self.reviewed = min(self.reviewed, int(users[0]))
+        self.unreviewed += self.reviewed - int(users[0])
+        self.reviewed = int(users[0])
 
     def facts(self) -> dict[str, Any]:
         """What operators see of the shard in `rv:meta`."""

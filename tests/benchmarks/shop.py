@@ -26,10 +26,10 @@ FEWEST_EVENTS = 5  # of a user whose segment is compared
 TOP = 5
 
 
-def learned(shop: Shop, events: int, offers: list[Offer]) -> tuple[LocalPipeline, MemoryStore]:
-    """The shop's events through the whole pipeline, drained and republished."""
+def learned(shop: Shop, events: int, offers: list[Offer]) -> tuple[LocalPipeline, MemoryStore, int]:
+    """The shop's events through the whole pipeline, drained and republished; and `bad_offers` before that."""
 
-    async def run() -> tuple[LocalPipeline, MemoryStore]:
+    async def run() -> tuple[LocalPipeline, MemoryStore, int]:
         store = MemoryStore()
         pipeline = LocalPipeline(store, offers=offers)
         await pipeline.feed(
@@ -40,8 +40,9 @@ def learned(shop: Shop, events: int, offers: list[Offer]) -> tuple[LocalPipeline
             )
             for event in shop.events(events)
         )
+        bad, _ = await bad_offers(pipeline, store, offers)
         await pipeline.republish()
-        return pipeline, store
+        return pipeline, store, bad
 
     return asyncio.run(run())
 
@@ -112,7 +113,7 @@ def main() -> None:
     offers = load_offers(files("stream.demo").joinpath("offers.toml").read_text(encoding="utf-8"), "offers.toml")
     shop = Shop(seed=options.seed)
     offers += halves(shop, options.events)
-    pipeline, store = learned(shop, options.events, offers)
+    pipeline, store, bad_before = learned(shop, options.events, offers)
     bad, total = asyncio.run(bad_offers(pipeline, store, offers))
     hits = np.sum([shard.hits for shard in pipeline.users.shards.values()], axis=0)
     report(
@@ -121,6 +122,7 @@ def main() -> None:
             "rules_found": rules_found(shop, pipeline),
             "rules_planted": len(shop.rules),
             "bad_offers": bad,
+            "bad_offers_before_republish": bad_before,
             "offers_in_redis": total,
             "hit_rate": float(hits[1] / hits[0]),
         },

@@ -39,8 +39,7 @@ def ranked(model: BlendRanker, offers: list[Offer], hidden: set[int]) -> tuple[L
     table = build_table(offers, lambda item: index.get(item, 10_000), lambda _: 0, ())
     profiles = Profiles()
     profiles.reserve(len(users))
-    now_s = np.zeros(len(users), dtype=np.int64)
-    shoppers = Shoppers(profiles.arrays, np.full(len(users), -1, dtype=np.int16), now_s)
+    shoppers = Shoppers(profiles.arrays, np.full(len(users), -1, dtype=np.int16), 0)
     unseen = np.zeros(len(items), dtype=np.bool_)
     unseen[list(hidden)] = True
     facts = ItemFacts(unseen, np.full(len(items), -1, dtype=np.int32), items.blob, items.spans)

@@ -69,7 +69,7 @@ def shoppers(crowd: list[Customer], now_s: int) -> Shoppers:
             profiles.arrays.category[user, cell] = NAMES.index(name)
             profiles.arrays.affinity[user, cell] = weight
     segment = np.array([customer.segment for customer in crowd], dtype=np.int16)
-    return Shoppers(profiles.arrays, segment, np.full(USERS, now_s, dtype=np.int64))
+    return Shoppers(profiles.arrays, segment, now_s)
 
 
 def fast(

@@ -237,6 +237,20 @@ def test_another_number_of_segments_is_found_anew_and_the_rest_is_kept(before: i
     assert again.segments.samples == new.segments.samples
 
 
+def test_segments_to_be_taken_away_are_known_to_a_successor_until_that_is_done() -> None:
+    old = learn(fresh(3), samples(0, range(300)))
+    store = written(old.publish().writes)
+    new = fresh(2, arrays=old.copy(0).whole())
+    new.publish()  # which Redis refuses
+    successor = fresh(2, arrays=new.copy(0).whole())
+    broadcast = successor.publish()
+    written(broadcast.writes, into=store)
+    assert [bool(read_hash(store, KEYS.segment(number))) for number in range(3)] == [True, True, False]
+    successor.published(broadcast)
+    assert len(successor.publish().writes) == 0
+    assert fresh(3, arrays=new.copy(0).whole()).surplus == set()
+
+
 def test_opening_forgets_what_was_there() -> None:
     stage = trained()
     stage.open(0, None)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.decay import YEAR_2000_S
 from models.hashing import partition_of
+from models.trending import Trending
 from stream.demo.shop import Shop
 from stream.keys import Keys, parse_list
 from stream.local import LocalRecord
@@ -21,7 +23,7 @@ from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.wire import FLUSH, Popular, decode_global
-from tests.records import cells, close, cut, event, read, stream, written
+from tests.records import T0_US, cells, close, cut, event, read, record, stream, written
 
 TARGETS = 2
 KEYS = Keys()
@@ -292,6 +294,81 @@ def test_popularity_is_told_once_per_change_in_absolute_values() -> None:
     shelf = {product["item_id"]: product["category"] for product in Shop(seed=5, users=40).catalogue()}
     assert dict(zip(popular.items, popular.categories, strict=True)) == {name: shelf[name] for name in told}
     assert stage.publish(0, 0).sends == []
+
+
+SHELVES = [f"{letter}{n}" for letter in "abc" for n in range(5)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(SHELVES)), min_size=1, max_size=60),
+    st.sets(st.integers(1, 59), max_size=6),
+    st.sets(st.sampled_from(SHELVES), max_size=3),
+    st.sets(st.sampled_from("uvwxyz"), max_size=2),
+)
+def test_what_is_told_is_enough_for_every_trending_list(
+    touches: list[tuple[str, str]], cuts: set[int], withdrawn: set[str], forgotten: set[str]
+) -> None:
+    """However strong those of other categories are that were touched meanwhile."""
+    source, space = sources(), ItemSpace(TARGETS)
+    stage, told = ItemStage(space, KEYS, 1, k=2), Trending()
+    for partition in range(TARGETS):
+        stage.open(partition, None)
+    for item in withdrawn:
+        stage.withdraw(item)
+    events = [event(user, item, at=n**3) for n, (user, item) in enumerate(touches)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.stages.item.STRONGEST", 3)
+        for batch in cut(stream(events), cuts):
+            tell(feed(stage, sent(source, [batch])), told)
+            assert told.top(2, withdrawn) == every_trend(stage).top(2, withdrawn)
+        for item in withdrawn:
+            stage.withdraw(item, withdrawn=False)
+        tell(feed(stage, sent(source, [[forget(user, 99 + n)] for n, user in enumerate(sorted(forgotten))])), told)
+        for partition in range(TARGETS):
+            stage.touch_all(partition)
+        tell(stage, told)
+        assert told.top(2) == every_trend(stage).top(2)
+
+
+def forget(user: str, offset: int) -> LocalRecord:
+    asked = T0_US // 1000 + 10**9
+    return record(offset, {"control": "forget", "user": user, "request": f"{offset}", "asked_ms": asked})
+
+
+def tell(stage: ItemStage, trending: Trending) -> None:
+    for partition in stage.shards:
+        for send in stage.publish(partition, 0).sends:
+            popular = decode_global(send.value)
+            assert isinstance(popular, Popular)
+            trending.replace(popular.items, popular.values, popular.epochs, popular.categories)
+
+
+def every_trend(stage: ItemStage) -> Trending:
+    space, trending = stage.space, Trending()
+    items = np.flatnonzero(space.trend[: space.ids.size]).astype(np.int32)
+    names = space.categories.texts(space.category[items])
+    trending.replace(space.ids.texts(items), space.trend[items].tolist(), space.trend_epoch[items].tolist(), names)
+    return trending
+
+
+def test_popularity_that_fell_is_told_however_weak_it_is_and_until_it_arrives() -> None:
+    source, stage = sources(), items_of(0, 1)
+    weak = [event("me", item, at=n) for n, item in enumerate(("a0", "a1", "a2"))]
+    weak.append(event("else", "a1", at=9))
+    strong = [event(f"u{n}", f"a{item}", at=20 + n) for n, item in enumerate([*range(3, 60)] * 2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.stages.item.STRONGEST", 3)
+        stage.k, told = 1, Trending()
+        tell(feed(stage, sent(source, [stream(weak)])), told)
+        assert set(told.top(9)["all", ""][0]) == {"a0", "a1", "a2"}
+        feed(stage, sent(source, [stream(strong, start=9), [forget("me", 999)]]))
+        for partition in stage.shards:
+            stage.publish_again(stage.publish(partition, 0))  # which nobody hears
+        tell(stage, told)
+        assert {"a0", "a2"}.isdisjoint(told.top(99)["all", ""][0])
+        now = {"ts": T0_US // 1_000_000 - YEAR_2000_S}
+        assert told.overall.predict_one(None, "a1", now) == every_trend(stage).overall.predict_one(None, "a1", now) > 0
 
 
 def test_a_flush_publishes_every_row_again() -> None:

@@ -1,28 +1,31 @@
-"""Offers that are withdrawn or change leave Redis though their users do nothing, and many at once cost one table."""
+"""Offers that end, are withdrawn or change leave Redis though their users do nothing; many at once cost one table."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from models.offer_table import OfferTable, build_table
 from models.offers import Offer
 from stream.errors import UnavailableError
 from stream.keys import Keys, parse_offers
-from stream.local import LocalPipeline
+from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.resp import WriteBatch
 from stream.shard import Shard
-from tests.records import event, publish, read
+from tests.records import T0_US, event, publish, read
 from tests.user_agents import user_agent
 
 KEYS = Keys()
 MATS = Offer(id="mats", items=("mat",), value=1.0)
 STOVES = Offer(id="stoves", items=("stove",), value=9.0)
+SALE = Offer(id="sale", items=("stove",), value=20.0, valid_until=dt.datetime.fromtimestamp(T0_US / 1e6 + 200, dt.UTC))
 VISITORS = [f"u{n}" for n in range(5)]
 BASKETS = [event(user, "tent", "mat", "stove", at=n) for n, user in enumerate("abcdefgh")]
 
@@ -37,10 +40,10 @@ class Failing(MemoryStore):
 
 
 class Reviewer:
-    """A pipeline in which every visitor was given both offers, and the agent that reviews them."""
+    """A pipeline in which every visitor was given all offers, and the agent that reviews them."""
 
-    def __init__(self) -> None:
-        self.pipeline = LocalPipeline(Failing(), partitions=1, offers=[MATS, STOVES])
+    def __init__(self, *offers: Offer) -> None:
+        self.pipeline = LocalPipeline(Failing(), partitions=1, offers=offers)
         publish(self.pipeline, BASKETS)
         publish(self.pipeline, [event(user, "tent", at=100) for user in VISITORS])
         self.shard = Shard("events", 0, 0.0, next=1, loads=1)
@@ -64,7 +67,54 @@ class Reviewer:
 @pytest.fixture
 def reviewer(monkeypatch: pytest.MonkeyPatch) -> Reviewer:
     monkeypatch.setattr("stream.agents.user.REVIEWED", 2)
-    return Reviewer()
+    return Reviewer(MATS, STOVES)
+
+
+@pytest.fixture
+def during_sale(monkeypatch: pytest.MonkeyPatch) -> Reviewer:
+    monkeypatch.setattr("stream.agents.user.REVIEWED", 2)
+    reviewer = Reviewer(MATS, SALE)
+    assert reviewer.offered() == [["sale", "mats"]] * 5
+    return reviewer
+
+
+def pass_time(reviewer: Reviewer, at: float) -> None:
+    """Somebody else does something, and the agent has learned it."""
+    value = msgspec.json.encode(event("z", at=at, name="login"))
+    reviewer.pipeline.users.learn(0, [LocalRecord(int(999 + at), T0_US // 1000 + int(at * 1000), b"z", value)])
+
+
+def test_an_offer_that_ended_leaves_redis_some_users_at_a_time(during_sale: Reviewer) -> None:
+    pass_time(during_sale, 199)
+    during_sale.review(8)
+    assert during_sale.offered() == [["sale", "mats"]] * 5
+    pass_time(during_sale, 200)
+    during_sale.review(8)
+    assert during_sale.offered() == [["mats"]] * 5
+    assert len(during_sale.pipeline.users.outdated(0, 100)) == 0
+
+
+def test_nobody_is_looked_at_when_an_offer_of_the_past_comes_again(during_sale: Reviewer) -> None:
+    pass_time(during_sale, 300)
+    during_sale.review(9)
+    stage = during_sale.pipeline.users
+    stage.offering.put(b"stoves", STOVES)
+    assert len(stage.outdated(0, 100)) == 0
+    stage.open(0, stage.copy(0).whole())
+    assert len(stage.outdated(0, 100)) == 0
+
+
+def test_who_comes_late_is_given_nothing_that_has_ended(during_sale: Reviewer) -> None:
+    publish(during_sale.pipeline, [event("z", at=300, name="login"), event("late", "tent", at=150)])
+    publish(during_sale.pipeline, [event("late", at=160, name="login")])
+    value = read(during_sale.store, KEYS.offers("late"))
+    assert value is not None
+    assert [offer.id for offer in parse_offers(value).offers] == ["mats"]
+
+
+def test_offers_end_without_an_agent_too(during_sale: Reviewer) -> None:
+    publish(during_sale.pipeline, [event("z", at=300, name="login")])
+    assert during_sale.offered() == [["mats"]] * 5
 
 
 def test_a_withdrawn_offer_leaves_redis_some_users_at_a_time(reviewer: Reviewer) -> None:
@@ -98,13 +148,39 @@ def test_nobody_is_looked_at_where_nothing_was_taken_away(reviewer: Reviewer) ->
     assert len(stage.shards[0].shelf) == 2
 
 
-def test_another_change_begins_again_with_the_first_user(reviewer: Reviewer) -> None:
+def test_after_another_change_those_judged_before_come_again_after_the_rest(reviewer: Reviewer) -> None:
+    stage = reviewer.pipeline.users
+    everyone = np.flatnonzero(stage.shards[0].offers).tolist()
+    stage.offering.put(b"stoves", None)
+    assert stage.outdated(0, 2).tolist() == everyone[:2]
+    stage.offering.put(b"mats", None)
+    assert stage.outdated(0, 2).tolist() == everyone[2:4]
+    stage.shards[0].users.encode([f"new-{n}" for n in range(9)])
+    stage.shards[0].reserve()
+    rest = [user for _ in everyone for user in stage.outdated(0, 2).tolist()]
+    assert rest == everyone[4:] + everyone[:2]
+
+
+def test_changes_one_after_another_keep_nobody_waiting(reviewer: Reviewer) -> None:
+    stage = reviewer.pipeline.users
+    everyone = np.flatnonzero(stage.shards[0].offers).tolist()
+    seen = []
+    for n in range(-(-len(everyone) // 2)):
+        stage.offering.put(b"%d" % n, Offer(id=f"{n}", items=("mug",), value=1.0))
+        seen += stage.outdated(0, 2).tolist()  # may be pushed from now on
+        stage.offering.put(b"%d" % n, None)
+        seen += stage.outdated(0, 2).tolist()
+    assert set(seen) == set(everyone)
+
+
+def test_what_is_offered_in_the_middle_of_a_review_and_withdrawn_again_is_looked_for(reviewer: Reviewer) -> None:
     stage = reviewer.pipeline.users
     stage.offering.put(b"stoves", None)
-    first = stage.outdated(0, 2).tolist()
-    assert stage.outdated(0, 2).tolist() != first
-    stage.offering.put(b"mats", None)
-    assert stage.outdated(0, 2).tolist() == first
+    judged = stage.outdated(0, 2).tolist()
+    stage.offering.put(b"stoves", STOVES)
+    stage.outdated(0, 2)
+    stage.offering.put(b"stoves", None)
+    assert set(judged) <= {user for _ in range(9) for user in stage.outdated(0, 2).tolist()}
 
 
 def test_what_redis_did_not_take_is_written_later(reviewer: Reviewer) -> None:

@@ -65,6 +65,7 @@ class Desk:
         users = np.array([user], dtype=np.int32)
         times = np.array([ms], dtype=np.int64)
         ranked = Ranked(users, times, lists, picked, np.array([moved]))
+        self.shard.watermark = max(self.shard.watermark, ms * 1000)
         pushes = push(self.shard, self.space, KEYS, ranked, Shelf.of(self.offers), force=force)
         written(pushes.writes, into=self.store)
         return pushes
@@ -123,6 +124,13 @@ def test_a_key_of_offers_ends_with_the_last_of_them() -> None:
     assert desk.store.ttl(KEYS.offers("anna")) == 90
     desk.push(offers=(1,))
     assert desk.store.ttl(KEYS.offers("anna")) == 60
+
+
+def test_a_key_of_offers_ends_with_them_though_its_user_came_long_ago() -> None:
+    desk = Desk(until(T0_MS + 90_000))
+    desk.shard.watermark = T0_US + 80_000_000
+    desk.push(offers=(0,))
+    assert desk.store.ttl(KEYS.offers("anna")) == 10
 
 
 def test_a_row_of_the_table_is_no_identity() -> None:
