@@ -47,6 +47,10 @@ async def test_weights_are_learned_shared_and_survive_a_kill(
         assert all(blend["lessons"] > 1_000 and 0 < blend["hit_rate"] < 1 for blend in before.values())
         assert before[0]["weights"] != before[1]["weights"]
 
+        async def kept() -> bool:  # what is read again after a crash teaches the blend nothing
+            return shop.saved("events") == await shop.progress.ends("events")
+
+        await shop.until(kept, "not all is in snapshots")
         worker.send(signal.SIGKILL)
         shop.start()
         await shop.publish(list(islice(source, 500)))
