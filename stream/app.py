@@ -165,7 +165,7 @@ class Worker:
         self.user_agent = UserAgent(
             settings.topic("events"), self.users, *outputs, self.neighbours, fence, hindsight, self.gate.ready
         )
-        self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs)
+        self.global_agent = GlobalAgent(settings.topic("global"), self.globe, *outputs, fence)
         privacy = settings.topic("privacy")
         door = DoorAgent(privacy, Door(privacy, settings.events_partitions), *outputs)
         agents: tuple[Stage, ...] = (self.user_agent, self.item_agent, self.global_agent, door)

@@ -65,8 +65,8 @@ class Background:
             await asyncio.sleep(worker.settings.publish_every_s)
             for shard in self._shards_of(worker.item_agent.topic):
                 await self._carefully(f"publish_items_{shard.partition}", worker.item_agent.publish(shard))
-            if worker.host.may_write():
-                await self._carefully("publish_trends", worker.global_agent.publish())
+            for shard in self._shards_of(worker.global_agent.topic):
+                await self._carefully("publish_trends", worker.global_agent.publish(shard))
 
     async def _review(self) -> None:
         """Offers that are no longer what they were leave Redis, for some users of each shard at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +11,7 @@ import structlog
 from stream.fetches import TP
 from stream.keys import CONTRACT_VERSION
 from stream.resp import StoreError, WriteBatch
-from stream.roster import Roster
+from stream.roster import BEAT_S, Roster
 
 if TYPE_CHECKING:
     from stream.app import Worker
@@ -44,6 +45,7 @@ class Meta:
         self._worker = worker
         self.roster = Roster(worker)
         self._told: dict[TP, tuple[int, float]] = {}
+        self._all_at = 0.0  # monotonic
         self._run_id = ""
 
     async def connect(self) -> None:
@@ -85,8 +87,13 @@ class Meta:
         return ours is None or await self._worker.store.hget(self._worker.keys.meta, _field(ours)) is not None
 
     async def tell(self) -> None:
-        """Write what has changed."""
+        """Write what has changed, and each minute all: an owner of before may have spoilt what stands still since.
+
+        What it had under way when Redis went away from it alone comes after what its successor wrote.
+        """
         worker = self._worker
+        if monotonic() >= self._all_at:
+            self._told.clear()
         stands = {tp: (shard.next, shard.owned_since) for tp, shard in worker.host.shards.items()}
         moved = {tp: stand for tp, stand in stands.items() if self._told.get(tp) != stand}
         due = self.roster.due(moved=bool(moved))
@@ -98,6 +105,8 @@ class Meta:
         batch = WriteBatch()
         batch.hset(worker.keys.meta, fields, None)
         await worker.store.flush(batch)
+        if not self._told:
+            self._all_at = monotonic() + BEAT_S
         self._told.update(moved)
         self.roster.told()
 

@@ -274,6 +274,7 @@ class ShardHost:
 
     async def _past(self, shard: Shard) -> tuple[int | None, int]:
         """Offset that the group has committed, if any, and then where the log begins; an answer is waited for."""
+        said = False
         while not shard.lost:
             try:
                 committed = await self.committed(shard.tp)
@@ -281,7 +282,9 @@ class ShardHost:
             except (KafkaError, TimeoutError) as error:
                 if isinstance(error, KafkaError) and not error.retriable:
                     raise
-                log.warning("past_not_told", shard=shard.name, reason=repr(error), then="asked again")
+                if not said:
+                    log.warning("past_not_told", shard=shard.name, reason=repr(error), then="asked until it is told")
+                said = True
             await asyncio.sleep(READ_AGAIN_S)
         return None, 0
 

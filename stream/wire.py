@@ -20,7 +20,10 @@ from models.vocabulary import Vocabulary
 from stream.packing import HEADER_BYTES, MAGIC, Origin, aligned, pack_targets
 from stream.text import Texts
 
-FLUSH: Final = b"RVF1"  # control record of topic `covisits`: publish every row's neighbours
+# Control records of topic `covisits`. The first is done when it is read: who waits for that may rank anew. The second
+# is done little by little: a shard of many rows may take seconds to publish, and is not held up meanwhile.
+FLUSH: Final = b"RVF1"  # publish every row's neighbours
+DOUBT: Final = b"RVD1"  # publish them in the next rounds: what Redis has may be older
 
 _HEADER: Final = struct.Struct("<4siqqiiiii")
 assert _HEADER.size == HEADER_BYTES

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import structlog
 
@@ -16,7 +16,9 @@ from stream.fetches import ConsumerRecord
 from stream.shards import Shard
 from stream.stages.item import ItemStage
 from stream.stages.sends import Send
-from stream.wire import FLUSH
+from stream.wire import DOUBT
+
+SLICE_BYTES: Final = 100_000  # of records applied at a time, some 2,000 visits, so that the event loop is not held
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +47,14 @@ class ItemAgent(Agent[ItemStage]):
     async def process(self, shard: Shard, records: Sequence[ConsumerRecord]) -> None:
         """Apply the deltas; publish at once only if a record asks for it."""
         self.stats.batches["item"].add_one(len(records))
+        flush = False
         with self.stats.timed("item", "learn"):
-            flush = self.stage.learn(shard.partition, records)
+            for number, some in enumerate(_slices(records)):
+                if number:
+                    await asyncio.sleep(0)
+                if shard.lost:
+                    return
+                flush |= self.stage.learn(shard.partition, some)
         if flush:
             await self.publish(shard)
         self.moved.set()
@@ -81,9 +89,18 @@ class ItemAgent(Agent[ItemStage]):
     async def _ask_again(self, shard: Shard) -> None:
         """Have the partition's new owner write all of its rows and tell the global stage again."""
         log.warning("rows_may_be_older", shard=shard.name, then="written again by the owner")
-        await self.ask_owner(Send("covisits", FLUSH, partition=shard.partition))
+        await self.ask_owner(Send("covisits", DOUBT, partition=shard.partition))
 
     def open(self, partition: int, prepared: Any) -> None:
         """Take up a shard; its last owner may have owned all of them, and published rows to nobody."""
         super().open(partition, prepared)
         self.stage.touch_all(partition)
+
+
+def _slices(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    start = size = 0
+    for end, record in enumerate(records, 1):
+        size += len(record.value or b"")
+        if size >= SLICE_BYTES or end == len(records):
+            yield records[start:end]
+            start, size = end, 0

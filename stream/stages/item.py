@@ -25,7 +25,7 @@ from stream.row_wire import pack_rows
 from stream.stages.item_shard import ItemShard, with_row
 from stream.stages.sends import Send
 from stream.stages.space import NO_CATEGORY, ItemSpace
-from stream.wire import FLUSH, CovisitRecord, Popular, encode_global, joined, since, unpack_covisits
+from stream.wire import DOUBT, FLUSH, CovisitRecord, Popular, encode_global, joined, since, unpack_covisits
 
 SLICE: Final = 64  # items published at a time, so that neither event loop nor connection is held
 EVICTED: Final = 64  # one in so many rows is dropped when a shard is full
@@ -108,7 +108,7 @@ class ItemStage:
         space.unlearn(np.flatnonzero(space.partition == partition).astype(np.int32))
 
     def learn(self, partition: int, records: Sequence[Record]) -> bool:
-        """Apply the deltas of one fetch; True if it asked for everything to be published.
+        """Apply the deltas of one fetch; True if it asked for everything to be published at once.
 
         Parameters
         ----------
@@ -127,17 +127,17 @@ class ItemStage:
         self.space.reclaimer.step()
         shard = self.shards[partition]
         values = [record.value or b"" for record in records]
-        flush = any(value[:4] == FLUSH for value in values)
-        news = (self._unseen(partition, shard, unpack_covisits(v)) for v in values if v[:4] != FLUSH)
+        requests = {value[:4] for value in values} & {FLUSH, DOUBT}
+        news = (self._unseen(partition, shard, unpack_covisits(v)) for v in values if v[:4] not in requests)
         waiting = [record for record in news if len(record.deltas.item)]
         while waiting:
             fit = self._fit(shard, waiting)
             self._apply(partition, shard, joined(waiting[:fit]))
             waiting = waiting[fit:]
-        if flush:
+        if requests:
             self.touch_all(partition)
         shard.applied = records[-1].offset
-        return flush
+        return FLUSH in requests
 
     def _unseen(self, partition: int, shard: ItemShard, record: CovisitRecord) -> CovisitRecord:
         """What of a record was not applied before, possibly nothing; from here on it counts as applied."""

@@ -12,6 +12,7 @@ from models.neighbour_rows import NeighbourRows
 from models.vocabulary import Vocabulary
 from stream.packing import Origin
 from stream.wire import (
+    DOUBT,
     FLUSH,
     Popular,
     Profiled,
@@ -190,7 +191,9 @@ def test_records_cut_short_are_refused(visits: list[dict[str, Any]], data: st.Da
         unpack_covisits(value + b"\0")
 
 
-@pytest.mark.parametrize("value", [b"", b"RVC", b"RVC1", b"RVC2" + bytes(200), FLUSH, b'{"event_name":"view_item"}'])
+@pytest.mark.parametrize(
+    "value", [b"", b"RVC", b"RVC1", b"RVC2" + bytes(200), FLUSH, DOUBT, b'{"event_name":"view_item"}']
+)
 def test_foreign_records_are_refused(value: bytes) -> None:
     with pytest.raises(WireError):
         unpack_covisits(value)

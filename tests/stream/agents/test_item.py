@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
+from stream.agents import item as item_agents
 from stream.agents.item import ItemAgent
 from stream.errors import UnavailableError
 from stream.keys import Keys
@@ -23,7 +23,8 @@ from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
 from stream.stats import Stats
-from stream.wire import FLUSH, Popular, decode_global
+from stream.wire import DOUBT, FLUSH, Popular, decode_global
+from tests.fences import Group
 from tests.records import event, stream
 
 KEYS = Keys()
@@ -51,23 +52,6 @@ class Servers(MemoryStore):
     def popular(self) -> set[str]:
         messages = [decode_global(send.value) for send in self.sent if send.role == "global"]
         return {item for message in messages if isinstance(message, Popular) for item in message.items}
-
-
-@dataclass
-class Group:
-    """What the group says of this worker, as a fence tells it."""
-
-    leaves: int = 100  # how many more slices may be written before the shard is lost
-    overtaken: int = 0  # how many writes another worker may have been ahead of
-
-    async def may_write(self, shard: Shard) -> bool:
-        self.leaves -= 1
-        shard.lost |= self.leaves < 0
-        return not shard.lost
-
-    def is_overtaken(self, shard: Shard) -> bool:
-        self.overtaken -= 1
-        return self.overtaken >= 0
 
 
 def shard() -> Shard:
@@ -117,7 +101,7 @@ async def test_what_succeeded_is_not_published_again() -> None:
 async def test_rows_that_came_late_are_asked_for_again() -> None:
     servers = Servers()
     await agent(servers, Group(leaves=1, overtaken=1)).publish(shard())
-    assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+    assert servers.sent == [Send("covisits", DOUBT, partition=0)]
 
 
 async def test_rows_that_came_late_but_to_nobody_else_are_written_again() -> None:
@@ -148,7 +132,7 @@ async def test_it_goes_on_asking_while_kafka_is_away() -> None:
 
     servers.send = away_at_first  # type: ignore[method-assign]
     await agent(servers, Group(leaves=1, overtaken=1)).publish(shard())
-    assert servers.sent == [Send("covisits", FLUSH, partition=0)]
+    assert servers.sent == [Send("covisits", DOUBT, partition=0)]
 
 
 async def test_everything_is_published_only_when_what_is_under_way_has_arrived() -> None:
@@ -170,6 +154,32 @@ async def test_everything_is_published_only_when_what_is_under_way_has_arrived()
     arrives.set()
     await asyncio.gather(regular, asked)
     assert set(servers) == {KEYS.similar(item) for item in ("tent", "bag", "stove")}
+
+
+async def test_a_doubt_waits_for_the_next_round() -> None:
+    servers = Servers()
+    item_agent = agent(servers)
+    await item_agent.process(shard(), [cast(Any, LocalRecord(99, 0, None, DOUBT))])
+    assert (list(servers), servers.sent) == ([], [])
+    await item_agent.publish(shard())
+    assert set(servers) == {KEYS.similar(item) for item in ("tent", "bag", "stove")}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_others_run_while_a_large_batch_is_applied(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    monkeypatch.setattr(item_agents, "SLICE_BYTES", 2 * len(DOUBT))
+    item_agent, batch, shard_ = agent(Servers()), [LocalRecord(n, 0, None, DOUBT) for n in range(1, 6)], shard()
+    applied: list[int] = []
+
+    async def other() -> None:
+        while len(applied) < 2:
+            applied.append(item_agent.stage.shards[0].applied)
+            shard_.lost = lost
+            await asyncio.sleep(0)
+
+    await asyncio.gather(item_agent.process(shard_, cast(Any, batch)), other())
+    assert applied == ([2, 2] if lost else [2, 4])
+    assert item_agent.stage.shards[0].applied == (2 if lost else 5)
 
 
 @pytest.mark.parametrize("flush", [False, True])

@@ -22,7 +22,7 @@ from stream.stages.item import SLICE, HoleError, ItemStage
 from stream.stages.space import ItemSpace
 from stream.stages.user import UserStage
 from stream.stages.user_shard import UserRules
-from stream.wire import FLUSH, Popular, decode_global
+from stream.wire import DOUBT, FLUSH, Popular, decode_global
 from tests.records import T0_US, cells, close, cut, event, read, record, stream, written
 
 TARGETS = 2
@@ -371,10 +371,11 @@ def test_popularity_that_fell_is_told_however_weak_it_is_and_until_it_arrives() 
         assert told.overall.predict_one(None, "a1", now) == every_trend(stage).overall.predict_one(None, "a1", now) > 0
 
 
-def test_a_flush_publishes_every_row_again() -> None:
+@pytest.mark.parametrize(("request_", "at_once"), [(FLUSH, True), (DOUBT, False)])
+def test_a_request_publishes_every_row_again(request_: bytes, at_once: bool) -> None:
     stage = feed(items_of(), deltas())
     store = published(stage)
-    assert stage.learn(0, [LocalRecord(99, 0, None, FLUSH)])
+    assert stage.learn(0, [LocalRecord(99, 0, None, request_)]) == at_once
     assert not stage.learn(1, [LocalRecord(99, 0, None, deltas()[1][0])])
     again = published(stage)
     mine = [key for key in store if partition_of(key.rpartition(b":")[2], TARGETS) == 0]
