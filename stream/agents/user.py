@@ -26,6 +26,7 @@ from stream.stages.user_shard import UserShard
 
 log = structlog.get_logger(__name__)
 
+LESSON: Final = 400  # records learned at a time, so that the event loop is not held
 REVIEWED: Final = 500  # users whose offers are looked at between two batches
 SLICE: Final = 250  # users ranked at a time, so that the event loop is not held
 
@@ -59,8 +60,9 @@ class UserAgent(Agent[UserStage]):
         if shard.lost:
             return
         blend, drifts = state.blend, state.blend.drifts
-        with self.stats.timed("user", "learn"):
-            learned = self.stage.learn(shard.partition, records)
+        learned = await self._learn(shard, records)
+        if shard.lost:
+            return
         if blend.drifts > drifts:
             log.warning("blend_drift", shard=shard.name, hit_rate=round(blend.hit_rate, 4), drifts=blend.drifts)
         acks = asyncio.ensure_future(self._send(learned.sends))
@@ -72,6 +74,24 @@ class UserAgent(Agent[UserStage]):
         await acks
         await self._send(told)
         self.stats.events(learned.event_ms, len(records))
+
+    async def _learn(self, shard: Shard, records: Sequence[ConsumerRecord]) -> Learned:
+        """Learn, and let others run in between; a shard that is lost meanwhile learns no more."""
+        parts: list[Learned] = []
+        lesson = LESSON // self._effort
+        with self.stats.timed("user", "learn"):
+            for start in range(0, len(records), lesson):
+                parts.append(self.stage.learn(shard.partition, records[start : start + lesson]))
+                if len(records) > lesson:
+                    await asyncio.sleep(0)
+                if shard.lost:
+                    break
+        return Learned.of_all(parts)
+
+    @property
+    def _effort(self) -> int:
+        """How many times as long as by co-visitation it takes to learn a record or to rank a user."""
+        return 2 if self.stage.rules.ranking == "blend" else 1
 
     async def _send(self, sends: Sequence[Send]) -> None:
         if sends:
@@ -90,7 +110,7 @@ class UserAgent(Agent[UserStage]):
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
-        slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
+        slice_ = SLICE // (self._effort * (1 + len(self.stage.rules.placements) // 2))
         for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return told

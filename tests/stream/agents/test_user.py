@@ -77,3 +77,25 @@ def test_rows_of_other_workers_count_as_far_as_these_have_told(told: int, lesson
     survivor.read(stream(EVENTS)[:LEARNED])
     assert min(survivor.state.blend.lessons, 1) == lessons
     assert survivor.asked == (LEARNED // BATCH if lessons == 0 else 1)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_others_run_while_a_large_batch_is_learned(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    monkeypatch.setattr("stream.agents.user.LESSON", 200)  # the blend learns half as many at a time
+    survivor, shard = Survivor(), Shard("events", 0, 0.0, next=0, loads=1)
+    learned: list[int] = []
+
+    async def other() -> None:
+        while not learned or learned[-1] < 200:
+            learned.append(survivor.state.counts["learned"])
+            shard.lost = lost and learned[-1] > 0
+            if shard.lost:
+                break
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        await asyncio.gather(survivor.agent.process(shard, cast(Any, stream(EVENTS)[:500])), other())
+
+    asyncio.run(both())
+    assert {100} <= set(learned) <= {0, 100, 200}  # `other` came in between
+    assert survivor.state.counts["learned"] == (100 if lost else 500)
