@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stream.copying import Copying
 from stream.errors import UnavailableError
+from stream.fetches import ConsumerRecord
 from stream.publisher import Publisher
 from stream.resp import WriteBatch
 from stream.stages.sends import Send
@@ -31,6 +32,16 @@ class Steps(Protocol):
 
 
 S = TypeVar("S", bound=Steps)
+
+
+def slices(records: Sequence[ConsumerRecord], most_bytes: int) -> Iterator[Sequence[ConsumerRecord]]:
+    """Records of so many bytes at a time, a little more or one alone."""
+    start = size = 0
+    for end, record in enumerate(records, 1):
+        size += len(record.value or b"")
+        if size >= most_bytes or end == len(records):
+            yield records[start:end]
+            start, size = end, 0
 
 
 @dataclass(eq=False)

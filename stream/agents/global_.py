@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import structlog
 
-from stream.agents.base import Agent
+from stream.agents.base import Agent, slices
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
@@ -18,6 +19,8 @@ from stream.wire import Popular, encode_global
 
 # Teaches nothing; but whoever reads it publishes again, as after any record.
 NOTHING_NEW: Final = encode_global(Popular(0, 0, 0, [], [], [], []))
+
+SLICE_BYTES: Final = 16_000  # of records learned at a time, so that the event loop is not held
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +43,12 @@ class GlobalAgent(Agent[GlobalStage]):
         """Learn from samples and popularity; what follows from them is published every few seconds."""
         self.stats.batches["global"].add_one(len(records))
         with self.stats.timed("global", "learn"):
-            self.stage.learn(shard.partition, records)
+            for number, some in enumerate(slices(records, SLICE_BYTES)):
+                if number:
+                    await asyncio.sleep(0)
+                if shard.lost:
+                    return
+                self.stage.learn(shard.partition, some)
 
     async def publish(self, shard: Shard) -> None:
         """Write trending lists and segments and broadcast the models, if anything changed."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import structlog
 
-from stream.agents.base import Agent
+from stream.agents.base import Agent, slices
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
@@ -18,7 +18,7 @@ from stream.stages.item import ItemStage
 from stream.stages.sends import Send
 from stream.wire import DOUBT
 
-SLICE_BYTES: Final = 100_000  # of records applied at a time, some 2,000 visits, so that the event loop is not held
+SLICE_BYTES: Final = 400_000  # of records applied at a time, some 10,000 visits, so that the event loop is not held
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class ItemAgent(Agent[ItemStage]):
         self.stats.batches["item"].add_one(len(records))
         flush = False
         with self.stats.timed("item", "learn"):
-            for number, some in enumerate(_slices(records)):
+            for number, some in enumerate(slices(records, SLICE_BYTES)):
                 if number:
                     await asyncio.sleep(0)
                 if shard.lost:
@@ -95,12 +95,3 @@ class ItemAgent(Agent[ItemStage]):
         """Take up a shard; its last owner may have owned all of them, and published rows to nobody."""
         super().open(partition, prepared)
         self.stage.touch_all(partition)
-
-
-def _slices(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
-    start = size = 0
-    for end, record in enumerate(records, 1):
-        size += len(record.value or b"")
-        if size >= SLICE_BYTES or end == len(records):
-            yield records[start:end]
-            start, size = end, 0

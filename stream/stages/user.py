@@ -120,7 +120,7 @@ class UserStage:
         """Forget a shard."""
         self.shards.pop(partition, None)
 
-    def learn(self, partition: int, records: Sequence[Record]) -> Learned:
+    def learn(self, partition: int, records: Sequence[Record], decoded: Batch | None = None) -> Learned:
         """Learn from one fetch.
 
         Parameters
@@ -129,6 +129,8 @@ class UserStage:
             The shard.
         records
             Records above everything learned before, in offset order.
+        decoded
+            What they say, up to the first of `ALONE`, for who has it already.
 
         Returns
         -------
@@ -146,7 +148,9 @@ class UserStage:
         while at < len(records):
             evicted = shard.make_room()
             shard.rehearses = at < fresh
-            batch, end = self._ahead(partition, shard, records[:fresh] if shard.rehearses else records, at)
+            if shard.rehearses or at:
+                decoded = None
+            batch, end = self._ahead(partition, shard, records[:fresh] if shard.rehearses else records, at, decoded)
             request = batch.controls[-1][1] if batch.controls else None
             if isinstance(request, ALONE):
                 part = self._obey(partition, shard, records[at].offset, request)
@@ -157,15 +161,18 @@ class UserStage:
             at = end
         return Learned.of_all(parts)
 
-    def _ahead(self, partition: int, shard: UserShard, records: Sequence[Record], at: int) -> tuple[Batch, int]:
+    def _ahead(
+        self, partition: int, shard: UserShard, records: Sequence[Record], at: int, decoded: Batch | None
+    ) -> tuple[Batch, int]:
         """The next records for whose users there is room, from position `at` on, and where they end.
 
         A request comes alone: what it finds must not depend on where a fetch ends. Each record is decoded twice at
         most, but for shards that are nearly full.
         """
         end = at + AHEAD * (self.rules.users - len(shard.users))
-        batch = decode(records[at:end], until=ALONE)
-        end = min(end, len(records))
+        if decoded is None or end < len(records):
+            decoded = decode(records[at:end], until=ALONE)
+        batch, end = decoded, min(end, len(records))
         if batch.controls and isinstance(batch.controls[-1][1], ALONE):
             end = _position(records, batch.controls[-1][0])
             if end == at:

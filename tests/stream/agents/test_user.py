@@ -14,10 +14,12 @@ from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.shard import Shard
 from stream.stages.user_shard import UserShard
-from tests.records import publish, stream
+from tests.records import publish, record, stream
 from tests.user_agents import user_agent
 
 EVENTS = list(Shop(seed=3, users=60, concurrent=6).events(900))
+FORGET = {"control": "forget", "user": next(event["user_id"] for event in EVENTS if "user_id" in event)}
+DAY = 86_400
 LEARNED = 600
 BATCH = 60
 
@@ -79,9 +81,38 @@ def test_rows_of_other_workers_count_as_far_as_these_have_told(told: int, lesson
     assert survivor.asked == (LEARNED // BATCH if lessons == 0 else 1)
 
 
+def test_what_was_decoded_in_slices_teaches_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.agents.user.DECODED", 7)
+    values: list[bytes | dict[str, Any]] = [
+        *EVENTS[:200],
+        FORGET,
+        *EVENTS[200:211],
+        b"nonsense",
+        FORGET,
+        *EVENTS[211:500],
+    ]
+    records = [record(offset, value, at=DAY) for offset, value in enumerate(values)]
+    sliced, whole = Survivor(), Survivor()
+    sliced.read(records)
+
+    async def left_to_the_stage(_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(whole.agent, "_decode", left_to_the_stage)
+    whole.read(records)
+    assert sliced.state.counts["controls"] == 2
+    assert sliced.state.counts["dead:not_json"] == 1
+    assert sliced.state.counts == whole.state.counts
+    copies = [survivor.pipeline.users.copy(0).whole() for survivor in (sliced, whole)]
+    assert copies[0].keys() == copies[1].keys()
+    differ = {name for name in copies[0] if copies[0][name].tobytes() != copies[1][name].tobytes()}
+    assert differ == set()
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_others_run_while_a_large_batch_is_learned(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
     monkeypatch.setattr("stream.agents.user.LESSON", 200)  # the blend learns half as many at a time
+    monkeypatch.setattr("stream.agents.user.DECODED", 100)
     survivor, shard = Survivor(), Shard("events", 0, 0.0, next=0, loads=1)
     learned: list[int] = []
 
