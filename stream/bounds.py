@@ -55,7 +55,8 @@ def parse_bound(option: str, text: str, now_ms: int) -> Bound:
     try:
         return Bound(ms=moment_ms(option, text, now_ms))
     except BadInputError as error:
-        raise BadInputError(f"{error}; nor offset:12 or offset:0=12,1=7") from None
+        words = "beginning, now" if option == "--from" else "now"
+        raise BadInputError(f"{error}; also {words}, offset:12 or offset:0=12,1=7") from None
 
 
 async def resolve(consumer: Any, bound: Bound, partitions: Sequence[Any], now_ms: int) -> dict[int, int]:

@@ -134,7 +134,7 @@ class Crawler:
         """Check the addresses."""
         self.urls = list(self.urls)
         self._hosts = {_host_given(url) for url in self.urls}
-        self._robots: dict[str, Protego | None] = {}
+        self._robots: dict[str, Protego | str] = {}  # or why there are no rules to go by
         self._next_at = 0.0
         self._asked = Asked()
 
@@ -190,8 +190,7 @@ class Crawler:
         """One address' answer, redirects followed on the hosts given."""
         for hop in range(REDIRECTS + 1):
             self._check_host(url)
-            if not await self._allowed(url):
-                raise _FetchError("robots.txt forbids it")
+            await self._check_robots(url)
             if hop == 0:
                 self._asked.count(url)  # its redirects belong to it
             found = await self._ask(url, SITEMAP_BYTES if _looks_like_sitemap(url) else PAGE_BYTES)
@@ -208,16 +207,19 @@ class Crawler:
         if host not in self._hosts:
             raise _FetchError(f"another host: {host[0]}" + (f":{host[1]}" if host[1] else ""))
 
-    async def _allowed(self, url: str) -> bool:
+    async def _check_robots(self, url: str) -> None:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._robots:
             self._robots[origin] = await self._read_robots(origin)
         rules = self._robots[origin]
-        return rules is not None and bool(rules.can_fetch(url, AGENT))
+        if isinstance(rules, str):
+            raise _FetchError(f"robots.txt cannot be had, so nothing is allowed: {rules}")
+        if not rules.can_fetch(url, AGENT):
+            raise _FetchError("robots.txt forbids it")
 
-    async def _read_robots(self, origin: str) -> Protego | None:
-        """Rules of an origin by RFC 9309: all is allowed if there is no file, nothing (None) if it cannot be had."""
+    async def _read_robots(self, origin: str) -> Protego | str:
+        """Rules of an origin by RFC 9309: all is allowed if there is no file, nothing if it cannot be had (why not)."""
         url = f"{origin}/robots.txt"
         try:
             for _ in range(REDIRECTS + 1):
@@ -226,9 +228,9 @@ class Crawler:
                 if isinstance(found, _Answer):
                     return Protego.parse(found.body.decode(errors="replace"))
                 url = found
-        except _FetchError:
-            pass
-        return None
+        except _FetchError as error:
+            return str(error)
+        return f"more than {REDIRECTS} redirects"
 
     async def _ask(self, url: str, most: int, missing: bytes | None = None) -> _Answer | str:
         """One request, repeated once if the server asks for patience: its answer, or where it redirects to."""
@@ -257,7 +259,7 @@ class Crawler:
         """Wait until the next request is due."""
         parts = urlsplit(url)
         rules = self._robots.get(f"{parts.scheme}://{parts.netloc}")
-        asked = rules.crawl_delay(AGENT) if rules else None
+        asked = rules.crawl_delay(AGENT) if isinstance(rules, Protego) else None
         pause = max(1 / self.manners.rate, min(float(asked or 0), LONGEST_DELAY_S))
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._next_at - loop.time()))

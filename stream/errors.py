@@ -27,3 +27,16 @@ class BadInputError(RivuletError):
     """Data that does not follow its contract."""
 
     exit_code: ClassVar[int] = 4
+
+
+def redis_away(why: object) -> UnavailableError:
+    """Redis did not answer; says what to look at.
+
+    Examples
+    --------
+    >>> str(redis_away("no answer within 1 s"))[:44]
+    'Redis does not answer (no answer within 1 s)'
+    """
+    return UnavailableError(
+        f"Redis does not answer ({why}): is it up, is RIVULET_REDIS right, does its port speak TLS (rediss://) or not?"
+    )

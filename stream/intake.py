@@ -21,7 +21,9 @@ from stream.drafts import Draft, uuid7
 
 _FAULT: Final = re.compile(
     r"at `\$(?:\[\d+\])?\.([^`]+)`|field `([^`]+)`|([\w.\[\]]+) is missing|\b((?:user_|event_|item_)\w+|items\[\]\.\w+)"
+    r"|\d+ (items) in"
 )
+_LACKS: Final = re.compile(r"field `([^`]+)` - at `\$(?:\[\d+\])?\.([^`]+)`")
 
 
 class Entry(NamedTuple):
@@ -151,6 +153,10 @@ def field_of(detail: str) -> str:
     ('items[0].item_id', 'type')
     >>> field_of("event_timestamp 5 is before 2000"), field_of("neither user_id nor user_pseudo_id"), field_of("1 byte")
     ('event_timestamp', 'user_id', '')
+    >>> field_of("missing required field `item_id` - at `$.items[0]`"), field_of("201 items in one event, at most 200")
+    ('items[0].item_id', 'items')
     """
+    if lacks := _LACKS.search(detail):
+        return f"{lacks[2]}.{lacks[1]}"
     found = _FAULT.search(detail)
     return next(filter(None, found.groups()), "") if found else ""

@@ -47,7 +47,7 @@ class Nodes:
             self._options = options | {"protocol": 2}
             probe = self._kind(**self._options)
         except (ValueError, TypeError, RedisError) as error:
-            raise ConfigurationError(f"bad Redis address: {error}") from error
+            raise ConfigurationError(f"bad Redis address (RIVULET_REDIS): {error}") from error
         self.seed: Node = (getattr(probe, "host", ""), getattr(probe, "port", 0))
         self._links: dict[Node, Link] = {}
         self._slots: list[Node] = [self.seed] * SLOTS if self.cluster else []

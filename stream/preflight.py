@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from stream.errors import ConfigurationError, UnavailableError
+from stream.errors import ConfigurationError, redis_away
 from stream.kafka import client_options
 from stream.keys import Keys
 from stream.link import LinkLostError
@@ -55,7 +55,7 @@ async def _check_redis(settings: Settings) -> None:
         await nodes.greet()
         denied = await refusals(nodes, Keys(settings.prefix))
     except LinkLostError as error:
-        raise UnavailableError(f"Redis does not answer: {error}") from error
+        raise redis_away(error) from error
     finally:
         await nodes.close()
     if denied:

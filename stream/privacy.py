@@ -12,7 +12,7 @@ from stream.answers import Exported, Forgotten, parse_answer
 from stream.decoding import DeadLetter, decode_request
 from stream.drafts import Draft
 from stream.errors import BadInputError, UnavailableError
-from stream.events import Request
+from stream.events import MAX_ID_BYTES, Request
 from stream.kafka import careful_producer
 from stream.keys import Keys, parse_profile
 from stream.progress import Progress
@@ -48,7 +48,7 @@ async def ask(settings: Settings, request: Request, timeout_s: float) -> Forgott
     value = msgspec.json.encode(request)
     verdict = decode_request(Draft(0, 0, None, value))
     if isinstance(verdict, DeadLetter):
-        raise BadInputError(f"not a user id: {verdict.detail}")
+        raise BadInputError(f"not a user id: it has 1 to {MAX_ID_BYTES} bytes and no control characters")
     try:
         async with asyncio.timeout(timeout_s), Progress(settings) as progress:
             await progress.ends("privacy")

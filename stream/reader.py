@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 
-from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError
+from stream.errors import BadInputError, ConfigurationError, RivuletError, UnavailableError, redis_away
 from stream.explanations import Templates
 from stream.keys import ItemDetails, Keys, Offer, Recommendations
 from stream.nodes import split_url
@@ -100,7 +100,7 @@ class Reader:
             options: dict[str, Any] = dict(parse_url(self._url))  # type: ignore[no-untyped-call]  # redis-py's own gap
             options.pop("connection_class", redis.Connection)(**options)
         except (ValueError, TypeError, RedisError) as error:
-            raise ConfigurationError(f"bad Redis address: {error}") from error
+            raise ConfigurationError(f"bad Redis address (RIVULET_REDIS): {error}") from error
         self._tracked = tracking and not self._cluster
 
     def _trip(self, commands: Sequence[Command]) -> Trip:
@@ -125,7 +125,7 @@ class Reader:
         if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
             return ConfigurationError(f"Redis refused to answer: {error}")
         late = isinstance(error, TimeoutError | redis.TimeoutError) or not str(error)
-        return UnavailableError(f"Redis does not answer: {f'no answer within {self._timeout:g} s' if late else error}")
+        return redis_away(f"no answer within {self._timeout:g} s" if late else error)
 
     def _fall_back(self, make: Callable[[], Plan[T]], error: RivuletError) -> T:
         """The answer of what is kept, or of nothing, if the caller did not ask for errors."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stream.events import MAX_ELEMENTS, MAX_RECORD_BYTES
 from stream.settings_file import file_source
 
+_ORIGIN = re.compile(r"[A-Za-z][\w+.-]*://[^\s/,?#]+/?")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -24,6 +26,14 @@ def _servers(value: str) -> str:
         host, colon, port = server.strip().rpartition(":")
         if not (host and colon and port.isdecimal() and 0 < int(port) < 65_536):
             raise ValueError(f"{server.strip()!r} is not host:port")
+    return value
+
+
+def _origins(value: str) -> str:
+    """A page's origin has a scheme and no path; what has not would never be met."""
+    for origin in filter(None, map(str.strip, value.split(","))):
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin such as https://shop.example")
     return value
 
 
@@ -118,7 +128,9 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Write keys as `source:key,...` (environment only); * = anybody may write",
     )
-    gateway_origins: str = Field("", description="Origins whose pages may write, comma-separated; * = all")
+    gateway_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Origins whose pages may write, comma-separated; * = all"
+    )
     gateway_bytes: int = Field(
         MAX_RECORD_BYTES, ge=1_024, le=MAX_RECORD_BYTES, description="Most bytes of a request, unpacked"
     )

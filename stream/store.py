@@ -17,7 +17,7 @@ from typing import Final, NoReturn, Protocol, Self
 import hiredis
 import structlog
 
-from stream.errors import ConfigurationError, RivuletError, UnavailableError
+from stream.errors import ConfigurationError, RivuletError, redis_away
 from stream.link import LinkLostError
 from stream.nodes import PASSING, Node, Nodes, address
 from stream.outage import Outage
@@ -125,7 +125,7 @@ class RedisStore:
             await store._nodes.greet()
         except LinkLostError as error:
             await store.close()
-            raise UnavailableError(f"Redis does not answer: {error}") from error
+            raise redis_away(error) from error
         except RivuletError:
             await store.close()
             raise

@@ -57,7 +57,7 @@ def main() -> None:
     # a library's own words about an absent broker would come before our one line
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
-        build()()
+        build()(prog_name="rivulet")  # else `python -m` tells another name, which completion does not know
     except (RivuletError, KernelCacheError) as error:
         sys.stderr.write(f"rivulet: {error}\n")
         sys.exit(error.exit_code if isinstance(error, RivuletError) else ConfigurationError.exit_code)

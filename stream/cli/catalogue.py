@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream.catalogue import CatalogueItem, item_id_fault
 from stream.catalogue_topic import read_items, write_items
@@ -24,7 +24,9 @@ from stream.feeds import read_feed
 from stream.pages import IdFrom
 from stream.settings import Settings
 
-app = typer.Typer(help="Look after the catalogue: topic items.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look after the catalogue: topic items.\n\nExample: rivulet catalogue put feed.xml", no_args_is_help=True
+)
 
 KafkaOption = Annotated[str | None, typer.Option("--kafka", help="Kafka bootstrap servers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -189,7 +191,14 @@ def list_(
     if json:
         _print_lines(chosen)
         return
-    table = Table("item", "title", "category", "price", "shown", title=f"{len(chosen)} of {len(known)} items")
+    table = Table(
+        Column("item", overflow="fold"),
+        "title",
+        "category",
+        "price",
+        "shown",
+        title=f"{len(chosen)} of {len(known)} items",
+    )
     for item in chosen:
         price = "-" if item.price is None else f"{item.price:g} {item.currency or ''}".strip()
         shown = "no" if item.hidden else "yes"

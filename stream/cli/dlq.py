@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 import typer
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import TextColumn
 from rich.table import Column, Table
 
+from stream.adapters import LetterReason
 from stream.cli.common import load_settings
 from stream.cli.showing import showing
 from stream.errors import BadInputError
@@ -25,7 +26,8 @@ from stream.retry import retry as send_again
 from stream.settings import Settings
 
 app = typer.Typer(
-    help="List, show, send again or drop dead letters: what could not be taken, with its reason and its bytes.",
+    help="List, show, send again or drop dead letters: what could not be taken, with its reason and its bytes."
+    "\n\nExample: rivulet dlq list --since 2h",
     no_args_is_help=True,
 )
 CHUNK: Final = 10_000
@@ -181,6 +183,9 @@ def _filter(
     found = _OFFSETS.fullmatch(offset) if offset else None
     if offset and found is None:
         raise BadInputError(f"--offset takes 12 or 12-40, not {offset!r}")
+    if unknown := set(reason or ()).difference(get_args(LetterReason)):
+        known = ", ".join(get_args(LetterReason))
+        raise BadInputError(f"--reason: there is no {min(unknown)!r}, only {known}")
     return Filter(
         frozenset(Number.parse(text) for text in numbers or ()),
         frozenset(reason or ()),

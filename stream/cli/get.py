@@ -7,13 +7,13 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream.cli.common import load_settings
 from stream.client import Client
@@ -21,6 +21,9 @@ from stream.errors import UnavailableError
 from stream.keys import Availability, Offer, Recommendations
 from stream.reading import Wish
 from stream.redis_address import redis_address
+
+# from the lowest bits of a profile's `consent`, two each: 1 granted, 2 denied
+GRANTS: Final = ("analytics_storage", "personalization_storage", "ad_personalization")
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -66,7 +69,7 @@ def _list(page: Page, *, why: bool) -> Table:
     titled = any(known and known.title for known in recs.details)
     names = ("title", "price") if titled else ()
     reasons = ("because",) if why else ("because of", "model")
-    table = Table("#", "item", *names, "score", *reasons, title=f"from {escape(recs.source)}")
+    table = Table("#", Column("item", overflow="fold"), *names, "score", *reasons, title=f"from {escape(recs.source)}")
     rows = zip(recs.items, recs.details, recs.scores, recs.why, page.because, strict=True)
     for row, (item, known, score, (origin, model), sentence) in enumerate(rows, 1):
         price = "-" if known is None or known.price is None else f"{known.price:g} {known.currency or ''}".strip()
@@ -74,6 +77,15 @@ def _list(page: Page, *, why: bool) -> Table:
         reason = (escape(sentence),) if why else (escape(origin or "-"), escape(model))
         table.add_row(str(row), escape(item), *named, f"{score:.4g}", *reason)
     return table
+
+
+def _in_words(name: str, value: str) -> str:
+    """A profile's field, and what it means where that is not plain."""
+    if not value.isdigit() or name not in ("last_ts", "consent"):
+        return value
+    said = [(grant, int(value) >> 2 * place & 3) for place, grant in enumerate(GRANTS)]
+    words = [f"{grant} {'granted' if bits == 1 else 'denied'}" for grant, bits in said if bits]
+    return f"{value} ({_when(int(value)) if name == 'last_ts' else ', '.join(words) or 'nothing said'})"
 
 
 def _show(page: Page, view: _View) -> None:
@@ -94,11 +106,10 @@ def _show(page: Page, view: _View) -> None:
     if view.profile:
         table = Table("field", "value", title="profile")
         for name, value in page.profile.items():
-            shown = f"{value} ({_when(int(value))})" if name == "last_ts" and value.isdigit() else value
-            table.add_row(escape(name), escape(shown))
+            table.add_row(escape(name), escape(_in_words(name, value)))
         console.print(table)
     if view.offers:
-        table = Table("offer", "score", "because of", "until", title="offers")
+        table = Table(Column("offer", overflow="fold"), "score", "because of", "until", title="offers")
         for offer in page.offers:
             table.add_row(escape(offer.id), f"{offer.score:.4g}", escape(offer.why or "-"), _when(offer.until))
         console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,10 @@ def offers(
     found = [] if file is None else read_offers(file)
     if both := sorted({offer.id for offer in found} & set(gone)):
         raise BadInputError(f"{file}: {both[0]} is to be published and withdrawn; take it out of one")
+    now_s = time.time()
+    for offer in found:
+        if offer.until_s <= now_s:  # a replay of older events may want it
+            typer.echo(f"offer {offer.id!r} ended at {offer.valid_until}: no visitor of today is shown it", err=True)
     if not check:
         asyncio.run(publish_offers(load_settings(kafka=kafka), found, gone))
     if json:

@@ -71,7 +71,8 @@ async def _publish(settings: Settings, file: str, records: Iterator[Record], pro
                 if sent % LOOK_EVERY == 0:
                     progress.update(task, completed=sent, rate=progress.tasks[0].speed or 0.0)
         except BadInputError as error:
-            raise BadInputError(f"{error}; the {sent:,} events before it are sent") from error
+            before = f"the {sent:,} events before it are sent" if sent else "nothing was sent"
+            raise BadInputError(f"{error}; {before}") from error
     progress.update(task, completed=sent)
     return sent
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from stream.errors import BadInputError
 from stream.schemas.generation import documents, rendered
 
 
@@ -17,7 +18,10 @@ def schemas(
 
     Example: rivulet schemas schemas
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, document in documents().items():
-        (folder / name).write_bytes(rendered(document))
-        typer.echo(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in documents().items():
+            (folder / name).write_bytes(rendered(document))
+            typer.echo(folder / name)
+    except OSError as error:
+        raise BadInputError(f"{error.filename}: {error.strerror}: name a folder that can be written") from error

@@ -18,7 +18,10 @@ from stream.errors import BadInputError, UnavailableError
 from stream.snapshot_file import SnapshotError
 from stream.snapshots import Generation, SnapshotStore
 
-app = typer.Typer(help="List, check and delete snapshots; workers may run meanwhile.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, check and delete snapshots; workers may run meanwhile.\n\nExample: rivulet snapshot verify",
+    no_args_is_help=True,
+)
 
 FolderOption = Annotated[str | None, typer.Option("--folder", help="Folder or fsspec URL of the snapshots.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -87,7 +90,7 @@ def prune(
                 deleted += store.prune(name, newest.offset, keep=keep)
     except OSError as error:
         raise UnavailableError(f"snapshots cannot be deleted: {error}") from error
-    _print([_facts(one) for one in [*damaged, *deleted]], json=json)
+    _print([_facts(one) for one in [*damaged, *deleted]], json=json, none="nothing to delete")
 
 
 def _store(folder: str | None) -> SnapshotStore:
@@ -125,7 +128,7 @@ def _facts(found: Generation) -> dict[str, str | int]:
     return {"shard": found.shard, "offset": found.offset, "bytes": found.nbytes, "file": found.name}
 
 
-def _print(rows: list[dict[str, str | int]], *, json: bool) -> None:
+def _print(rows: list[dict[str, str | int]], *, json: bool, none: str = "no snapshots") -> None:
     console = Console()
     if json:
         console.out(msgspec.json.encode(rows).decode(), highlight=False)
@@ -135,4 +138,4 @@ def _print(rows: list[dict[str, str | int]], *, json: bool) -> None:
             table.add_row(*(escape(str(value)) for value in row.values()))
         console.print(table)
     else:
-        console.print("no snapshots")
+        console.print(none)

@@ -63,7 +63,9 @@ def check_header(name: str, header: Row) -> None:
     """Refuse other columns than ours."""
     if header != COLUMNS:
         found = ",".join(header)[:80]
-        raise bad(name, 1, "header", f"must be {','.join(COLUMNS)}, not {found}; --map takes other columns")
+        raise bad(
+            name, 1, "header", f"must be {','.join(COLUMNS)}, not {found}; `rivulet replay --map` takes other columns"
+        )
 
 
 def csv_chunks(name: str, file: Iterable[bytes]) -> Iterator[tuple[Sequence[int], list[Row]]]:

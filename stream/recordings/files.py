@@ -89,9 +89,9 @@ def expand(names: Sequence[str]) -> list[str]:
         if name == "-" and len(names) > 1:
             raise BadInputError("-: standard input is read alone")
         if not Path(name).is_dir():
-            kind_of(name)
             if name != "-" and not Path(name).exists():
                 raise BadInputError(f"{name}: No such file or directory")
+            kind_of(name)
             files.append(name)
             continue
         endings = tuple(kind + packed for kind in KINDS for packed in ("", *PACKED))

@@ -122,10 +122,14 @@ def read_frames(name: str, file: IO[bytes], on_bad: Callable[[BadInputError], No
             continue
         following = _find(file, start + 1)
         where = f"{name}, line {line}, frame at byte {start}"
-        if following is None:
+        if place is not None:
+            on_bad(BadInputError(f"{where}: is damaged: its {place.mark.lines:,} records cannot be read"))
+        elif following is not None:
+            on_bad(BadInputError(f"{where}: is damaged"))
+        else:
             on_bad(BadInputError(f"{where}: is torn: its recorder still writes, or was killed and has to go on"))
+        if following is None:
             return
-        on_bad(BadInputError(f"{where}: is damaged"))
         start = following
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from stream.adapters.retailrocket import HEADER
 from stream.decoding import fields_of
 from stream.errors import BadInputError
 from stream.events import Event, timestamp_us
@@ -142,7 +143,8 @@ def lines_of(path: str | Path) -> Iterator[Line]:
                 for line, raw in lines:
                     yield Line(line, _row_json(name, line, raw))
                 return
-            yield Line(1, header.rstrip(b"\r\n"))
+            if header.strip() != HEADER:  # of RetailRocket's files as they are published
+                yield Line(1, header.rstrip(b"\r\n"))
         records = None
         for line, raw in lines:
             if not raw.isspace():

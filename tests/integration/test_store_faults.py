@@ -241,7 +241,7 @@ async def test_a_refused_login_is_one_clear_line(
 
 async def test_nobody_there_is_one_clear_line() -> None:
     (port,) = free_ports(1)
-    with pytest.raises(UnavailableError, match=f"^Redis does not answer: .*{port}"):
+    with pytest.raises(UnavailableError, match=f"^Redis does not answer .*{port}.*is RIVULET_REDIS right"):
         await RedisStore.connect(f"redis://127.0.0.1:{port}/0")
 
 

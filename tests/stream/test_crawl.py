@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -122,7 +123,12 @@ async def test_what_robots_txt_forbids_is_not_asked_for(site: Site) -> None:
 )
 async def test_a_robots_txt_that_cannot_be_had_forbids_everything(site: Site, answer: Any, allowed: bool) -> None:
     site.answers |= {"/1": product("1"), "/robots.txt": answer}
-    assert await crawl([site.url("/1")]) == ((["1"], {}) if allowed else ([], {"1": "robots.txt forbids it"}))
+    ids, reasons = await crawl([site.url("/1")])
+    if allowed:
+        assert (ids, reasons) == (["1"], {})
+    else:
+        assert not ids
+        assert re.match(r"robots\.txt cannot be had, so nothing is allowed: (HTTP 500|.*bytes)", reasons["1"])
 
 
 async def test_only_the_hosts_given_are_asked(site: Site) -> None:
@@ -266,7 +272,10 @@ async def test_a_crawl_knows_so_many_addresses_and_no_more(site: Site, monkeypat
 
 async def test_nobody_there_is_a_reason() -> None:
     found, reasons = await crawl(["http://127.0.0.1:1/x"])
-    assert (found, reasons) == ([], {"x": "robots.txt forbids it"})
+    assert not found
+    assert reasons["x"].startswith(
+        "robots.txt cannot be had, so nothing is allowed: Cannot connect to host 127.0.0.1:1"
+    )
 
 
 @pytest.mark.parametrize("url", ["shop.example/x", "ftp://shop.example", "http://a:b@shop.example/", "http://"])

@@ -97,6 +97,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
     for names, problem in (
         (["-", "a.csv"], "read alone"),
         ([str(tmp_path / "c.csv")], "No such file"),
+        ([str(tmp_path / "folder")], "No such file"),
         ([str(tmp_path / "notes.txt")], "not .csv"),
     ):
         with pytest.raises(BadInputError, match=problem):

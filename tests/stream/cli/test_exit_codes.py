@@ -81,6 +81,27 @@ def test_input_that_is_not_there_is_4(name: str, ended: Ended) -> None:
     assert said.count("\n") == 1
 
 
+def test_a_folder_that_is_a_file_is_4(ended: Ended) -> None:
+    code, said = ended("schemas", "{folder}/events.jsonl")
+    assert code == 4
+    assert said.endswith("events.jsonl: File exists: name a folder that can be written\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["list", "retry", "drop"])
+def test_a_reason_that_there_is_not_is_4(command: str, ended: Ended) -> None:
+    code, said = ended("dlq", command, "--reason", "shema")
+    assert (code, said.count("\n")) == (4, 1)
+    assert "there is no 'shema', only empty, too_large" in said
+
+
+@pytest.mark.parametrize("user", ["", "u\a", "u" * 257])
+@pytest.mark.parametrize("verb", ["forget", "export"])
+def test_what_is_no_user_id_is_4(verb: str, user: str, ended: Ended) -> None:
+    code, said = ended(verb, user)
+    assert (code, said) == (4, "rivulet: not a user id: it has 1 to 256 bytes and no control characters\n")
+
+
 @pytest.mark.parametrize("verb", ["publish", "check", "evaluate", "tune"])
 def test_a_folder_where_a_file_is_meant_is_4(verb: str, ended: Ended) -> None:
     code, said = ended(verb, "{folder}")

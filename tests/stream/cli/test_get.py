@@ -13,9 +13,11 @@ import redis
 import typer
 from typer.testing import CliRunner
 
+from stream.cli.get import GRANTS as SAID
 from stream.cli.get import get
 from stream.errors import BadInputError
 from stream.keys import Keys
+from stream.stages.privacy import GRANTS
 from tests.patience import PATIENCE_S
 from tests.reader_shop import rendered
 
@@ -111,3 +113,33 @@ def test_get_says_when_there_is_nothing(redis_url: str, topic_prefix: str, cli: 
     call = ["nobody", "--redis", redis_url, "--prefix", topic_prefix, "--category", "no [such]"]
     done = CliRunner().invoke(cli, call, catch_exceptions=False)
     assert "does the catalogue have category no [such]?" in done.stdout
+
+
+def test_ids_are_whole_in_a_narrow_terminal(redis_url: str, topic_prefix: str, cli: typer.Typer) -> None:
+    keys, item = Keys(topic_prefix), "cast-iron-pan-" * 6
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(keys.recs("u1"), rendered([item], ts=1_700_000_000_000), ex=3_600)
+    address = ["u1", "--redis", redis_url, "--prefix", topic_prefix]
+    said = CliRunner(env={"COLUMNS": "60"}).invoke(cli, address, catch_exceptions=False).stdout
+    rows = [line.split("│") for line in said.splitlines() if line.startswith("│")]
+    assert "".join(row[2].strip() for row in rows) == item
+
+
+@pytest.mark.parametrize(
+    ("consent", "words"),
+    [
+        ("0", "nothing said"),
+        ("33", "analytics_storage granted, ad_personalization denied"),
+        ("8", "personalization_storage denied"),
+    ],
+)
+def test_consent_is_told_in_words(
+    redis_url: str, topic_prefix: str, cli: typer.Typer, consent: str, words: str
+) -> None:
+    assert {name: 2 * place for place, name in enumerate(SAID)} == GRANTS  # as the workers write it
+    keys = Keys(topic_prefix)
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(keys.profile("u1"), mapping={"consent": consent})
+    address = ["u1", "--profile", "--redis", redis_url, "--prefix", topic_prefix]
+    said = CliRunner(env={"COLUMNS": "200"}).invoke(cli, address, catch_exceptions=False).stdout
+    assert f"{consent} ({words})" in said

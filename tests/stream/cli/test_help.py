@@ -39,6 +39,12 @@ def test_the_help_has_an_example_that_is_understood(path: tuple[str, ...]) -> No
         assert not context.args
 
 
+@pytest.mark.parametrize("name", sorted({path[0] for path in VERBS if len(path) > 1}))
+def test_the_help_of_a_group_has_an_example(name: str) -> None:
+    text = CliRunner().invoke(build(), [name, "--help"], env={"COLUMNS": "200"}).stdout
+    assert f"Example: rivulet {name} " in text
+
+
 @pytest.mark.parametrize(
     "path", [path for path in VERBS if " ".join(path) not in PRINTS_NO_FIGURES | PRINTS_JSON_ANYWAY], ids=" ".join
 )

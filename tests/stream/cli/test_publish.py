@@ -73,6 +73,33 @@ def test_a_bad_line_is_named_and_what_stood_before_it_is_sent(broker: str, tmp_p
     assert _items(broker) == [f"i{i}" for i in range(5)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        (
+            "a.csv",
+            "at,who\n1,2\n",
+            "line 1, header: must be ts,.*; `rivulet replay --map` takes other columns; nothing",
+        ),
+        ("a.jsonl", "{}\n", "line 1, event.*; nothing was sent"),
+    ],
+)
+def test_a_file_that_is_bad_from_its_first_line(
+    broker: str, tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(BadInputError, match=problem):
+        _run("publish", str(file), "--kafka", broker)
+
+
+def test_a_file_of_retailrocket_with_its_header(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    file.write_text("timestamp,visitorid,event,itemid,transactionid\r\n1433221332117,257597,view,355908,\r\n")
+    _run("publish", "--any-shape", str(file), "--kafka", broker)
+    assert _items(broker) == ["355908"]
+
+
 def test_an_event_that_only_the_worker_would_refuse_is_named(broker: str, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     bad = json.dumps({**VIEW, "event_timestamp": 4 * 10**15}) + "\n"

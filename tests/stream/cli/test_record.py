@@ -66,7 +66,7 @@ def test_from_now_on_for_a_while(broker: str, tmp_path: Path) -> None:
     ("arguments", "error", "problem"),
     [
         (["--topic", "none"], ConfigurationError, "topic none does not exist"),
-        (["--from", "12"], BadInputError, "nor offset:12"),
+        (["--from", "12"], BadInputError, "not '12'; also beginning, now, offset:12"),
         (["--all", "--until", "1h"], BadInputError, "give it alone"),
         (["--rotate-every", "often"], BadInputError, "--rotate-every takes a duration"),
     ],

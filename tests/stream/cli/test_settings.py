@@ -117,6 +117,8 @@ def test_the_readme_example_is_a_settings_file(write: Any) -> None:
         ("KAFKA", "", "'' is not host:port"),
         ("KAFKA", "a:9092,b", "'b' is not host:port"),
         ("GROUP", "", "at least 1 character"),
+        ("GATEWAY_ORIGINS", "https://a.example, shop.example", "'shop.example' is no origin such as https://"),
+        ("GATEWAY_ORIGINS", "https://a.example/page", "'https://a.example/page' is no origin"),
         ("LATENESS_HOURS", "inf", "finite number"),
         ("SESSION_S", "nan", "finite number"),
     ],

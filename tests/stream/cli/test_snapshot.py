@@ -100,6 +100,11 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert run(tmp_path, "list") == run(tmp_path, "verify") == run(tmp_path, "prune") == []
 
 
+def test_nothing_to_delete_is_not_nothing_there(folder: Path) -> None:
+    said = CliRunner().invoke(build(), ["snapshot", "prune", "--keep", "99", "--folder", str(folder)])
+    assert (said.exit_code, said.stdout) == (0, "nothing to delete\n")
+
+
 def test_place_that_cannot_be_used() -> None:
     with pytest.raises(ConfigurationError, match="RIVULET_SNAPSHOT_FOLDER=nonsense://x: Protocol not known"):
         CliRunner().invoke(build(), ["snapshot", "list", "--folder", "nonsense://x"], catch_exceptions=False)

@@ -121,7 +121,7 @@ def test_a_damaged_frame_is_named_and_others_are_read_if_it_may_be_skipped(tmp_p
     third = [at for at in range(len(data)) if data[at:].startswith(b'{"recording":')][3]
     data[data.index(b"}", data.index(b"}", third) + 1) + 12] ^= 255
     file.write_bytes(bytes(data))
-    with pytest.raises(BadInputError, match=rf"{file.name}, line 9, frame at byte \d+: is damaged"):
+    with pytest.raises(BadInputError, match=rf"{file.name}, line 9, frame at byte \d+: is damaged: its 4 records"):
         list(read(file))
     told: list[BadInputError] = []
     left = [each[1] for _, each in read(file, told.append) if isinstance(each, tuple)]
@@ -131,6 +131,16 @@ def test_a_damaged_frame_is_named_and_others_are_read_if_it_may_be_skipped(tmp_p
     told.clear()
     assert len(list(read(file, told.append))) == len(LOG) - 8
     assert "is torn" in str(told[1])
+
+
+def test_a_damaged_last_frame_is_not_told_as_torn(tmp_path: Path) -> None:
+    record(tmp_path)
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-6] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(BadInputError, match=r"line 37, frame at byte \d+: is damaged: its 4 records cannot be read"):
+        list(read(file))
 
 
 def test_the_files_are_plain_zstd_json_lines(tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ async def test_good_elements_are_kept_and_bad_ones_reported(client: Client, brok
         (1, "user_id", "schema"),
         (2, None, "unknown_shape"),
     ]
+    crowd = view("partial", items=[{"item_id": str(n)} for n in range(201)])
+    refused = (await client.post([crowd, view("partial", items=[{"item_id": "a"}, {"price": 1}])])).said["refused"]
+    assert [(found["index"], found["field"]) for found in refused] == [(0, "items"), (1, "items[1].item_id")]
     assert len(await records_of(broker, "partial")) == 2
 
 
