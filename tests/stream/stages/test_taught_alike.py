@@ -1,23 +1,26 @@
-"""`rivulet evaluate` teaches the blend what a worker teaches it: the same recording leaves the same state in both."""
+"""`rivulet evaluate` teaches what a worker teaches: the same recording leaves the same state in both."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 import models.blend_ranker
+import models.item_similarity
 from models.blend import Blend
+from models.neighbour_rows import NeighbourRows
 from models.profiles import SESSION_GAP_S
 from stream.cli.contenders import load, run_of, steps
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.recordings import open_recording
 from stream.recordings.columns import COLUMNS
-from tests.records import T0_US, user_of
+from tests.records import T0_US, publish
 
 TYPES = ["view", "view", "view", "cart", "fav", "purchase", "return", "scroll"]
 
@@ -38,25 +41,50 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def test_evaluate_leaves_the_blend_as_a_worker_does(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that agree to the last bit have met the same features in every lesson: histories, rows and sessions."""
-    live = LocalPipeline(MemoryStore(), partitions=1, item_partitions=1, batch=1)  # rows know each event at once
-    events = [msgspec.to_builtins(event) for event in open_recording(recording)]
-    asyncio.run(live.feed((user_of(e).encode(), e["event_timestamp"] // 1000, msgspec.json.encode(e)) for e in events))
-    evaluated: list[Blend] = []
+@pytest.fixture
+def live(recording: Path) -> LocalPipeline:
+    """A worker that has learned the recording; its rows know each event before the next."""
+    pipeline = LocalPipeline(MemoryStore(), partitions=1, item_partitions=1, batch=1)
+    publish(pipeline, [msgspec.to_builtins(event) for event in open_recording(recording)])
+    return pipeline
 
-    class Kept(Blend):
-        def __init__(self, prior: tuple[float, ...]) -> None:
-            super().__init__(prior=prior)
-            evaluated.append(self)
 
-    monkeypatch.setattr(models.blend_ranker, "Blend", Kept)
+def kept(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: type[Any]) -> list[Any]:
+    """What a module makes of a class from now on."""
+    found: list[Any] = []
+
+    def make(*args: Any, **options: Any) -> Any:
+        found.append(made(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(module, made.__name__, make)
+    return found
+
+
+def evaluated(model: str, recording: Path) -> None:
     with steps() as progress:
         stream = load(str(recording), None, progress).stream()
-    run_of("blend")(stream, 20)
-    (mine,), theirs = evaluated, live.users.shards[0].blend
+    run_of(model)(stream, 20)
+
+
+def test_the_blend_is_left_as_a_worker_leaves_it(
+    live: LocalPipeline, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that agree to the last bit have met the same features in every lesson: histories, rows and sessions."""
+    blends = kept(monkeypatch, models.blend_ranker, Blend)
+    evaluated("blend", recording)
+    (mine,), others = blends, live.users.shards[0].blend.snapshot()
     assert mine.lessons > 500
-    others = theirs.snapshot()
     batchwise = {"told", "rates"}  # how often the hit rate was looked at
     differing = {name for name, array in mine.snapshot().items() if not np.array_equal(array, others[name])}
     assert differing <= batchwise
+
+
+def test_co_visitation_alone_has_the_rows_of_a_worker(
+    live: LocalPipeline, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = kept(monkeypatch, models.item_similarity, NeighbourRows)
+    evaluated("covisit", recording)
+    (mine,), items = rows, range(live.space.ids.size)
+    assert all(mine.neighbours(item) for item in items)
+    assert [mine.neighbours(item) for item in items] == [live.space.rows.neighbours(item) for item in items]
