@@ -26,14 +26,13 @@ from models.blend_features import (
     desk,
     votes,
 )
-from models.blend_lists import BlendArrays, choose, is_lesson, remember, teach, weigh
+from models.blend_lists import BlendArrays, choose, is_lesson, on_item, remember, teach, weigh
 from models.candidates import clear
 from models.content import facts_of, records_of
 from models.content_vectors import describe
 from models.covisitation import Deltas, Weighting, emit_into, weighting
-from models.decay import YEAR_2000_S
 from models.evaluation import Stream
-from models.histories import HISTORY, Histories, HistoryArrays, Touches, append
+from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.history_ranker import HistoryRanker
 from models.kernel import kernel, lean_kernel
 from models.neighbour_rows import NeighbourRows, RowArrays, apply_deltas
@@ -242,18 +241,17 @@ def run(
     for blend in blends:
         blend.reserve(len(items))
         blend.consult(catalogue)
-    n = len(stream)
-    ts = np.clip(stream.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
-    touches = Touches(stream.key, stream.item, np.zeros(n, dtype=np.uint8), ts, np.zeros(n, dtype=np.bool_))
+    lessons = stream.lessons
+    scored, n = lessons.marked(stream.scored), len(lessons.learned)
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
     work = desk(scratch(len(items)), HISTORY)
     arrays = tuple(blend.arrays for blend in blends)
     used = queries = 0
     for start in range(0, n, CHUNK):
         used, queries = _run(
-            touches,
-            stream.scored,
-            stream.learned,
+            lessons.touches,
+            scored,
+            lessons.learned,
             bool(part),
             start,
             min(start + CHUNK, n),
@@ -263,8 +261,8 @@ def run(
             contexts.arrays,
             rows.arrays,
             rows.half_life_s,
-            weighting(),
-            votes(near=near),
+            weighting(lessons.weights),
+            votes(lessons.weights, near),
             rate,
             items.blob,
             items.spans,
@@ -326,7 +324,8 @@ def _run(
     for n in range(start, end):
         user, item = touches.user[n], touches.item[n]
         blend = blends[user % len(blends)]
-        lesson = learned[n] and not alone and is_lesson(blend.counts, histories, user)
+        moved = not on_item(histories, user, item)
+        lesson = learned[n] and moved and not alone and is_lesson(blend.counts, histories, user)
         if not learned[n]:  # the visitor goes on from all that is his; others see what was learned
             exchange(histories, contexts, user)
         if scored[n] or lesson:
@@ -342,16 +341,10 @@ def _run(
             append(histories, user, item, touches.kind[n], touches.ts[n], touches.starts[n])
             exchange(histories, contexts, user)
             continue
-        remember(blend, histories, user, item)
-        one = Touches(
-            touches.user[n : n + 1],
-            touches.item[n : n + 1],
-            touches.kind[n : n + 1],
-            touches.ts[n : n + 1],
-            touches.starts[n : n + 1],
-        )
+        if moved:
+            remember(blend, histories, user, item)
         append(contexts, user, item, touches.kind[n], touches.ts[n], touches.starts[n])
-        if emit_into(histories, one, weights, room):
+        if emit_into(histories, single(touches, n), weights, room):
             used = apply_deltas(rows, used, room, partition, 0, half_life_s, 1.0)
     return used, queries
 

@@ -5,6 +5,7 @@ The protocol, the same for every contender:
 - The query is the visitor's own recent items: the session where the data has one, else the user.
 - Events that teach nothing (returns, removals, unknown names) are left out: they are neither query, target nor lesson.
 - Consecutive repeats of the same item by the same key are skipped; a key's first event is learned but not scored.
+  What workers rank by, co-visitation and the blend, is taught them all the same, as a worker is (see `Lessons`).
 - Before an event is learned, the whole catalogue is ranked, without the item the visitor is on.
 - Equal rounded scores rank by item id as text.
 - Events from a share of the recording on (the last 20 %) are scored, all are learned.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,32 @@ from numpy.typing import NDArray
 from models.decay import YEAR_2000_S
 from models.histories import Touches
 from models.list_metrics import miscalibration, repeats, surprise
+from models.profiles import SESSION_GAP_S
 from models.text_features import Facts
+
+
+class Lessons(NamedTuple):
+    """All that a worker would be taught: repeats, too (a stronger one counts there), kinds, and where visits start.
+
+    `touches`, `learned`: as in `Stream`; `place`: where among them each event of the stream is; `weights`: by kind.
+    """
+
+    touches: Touches
+    learned: NDArray[np.bool_]
+    place: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def marked(self, events: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Flags of the stream's events as flags of touches, False for repeats."""
+        flags = np.zeros(len(self.learned), dtype=np.bool_)
+        flags[self.place] = events
+        return flags
+
+    def head(self, n: int) -> Lessons:
+        """Those up to the stream's n-th event."""
+        place = self.place[:n]
+        end = int(place[-1]) + 1 if len(place) else 0
+        return Lessons(Touches._make(c[:end] for c in self.touches), self.learned[:end], place, self.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +71,8 @@ class Stream:
         True where the event is a target. Never a key's first event.
     learned
         True where the models learn from the event; all of them, unless frozen.
+    lessons
+        What models are taught that workers rank by.
     item_ids
         The catalogue, by index.
     rank
@@ -61,6 +90,7 @@ class Stream:
     previous: NDArray[np.int32]
     scored: NDArray[np.bool_]
     learned: NDArray[np.bool_]
+    lessons: Lessons
     item_ids: list[str]
     rank: NDArray[np.int32]
     facts: tuple[Facts, ...] = ()
@@ -71,16 +101,16 @@ class Stream:
 
     def touches(self, kind: NDArray[np.uint8] | None = None) -> Touches:
         """The events as histories take them, each of kind 0 unless told otherwise."""
-        ts = np.clip(self.ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
         kind = np.zeros(len(self), dtype=np.uint8) if kind is None else kind
-        return Touches(self.key, self.item, kind, ts, np.zeros(len(self), dtype=np.bool_))
+        return Touches(self.key, self.item, kind, _since_2000(self.ts), np.zeros(len(self), dtype=np.bool_))
 
     def head(self, n: int) -> Stream:
         """The first n events, the last of them scored if it can be: enough to compile a contender's kernels."""
         scored = self.scored[:n].copy()
         scored[-1:] = self.previous[:n][-1:] >= 0
         columns = (self.key[:n], self.item[:n], self.ts[:n], self.weight[:n], self.previous[:n])
-        return Stream(*columns, scored, self.learned[:n], self.item_ids, self.rank, self.facts, self.rating[:n])
+        flags = (scored, self.learned[:n])
+        return Stream(*columns, *flags, self.lessons.head(n), self.item_ids, self.rank, self.facts, self.rating[:n])
 
 
 Contender = Callable[[Stream, int], NDArray[np.int32]]
@@ -148,6 +178,8 @@ def prepare(
     frozen: bool = False,
     facts: Sequence[Facts] = (),
     rating: NDArray[np.float32] | None = None,
+    kind: NDArray[np.uint8] | None = None,
+    named: NDArray[np.bool_] | None = None,
 ) -> Stream:
     """Columns of a recording to a stream, by the protocol above.
 
@@ -165,6 +197,10 @@ def prepare(
         What the catalogue says of each of `item_ids`; empty = no catalogue.
     rating
         Per event, 0 where it is none; None = no ratings.
+    kind
+        Per event, each kind with one weight, numbered by rising strength, < 128; None = the weights are the kinds.
+    named
+        Per event, whether its key is a session that the data names, which no pause ends; None = none is.
 
     Returns
     -------
@@ -187,9 +223,17 @@ def prepare(
         raise ValueError(f"start must be 0 to 1, not {start}")
     if facts and len(facts) != len(item_ids):
         raise ValueError(f"{len(item_ids)} facts are needed, not {len(facts)}")
-    kept = np.flatnonzero(weight > 0)
-    before = _previous(key[kept])
-    kept = kept[(before < 0) | (item[kept] != item[kept[before]])]
+    learned = np.arange(len(key)) < start * len(key) if frozen else np.ones(len(key), dtype=np.bool_)
+    if kind is None:
+        kind = np.unique(weight, return_inverse=True)[1].astype(np.uint8)
+    weights = np.zeros(int(kind.max(initial=0)) + 1, dtype=np.float32)
+    weights[kind] = weight
+    touching = np.flatnonzero(weight > 0)
+    before = _previous(key[touching])
+    visit = _visits(key, ts, named)[touching]
+    starts = (before < 0) | (visit != visit[before])
+    place = np.flatnonzero((before < 0) | (item[touching] != item[touching[before]]))
+    kept = touching[place]
     previous = _previous(key[kept])
     rank = np.empty(len(item_ids), dtype=np.int32)
     rank[sorted(range(len(item_ids)), key=item_ids.__getitem__)] = np.arange(len(item_ids))
@@ -200,7 +244,19 @@ def prepare(
         weight=weight[kept].astype(np.float32),
         previous=previous,
         scored=(previous >= 0) & (kept >= start * len(key)),
-        learned=kept < start * len(key) if frozen else np.ones(len(kept), dtype=np.bool_),
+        learned=learned[kept],
+        lessons=Lessons(
+            Touches(
+                key[touching].astype(np.int32),
+                item[touching].astype(np.int32),
+                kind[touching],
+                _since_2000(ts[touching]),
+                starts,
+            ),
+            learned[touching],
+            place,
+            weights,
+        ),
         item_ids=list(item_ids),
         rank=rank,
         facts=tuple(facts),
@@ -215,6 +271,21 @@ def _previous(key: NDArray[np.int32]) -> NDArray[np.int32]:
     same = key[order[1:]] == key[order[:-1]]
     previous[order[1:][same]] = order[:-1][same]
     return previous
+
+
+def _visits(key: NDArray[np.int32], ts: NDArray[np.int64], named: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Number of each event's visit, by the rule of `models.profiles`: events of every weight belong to visits."""
+    previous = _previous(key)
+    pause = ts - ts[previous] > SESSION_GAP_S
+    starts = (previous < 0) | (pause if named is None else pause & ~named)
+    order = np.argsort(key, kind="stable")
+    visit = np.empty(len(key), dtype=np.int64)
+    visit[order] = np.cumsum(starts[order])
+    return visit
+
+
+def _since_2000(ts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    return np.clip(ts - YEAR_2000_S, 0, 2**32 - 1).astype(np.uint32)
 
 
 def reciprocal_ranks(stream: Stream, lists: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -128,15 +128,16 @@ def run(
     rows.reserve(len(items))
     rows.reserve_rows(len(items))
     out = np.full((int(stream.scored.sum()), k), -1, dtype=np.int32)
+    lessons = stream.lessons
     _run(
-        stream.touches(),
-        stream.scored,
-        stream.learned,
+        lessons.touches,
+        lessons.marked(stream.scored),
+        lessons.learned,
         histories.arrays,
         rows.arrays,
         rows.half_life_s,
-        weighting()._replace(near=power_law(teach_exponent)),
-        query()._replace(near=power_law(vote_exponent), step_share=step_share),
+        weighting(lessons.weights)._replace(near=power_law(teach_exponent)),
+        query(lessons.weights)._replace(near=power_law(vote_exponent), step_share=step_share),
         items.blob,
         items.spans,
         scratch(len(items)),

@@ -18,8 +18,9 @@ from models.candidates import Candidates, clear
 from models.evaluation import Stream
 from models.histories import Histories, HistoryArrays, append
 from models.kernel import kernel
+from models.named_rings import NONE, NamedRings
 from models.nesting import part, prefixed
-from models.postings import NONE, Postings, remove_users
+from models.postings import Postings, remove_users
 from models.session_votes import Matches, Neighbourhood, distinct_recent, learn_touch, vote_sessions
 from models.toplist import ScoreRanker, place, rounded
 from models.vocabulary import Vocabulary, grown
@@ -111,9 +112,7 @@ class SessionKNN(ScoreRanker):
         self.max_sessions = max_sessions
         self.max_items = max_items
         self._ids = Vocabulary()
-        self._sessions: dict[str, int] = {}
-        self._free: list[int] = []  # rings of forgotten ones
-        self._histories = Histories(history)
+        self._sessions = NamedRings(history, max_sessions)
         self._postings = Postings.empty(blocks)
         self._seen = np.zeros(0, dtype=np.int64)
 
@@ -122,16 +121,15 @@ class SessionKNN(ScoreRanker):
         index = int(self._ids.lookup([str(item)])[0])
         if not y > 0 or (index < 0 and len(self._ids) >= self.max_items):
             return
-        session = self._sessions.get(str(user), NONE)
-        if session != NONE and self._histories.recent(session)[0] == index:
+        if self._sessions.histories.recent(self._sessions.find(str(user)))[:1] == [index]:
             return
         if index < 0:
             index = int(self._ids.encode([str(item)])[0])
             self._postings = self._postings.reserved(index + 1)
             self._seen = grown(self._seen, index + 1)
-        session = self._open(str(user))
-        learn_touch(self._postings, self._histories.arrays, session, index)
-        self._histories.append(session, index, 0, int((x or {}).get("ts", 0)))
+        session = self._sessions.open(str(user))
+        learn_touch(self._postings, self._sessions.histories.arrays, session, index)
+        self._sessions.histories.append(session, index, 0, int((x or {}).get("ts", 0)))
         self._seen[index] += 1
 
     def forget_one(self, user: Hashable) -> None:
@@ -142,26 +140,20 @@ class SessionKNN(ScoreRanker):
         user
             Its id. Touches beyond `history` stay in the counts (not in the votes).
         """
-        session = self._sessions.pop(str(user), NONE)
+        session = self._sessions.find(str(user))
         if session == NONE:
             return
         gone = np.zeros(session + 1, dtype=np.bool_)
         gone[session] = True
         remove_users(self._postings, gone)
-        np.subtract.at(self._seen, self._histories.recent(session), 1)
-        self._histories.clear(np.array([session], dtype=np.int32))
-        self._free.append(session)
+        np.subtract.at(self._seen, self._sessions.histories.recent(session), 1)
+        self._sessions.forget(str(user))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of the whole state."""
-        sessions = Vocabulary(max(len(self._sessions), 1))
-        sessions.encode(list(self._sessions))
         return {
             **prefixed("ids", self._ids.arrays()),
-            **prefixed("sessions", sessions.arrays()),
-            "rings": np.array(list(self._sessions.values()), dtype=np.int32),
-            "free": np.array(self._free, dtype=np.int32),
-            **prefixed("histories", self._histories.snapshot(len(self._sessions) + len(self._free))),
+            **prefixed("sessions", self._sessions.arrays()),
             **prefixed("postings", {name: column.copy() for name, column in self._postings._asdict().items()}),
             "seen": self._seen.copy(),
         }
@@ -169,43 +161,26 @@ class SessionKNN(ScoreRanker):
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state that `arrays` described, in a model with the same parameters."""
         self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
-        sessions = Vocabulary.from_arrays(part(arrays, "sessions"))
-        self._sessions = dict(zip(sessions.texts(range(sessions.size)), arrays["rings"].tolist(), strict=True))
-        self._free = arrays["free"].tolist()
-        self._histories = Histories.restore(part(arrays, "histories"))
+        self._sessions.restore(part(arrays, "sessions"))
         self._postings = Postings(**part(arrays, "postings"))
         self._seen = arrays["seen"]
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Votes of the sessions most similar to the user's, without the item the user is on."""
-        session = self._sessions.get(str(user), NONE)
+        session, rings = self._sessions.find(str(user)), self._sessions.histories
         if session == NONE:
             return {}
-        recent = np.array(list(dict.fromkeys(self._histories.recent(session)))[: self.length], dtype=np.int32)
+        recent = np.array(list(dict.fromkeys(rings.recent(session)))[: self.length], dtype=np.int32)
         candidates = Candidates.empty(len(self._ids), 1)
         reach = Neighbourhood(self.sample, self.neighbours, self.length, self.half_life_s)
         matches = Matches.empty(self.sample, self.length)
-        postings, histories = self._postings, self._histories.arrays
+        postings, histories = self._postings, rings.arrays
         now = int(histories.ts[session, histories.head[session]])
         found = vote_sessions(postings, histories, recent, NONE, now, reach, matches, candidates, 0, 0)
         items = candidates.item[:found]
         scores = candidates.x[0, :found] * np.log(self._seen.sum() / self._seen[items])
         cells = zip(items.tolist(), self._ids.texts(items), scores.tolist(), strict=True)
         return {text: score for item, text, score in cells if score > 0 and item != recent[0]}
-
-    def _open(self, name: str) -> int:
-        """Ring of a session, which is the latest now; a new one beyond the bound takes that of the longest silent."""
-        session = self._sessions.pop(name, NONE)
-        if session == NONE:
-            session = len(self._sessions)
-            if session >= self.max_sessions:
-                session = self._sessions.pop(next(iter(self._sessions)))
-                self._histories.arrays.count[session] = 0
-            elif self._free:
-                session = self._free.pop()
-            self._histories.reserve(session + 1)
-        self._sessions[name] = session
-        return session
 
 
 def run(

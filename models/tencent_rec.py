@@ -13,6 +13,7 @@ from models.covisitation import Deltas, power_law
 from models.evaluation import Stream
 from models.histories import HISTORY, Histories, HistoryArrays, Touches, append, single
 from models.kernel import kernel
+from models.named_rings import NONE, NamedRings
 from models.neighbour_rows import NO_ROW, NeighbourRows, RowArrays, apply_deltas
 from models.nesting import part, prefixed
 from models.rating_similarity import (
@@ -30,7 +31,6 @@ HALF_LIFE_S: Final = 30 * 86_400.0
 FADE: Final = 1.5
 NEIGHBOURS: Final = 100
 MAX_KINDS: Final = 127
-NONE: Final = -1
 ACTIONS: Final[Mapping[str, float]] = {"view_item": 1.0, "add_to_cart": 2.0, "purchase": 3.0}
 
 
@@ -105,9 +105,7 @@ class TencentRec(ScoreRanker):
         self.max_users = max_users
         self.max_items = max_items
         self._ids = Vocabulary()
-        self._users: dict[str, int] = {}  # the one silent for longest first
-        self._free: list[int] = []
-        self._histories = Histories(history)
+        self._users = NamedRings(history, max_users)
         self._rows = NeighbourRows(neighbours, 1, half_life_s)
         self._kinds = np.array(list(actions.values()), dtype=np.float32)
         self._votes = power_law(fade, history)
@@ -133,34 +131,27 @@ class TencentRec(ScoreRanker):
         index = int(self._ids.encode([str(item)])[0])
         self._rows.reserve(len(self._ids))
         touch = Touches(
-            np.array([self._open(str(user))], dtype=np.int32),
+            np.array([self._users.open(str(user))], dtype=np.int32),
             np.array([index], dtype=np.int32),
             np.array([list(self.actions).index(action)], dtype=np.uint8),
             np.array([context.get("ts", 0)], dtype=np.uint32),
             np.zeros(1, dtype=np.bool_),
         )
-        self._add(emit_ratings(self._histories.arrays, touch, self._kinds, self.half_life_s))
+        self._add(emit_ratings(self._users.histories.arrays, touch, self._kinds, self.half_life_s))
 
     def forget_one(self, user: Hashable) -> None:
         """Subtract a user's ratings; those dropped from the history before stay as anonymous sums."""
-        ring = self._users.pop(str(user), NONE)
-        if ring != NONE:
-            rings = np.array([ring], dtype=np.int32)
-            self._add(retract_ratings(self._histories, rings, self._kinds, self.half_life_s))
-            self._histories.clear(rings)
-            self._free.append(ring)
+        ring = np.array([self._users.find(str(user))], dtype=np.int32)
+        if ring[0] != NONE:
+            self._add(retract_ratings(self._users.histories, ring, self._kinds, self.half_life_s))
+            self._users.forget(str(user))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of the whole state."""
-        users = Vocabulary(max(len(self._users), 1))
-        users.encode(list(self._users))
         items = np.flatnonzero(self._rows.arrays.row != NO_ROW).astype(np.int32)
         return {
             **prefixed("ids", self._ids.arrays()),
-            **prefixed("users", users.arrays()),
-            "rings": np.array(list(self._users.values()), dtype=np.int32),
-            "free": np.array(self._free, dtype=np.int32),
-            **prefixed("histories", self._histories.snapshot(len(self._users) + len(self._free))),
+            **prefixed("users", self._users.arrays()),
             "with_row": items,
             **prefixed("rows", self._rows.extract(items)),
         }
@@ -168,19 +159,16 @@ class TencentRec(ScoreRanker):
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state that `arrays` described, in a model with the same parameters that has learned nothing."""
         self._ids = Vocabulary.from_arrays(part(arrays, "ids"))
-        users = Vocabulary.from_arrays(part(arrays, "users"))
-        self._users = dict(zip(users.texts(range(users.size)), arrays["rings"].tolist(), strict=True))
-        self._free = arrays["free"].tolist()
-        self._histories = Histories.restore(part(arrays, "histories"))
+        self._users.restore(part(arrays, "users"))
         self._rows.insert(arrays["with_row"], part(arrays, "rows"))
 
     def scores(self, user: Hashable, x: dict[str, Any] | None = None) -> dict[str, float]:
         """Similarities with the user's latest items, weighed by ratings, without the item the user is on."""
-        ring = self._users.get(str(user), NONE)
+        ring = self._users.find(str(user))
         if ring == NONE:
             return {}
         candidates, recent = Candidates.empty(len(self._ids), 1), np.empty(self.history, dtype=np.int32)
-        rows, histories = self._rows.arrays, self._histories.arrays
+        rows, histories = self._rows.arrays, self._users.histories.arrays
         found = vote_similar(
             histories, ring, rows, self._kinds, self._votes, self.half_life_s, recent, candidates, 0, 0
         )
@@ -207,10 +195,10 @@ class TencentRec(ScoreRanker):
         recordings three lost a sixth of their reciprocal rank against `scores`, and one won a fiftieth.
         """
         alike = self.similarities(item)
-        ring = self._users.get(str(user), NONE)
+        ring = self._users.find(str(user))
         if ring == NONE or not alike:
             return 0.0
-        histories = self._histories.arrays
+        histories = self._users.histories.arrays
         ts = int(histories.ts[ring, histories.head[ring]])
         others = self._ids.lookup(list(alike)).tolist()
         ratings = [rating(histories, ring, other, 0, ts, self._kinds, self.half_life_s) for other in others]
@@ -218,19 +206,6 @@ class TencentRec(ScoreRanker):
 
     def _add(self, deltas: Deltas) -> None:
         self._rows.learn(deltas, np.zeros(max(len(self._ids), 1), dtype=np.int32))
-
-    def _open(self, name: str) -> int:
-        """Ring of a user, who is the latest now; a new one beyond the bound takes that of the longest silent."""
-        ring = self._users.pop(name, NONE)
-        if ring == NONE:
-            if len(self._users) >= self.max_users:
-                ring = self._users.pop(next(iter(self._users)))
-                self._histories.clear(np.array([ring], dtype=np.int32))
-            else:
-                ring = self._free.pop() if self._free else len(self._users)
-            self._histories.reserve(ring + 1)
-        self._users[name] = ring
-        return ring
 
 
 def run(stream: Stream, k: int, half_life_s: float = HALF_LIFE_S, fade: float = FADE) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ from models.evaluation import Stream, prepare
 from models.text_features import Facts
 from stream.cli.showing import showing
 from stream.errors import BadInputError
-from stream.events import KIND_WEIGHTS
+from stream.events import KIND_WEIGHTS, KINDS
 from stream.item_tables import read_facts, table_beside
 from stream.recordings import Recording, read_table
 
@@ -58,12 +58,13 @@ class Loaded:
     def stream(self, start: float = 0.8, *, frozen: bool = False, until: float = 1.0) -> Stream:
         """The first `until` of it, as `models.evaluation.prepare` makes it."""
         r, end = self.recording, int(until * len(self.recording))
-        weights = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in r.kinds], dtype=np.float32)
-        weight = weights[r.kind] if len(weights) else np.empty(0, dtype=np.float32)
+        kind = np.array([KINDS.get(name, 0) for name in r.kinds], dtype=np.uint8)[r.kind[:end]]
+        weight = np.array(list(KIND_WEIGHTS.values()), dtype=np.float32)[kind]
+        named = np.array([bool(session) for _, session in r.visitors], dtype=np.bool_)[r.key[:end]]
         stars = r.kind == r.kinds.index("rate") if "rate" in r.kinds else np.zeros(0, dtype=np.bool_)
         rating = np.where(stars, np.nan_to_num(r.value), 0).astype(np.float32)[:end] if stars.any() else None
-        columns = (r.key[:end], r.item[:end], r.ts_ms[:end] // 1000, weight[:end], r.item_ids)
-        return prepare(*columns, start, frozen=frozen, facts=self.facts, rating=rating)
+        columns = (r.key[:end], r.item[:end], r.ts_ms[:end] // 1000, weight, r.item_ids)
+        return prepare(*columns, start, frozen=frozen, facts=self.facts, rating=rating, kind=kind, named=named)
 
     def visitors(self, stream: Stream) -> NDArray[np.str_]:
         """Whose each scored event is: the user's with all his sessions, or the session's where no user is named."""

@@ -77,6 +77,7 @@ def test_the_kernel_equals_the_loop_over_the_models_own_methods(stream: list[Ste
         np.ones(len(stream), dtype=np.float32),
         ITEMS,
         start,
+        named=np.ones(len(stream), dtype=np.bool_),  # the methods know no visits
     )
     found = run(prepared, k)
     assert found.shape == (int(prepared.scored.sum()), k)
