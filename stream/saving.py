@@ -21,7 +21,8 @@ from stream.snapshots import Generation, SnapshotStore, SnapshotWriter
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-NICE: Final = 10  # of the thread that writes: what serves visitors goes first
+NICE: Final = 10  # added for the thread that writes: what serves visitors goes first
+NICEST: Final = 19
 
 
 class Saver:
@@ -119,4 +120,5 @@ async def _run(executor: Executor | None, work: Callable[..., T], *arguments: An
 
 def _give_way() -> None:
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        ours = os.getpriority(os.PRIO_PROCESS, 0)  # a worker above others must not wait for a thread below them all
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(ours + NICE, NICEST))
