@@ -49,8 +49,9 @@ async def begin(consumer: Any, plan: Plan, parts: Sequence[Any], cluster: str, b
         If an earlier run recorded another topic or cluster, or records that were to come are gone.
     """
     now = now_ms()
+    asked = parse_bound("--from", plan.start, now)  # also where it does not count: a typing error is one
     if before is None:
-        start = await resolve(consumer, parse_bound("--from", plan.start, now), parts, now)
+        start = await resolve(consumer, asked, parts, now)
         mark = Mark(topic=plan.topic, cluster=cluster, next=start)
     else:
         mark = before

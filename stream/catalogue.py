@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from collections.abc import Callable
+from math import inf
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -12,6 +15,19 @@ from stream.identity import id_fault
 from stream.keys import CONTRACT_VERSION, Availability, ItemDetails
 
 GONE: Final = frozenset(("out_of_stock", "discontinued"))
+ADDRESS: Final = re.compile("([Hh][Tt][Tt][Pp][Ss]?://|/)")  # no javascript: or data: into a shop's pages
+CURRENCY: Final = re.compile("[A-Z]{3}")
+
+# What fits in fields. Judged here, as msgspec's own constraints would not tell the value that they refuse.
+_Rule = tuple[Callable[[Any], object], str]
+_WEB: Final[_Rule] = (ADDRESS.match, "an address that begins with https://, http:// or /")
+_CODE: Final[_Rule] = (CURRENCY.fullmatch, "an ISO-4217 code such as EUR")
+_COUNT: Final[_Rule] = (lambda value: 0 <= value < inf, "a number from 0 on")
+_RULES: Final[dict[str, _Rule]] = {"price": _COUNT, "currency": _CODE, "stock": _COUNT, "url": _WEB, "image": _WEB}
+
+Address = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{ADDRESS.pattern}"})]
+Currency = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{CURRENCY.pattern}$"})]
+Count = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0})]
 
 # schema.org's ItemAvailability, Google Merchant's and OpenGraph's words, without punctuation and in lower case.
 _AVAILABILITY: Final[dict[str, Availability]] = {
@@ -45,9 +61,9 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     title, text, category, tags
         What the shop says of it.
     price, currency
-        Money and its ISO-4217 code.
+        Money, not below 0, and its ISO-4217 code.
     url, image
-        Addresses of its page and of a picture.
+        Addresses of its page and of a picture: ``https://``, ``http://``, or a path from ``/`` on.
     stock
         Pieces left; 0 hides the item, None = not counted.
     availability
@@ -58,17 +74,21 @@ class CatalogueItem(msgspec.Struct, gc=False, omit_defaults=True):
     title: str | None = None
     text: str | None = None
     category: str | None = None
-    price: float | None = None
-    currency: str | None = None
-    stock: float | None = None
+    price: Count | None = None
+    currency: Currency | None = None
+    stock: Count | None = None
     availability: Availability | None = None
-    url: str | None = None
-    image: str | None = None
+    url: Address | None = None
+    image: Address | None = None
     tags: list[str] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an id that no event could have; wherever an item is read, msgspec makes its own error of this one."""
+        """Refuse an id that no event could have, and what a page must not show; msgspec makes its own error of it."""
         _check(self.item_id)
+        for name, (fits, wanted) in _RULES.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise ValueError(f"{name} is {value!r:.80}, not {wanted}")
 
     @property
     def hidden(self) -> bool:

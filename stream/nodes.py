@@ -140,12 +140,20 @@ class Nodes:
 def split_url(url: str) -> tuple[str, bool]:
     """Split a Redis address into what redis-py understands and whether it means a cluster.
 
+    Raises
+    ------
+    ConfigurationError
+        If it begins as none does; redis-py would not name the form of a cluster.
+
     Examples
     --------
     >>> split_url("redis+cluster://h:1/"), split_url("redis://h:1/?cluster=true"), split_url("redis://h:1/0")
     (('redis://h:1/', True), ('redis://h:1/', True), ('redis://h:1/0', False))
     """
     scheme, separator, rest = url.partition("://")
+    if scheme.removesuffix("+cluster") not in ("redis", "rediss", "unix"):
+        forms = "redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://"
+        raise ConfigurationError(f"bad Redis address (RIVULET_REDIS): it begins with {forms}")
     base, mark, query = rest.partition("?")
     arguments = query.split("&") if query else []
     switches = [argument for argument in arguments if argument.startswith("cluster=")]

@@ -18,7 +18,7 @@ import msgspec
 from lxml import etree
 from lxml import html as lxml_html
 
-from stream.catalogue import CatalogueItem, availability_of
+from stream.catalogue import CURRENCY, CatalogueItem, availability_of
 from stream.feeds import money
 from stream.keys import Availability
 
@@ -64,7 +64,7 @@ def product_of(page: bytes, url: str, charset: str | None = None, id_from: IdFro
         "text": _first(_text(data.get("description")), meta.get("og:description"), meta.get("description")),
         "category": _first(_category(data.get("category")), meta.get("product:category")),
         "price": price,
-        "currency": currency,
+        "currency": _code(currency),
         "availability": availability,
         "url": _address(_first(meta.get("<canonical>"), meta.get("og:url")), url) or url,
         "image": _address(_first(_image(data.get("image")), meta.get("og:image"), meta.get("og:image:url")), url),
@@ -215,6 +215,12 @@ def _address(value: str | None, base: str) -> str | None:
     except ValueError:
         return None
     return whole if parts.scheme in ("http", "https") and parts.hostname else None
+
+
+def _code(currency: str | None) -> str | None:
+    """An ISO-4217 code; None for anything else, such as a sign."""
+    code = (currency or "").upper()
+    return code if CURRENCY.fullmatch(code) else None
 
 
 def _id(data: Mapping[str, Any], meta: Mapping[str, str], url: str, id_from: IdFrom) -> str:

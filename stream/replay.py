@@ -46,6 +46,14 @@ class Pace:
     books: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True, slots=True)
+class Republished:
+    """What a republication wrote: partitions of neighbours, and users with lists."""
+
+    neighbours: int
+    lists: int
+
+
 Report = Callable[[Pace], None]
 
 
@@ -126,7 +134,7 @@ async def _throttle(progress: Progress, pace: Pace, before: int, report: Report)
         await asyncio.sleep(0.05)
 
 
-async def republish(settings: Settings, report: Callable[[str, int], None] = lambda *_: None) -> None:
+async def republish(settings: Settings, report: Callable[[str, int], None] = lambda *_: None) -> Republished:
     """Publish every neighbour list and rank every user again, so that Redis holds what the whole stream says.
 
     When shards change hands meanwhile, users may have been ranked without what their worker does not own: it is all
@@ -138,6 +146,11 @@ async def republish(settings: Settings, report: Callable[[str, int], None] = lam
         Addresses and names.
     report
         Called with what is waited for, and how many records the workers have still to include.
+
+    Returns
+    -------
+    Republished
+        What was written.
     """
     async with Progress(settings) as progress:
         await progress.drained(partial(report, "waiting until all events are learned"))
@@ -149,3 +162,5 @@ async def republish(settings: Settings, report: Callable[[str, int], None] = lam
                     for partition in await progress.ends(role):
                         await producer.send_and_wait(settings.topic(role), value, partition=partition)
                     await progress.until(role, await progress.ends(role), partial(report, f"publishing {what}"))
+        lists = sum(facts.get("with_recs", 0) for facts in (await progress.facts()).values())
+        return Republished(len(await progress.ends("covisits")), lists)

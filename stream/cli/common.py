@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,16 +11,21 @@ from pydantic import ValidationError
 from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.settings_file import file_source, settings_file
+from stream.strangers import strangers
 
 
 def load_settings(**flags: Any) -> Settings:
     """Settings from flags that were given, then the environment, then the settings file, then the defaults.
+
+    A variable that looks like a setting and is none is told on stderr, and no error: it may be another program's.
 
     Raises
     ------
     ConfigurationError
         One line that names the setting, where it was set, its value and what is wrong.
     """
+    for name, hint in strangers():
+        sys.stderr.write(f"rivulet: {name} is no setting. {hint}\n")
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)

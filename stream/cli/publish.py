@@ -35,7 +35,9 @@ def publish(
         bool,
         typer.Option("--any-shape", help="Map other shapes first (GA4, Segment ..., see `rivulet check`)."),
     ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and count bad lines.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out and count bad lines, or bad events of a batch.")
+    ] = False,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def publish(
     if json:
         typer.echo(msgspec.json.encode({"published": sent, "skipped": skipped.count, "topic": topic}))
     else:
-        left_out = f"; skipped {skipped.count:,} bad lines" if skipped.count else ""
+        left_out = f"; skipped {skipped.count:,} bad ones" if skipped.count else ""
         console.print(f"published {sent:,} events to topic {topic}{left_out}")
 
 
@@ -99,23 +101,20 @@ def _ours(file: str, on_bad: OnBad) -> Iterator[Record]:
 
 
 def _mapped(file: str, on_bad: OnBad) -> Iterator[Record]:
-    """Records of lines in whatever shape, mapped as a worker would; a line is taken as a whole or not at all."""
+    """Records of lines in whatever shape, mapped as a worker would; what it would refuse of a line is told first."""
     for line, value, headers in lines_of(file):
         if isinstance(value, BadInputError):
             on_bad(value)
             continue
-        try:
-            records = _records(Draft(line, time.time_ns() // 1_000_000, None, value, headers))
-        except BadInputError as error:
-            on_bad(BadInputError(f"{file}, line {line}: {error}"))
-        else:
-            yield from records
-
-
-def _records(line: Draft) -> list[Record]:
-    batch = decode((line,))
-    for dead in batch.dead:
-        raise BadInputError(f"{dead.reason}: {dead.detail}")
-    if batch.controls:
-        raise BadInputError("a control record, which is no event")
-    return [prepare(json_of(raw), time.time_ns()) for raw in batch.raw]
+        batch = decode((Draft(line, time.time_ns() // 1_000_000, None, value, headers),))
+        for dead in batch.dead:
+            on_bad(BadInputError(f"{file}, line {line}: {dead.reason}: {dead.detail}"))
+        if batch.controls:
+            on_bad(BadInputError(f"{file}, line {line}: a control record, which is no event"))
+        for raw in batch.raw:
+            try:
+                record = prepare(json_of(raw), time.time_ns())
+            except BadInputError as error:
+                on_bad(BadInputError(f"{file}, line {line}: {error}"))
+            else:
+                yield record

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Console
 from rich.progress import TextColumn
 
 from stream.cli.common import load_settings
@@ -16,6 +18,7 @@ from stream.replay import republish as run
 def republish(
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis URL.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Wait until the workers have drained their topics, then publish all neighbours and rank every user again.
 
@@ -26,4 +29,12 @@ def republish(
     settings = load_settings(kafka=kafka, redis=redis)
     with showing(TextColumn("{task.description}: {task.fields[missing]:,} records to go")) as progress:
         task = progress.add_task("republishing", total=None, missing=0)
-        asyncio.run(run(settings, lambda what, missing: progress.update(task, description=what, missing=missing)))
+        done = asyncio.run(
+            run(settings, lambda what, missing: progress.update(task, description=what, missing=missing))
+        )
+    if json:
+        typer.echo(msgspec.json.encode(done))
+    else:
+        Console(stderr=True, soft_wrap=True).print(
+            f"published the neighbours of {done.neighbours} partitions and the lists of {done.lists:,} users"
+        )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final
@@ -17,11 +15,10 @@ from stream.doctor.finding import Finding
 from stream.errors import ConfigurationError
 from stream.placements_file import read_placements
 from stream.settings import Settings
-from stream.settings_file import VARIABLE
 from stream.snapshots import SnapshotStore
+from stream.strangers import strangers
 
 LEAST_FREE: Final = 1 << 30
-OTHERS: Final = {VARIABLE, "RIVULET_KERNEL_CACHE", "RIVULET_DATA"}  # known, and no settings
 
 
 def check_machine(settings: Settings) -> list[Finding]:
@@ -98,16 +95,4 @@ def _libraries() -> list[Finding]:
 
 
 def _strangers() -> list[Finding]:
-    """Variables that look like settings and are none: typing errors that change nothing and say nothing."""
-    known = {f"RIVULET_{name.upper()}" for name in Settings.model_fields} | OTHERS
-    found = [
-        name
-        for name in sorted(os.environ)
-        if name.startswith("RIVULET_") and name not in known and "_TEST_" not in name
-    ]
-    findings = []
-    for name in found:
-        near = get_close_matches(name, known, 1)
-        fix = f"Did you mean {near[0]}?" if near else "See `rivulet settings` for all."
-        findings.append(Finding("machine", "environment", "warning", f"{name} is no setting", fix))
-    return findings
+    return [Finding("machine", "environment", "warning", f"{name} is no setting", fix) for name, fix in strangers()]

@@ -185,7 +185,8 @@ async def test_what_is_written_follows_the_schemas(
             shop, "catalogue", "put", "-", stdin='{"item_id":"tent","title":"Tent","price":9,"currency":"EUR"}'
         )
         await shop.publish(event(f"u{n}", item, at=n) for n in range(6) for item in ("tent", "bag"))
-        await shop.republish()
+        done = last_json(await rivulet(shop, "republish", "--json"))
+        assert done == {"neighbours": shop.settings.covisits_partitions, "lists": 6}
 
         async def complete() -> bool:
             names = [key async for key in client.scan_iter(f"{shop.settings.prefix}:*")]

@@ -120,6 +120,14 @@ def test_json_lines_and_columns_give_the_same(tmp_path: Path) -> None:
         ("a.csv", "id,price\na,-5\n", "line 2: no price: '-5'"),
         ("a.csv", "id,stock\na,many\n", "line 2: stock is no number: 'many'"),
         ("a.csv", "id,availability\na,perhaps\n", "line 2: unknown availability 'perhaps'"),
+        ("a.csv", "id,stock\na,-2\n", "line 2: stock is -2.0, not a number from 0 on"),
+        ("a.csv", "id,stock\na,nan\n", "line 2: stock is nan, not a number from 0 on"),
+        ("a.csv", "id,link\na,javascript:alert(1)\n", "line 2: url is 'javascript:alert(1)', not an address"),
+        ("a.csv", 'id,image_link\na,"data:text/html,x"\n', "line 2: image is 'data:text/html,x', not an address"),
+        ("a.csv", "id,currency\na,euro\n", "line 2: currency is 'euro', not an ISO-4217 code"),
+        ("a.jsonl", '{"item_id":"a","price":-1}', "line 1: price is -1.0, not a number from 0 on"),
+        ("a.jsonl", '{"item_id":"a","currency":"EUR\\n"}', "line 1: currency is 'EUR\\n', not an"),
+        ("a.jsonl", '{"item_id":"a","url":"\\tjavascript:x"}', "line 1: url is '\\tjavascript:x', not an"),
         ("a.csv", "id,price\na,1,2\n", "line 2: 1 values more than columns"),
         ("a.csv", "id,title\n,x\n", "line 2: Object missing required field `item_id`"),
         ("a.xml", "<rss><item>\n<title>x</title></item></rss>", "line 1: Object missing required field `item_id`"),
@@ -131,6 +139,12 @@ def test_one_bad_item_is_named_and_read_on_behind(tmp_path: Path, name: str, tex
     (error,) = [row for row in rows if isinstance(row, BadInputError)]
     assert words in str(error)
     assert [row.item_id for row in rows if isinstance(row, CatalogueItem)][-1:] == ([] if name == "a.xml" else ["b"])
+
+
+@pytest.mark.parametrize("url", ["https://shop.example/t", "HTTP://shop.example", "/t", "/"])
+def test_an_address_is_whole_or_a_path(tmp_path: Path, url: str) -> None:
+    row = {"item_id": "a", "url": url, "image": url}
+    assert items(written(tmp_path, "a.jsonl", msgspec.json.encode(row))) == [msgspec.convert(row, CatalogueItem)]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_where_a_product_may_stand(block: Any) -> None:
         ({"lowPrice": 3, "priceCurrency": "EUR", "offers": [{"availability": "InStock"}]}, (3.0, "EUR", None)),
         ({"priceSpecification": [{"price": "12.00", "priceCurrency": "GBP"}]}, (12.0, "GBP", None)),
         ({"price": "on request", "availability": {"@id": "http://schema.org/PreOrder"}}, (None, None, "preorder")),
+        ({"price": 5, "priceCurrency": "usd"}, (5.0, "USD", None)),
+        ({"price": 5, "priceCurrency": "€"}, (5.0, None, None)),
         ([], (None, None, None)),
         ("nonsense", (None, None, None)),
     ],

@@ -35,6 +35,12 @@ def test_settings_go_before_the_url() -> None:
     assert redis_address(Settings(redis="unix:///run/redis.sock")) == "unix:///run/redis.sock"
 
 
+@pytest.mark.parametrize("url", ["", "http://h", "h:6379", "redis:/h"])
+def test_what_begins_otherwise_is_told_all_forms(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^bad Redis address .*redis\+cluster://.* or unix://$"):
+        split_url(url)
+
+
 def test_tls_files_of_a_cluster(tmp_path: Path) -> None:
     ca = tmp_path / "c a&b.pem"
     ca.write_text("")

@@ -27,7 +27,7 @@ AWAY = {  # what each verb that asks a server needs besides its address
     **dict.fromkeys(("dlq retry", "dlq drop"), ("--all",)),
 }
 OTHERWISE = {
-    "gateway": "waits for the broker, and says so on /readyz",
+    "gateway": "the same, behind log lines set up for the whole process: in one of its own, below",
     "doctor": "a finding: exit code 1 (tests/integration/test_doors.py)",
     "catalogue fetch": "asks pages first (tests/integration/test_catalogue.py)",
 }
@@ -70,6 +70,14 @@ def test_a_server_that_does_not_answer_is_3(name: str, ended: Ended) -> None:
     assert said.startswith("rivulet: ")
     assert said.count("\n") == 1
     assert NOBODY in said
+
+
+def test_a_gateway_that_no_broker_answers_at_its_start_is_3() -> None:
+    words = [sys.executable, "-m", "stream.cli", "gateway", "--kafka", NOBODY]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith(f"rivulet: Kafka at {NOBODY} does not answer")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", FILES)

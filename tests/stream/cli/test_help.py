@@ -19,7 +19,7 @@ from tests.tree import COMMAND, VERBS, options_of
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PRINTS_NO_FIGURES = {"worker", "gateway", "compile", "republish", "schemas"}
+PRINTS_NO_FIGURES = {"worker", "gateway", "compile", "schemas"}
 PRINTS_JSON_ANYWAY = {"export", "catalogue get"}
 
 

@@ -117,7 +117,7 @@ def test_bad_lines_are_left_out_and_counted_when_asked_for(broker: str, tmp_path
     said = _run("publish", str(file), "--skip-bad", *mapping, "--kafka", broker)
     assert "events.jsonl, line 2" in said
     assert "events.jsonl, line 4: " in said
-    assert "published 3 events to topic events; skipped 2 bad lines" in said
+    assert "published 3 events to topic events; skipped 2 bad ones" in said
     assert _items(broker) == ["i0", "i1", "i2"]
 
 
@@ -140,6 +140,21 @@ def test_other_shapes_are_mapped_when_asked_for(broker: str, tmp_path: Path) -> 
     file.write_text(json.dumps(segment) + "\n" + json.dumps({**segment, "type": "group"}) + "\n")
     with pytest.raises(BadInputError, match=r"calls\.jsonl, line 2: "):
         _run("publish", str(file), "--any-shape", "--kafka", broker)
+
+
+def test_what_is_good_of_a_batch_is_sent_when_asked_for(broker: str, tmp_path: Path) -> None:
+    call = {"type": "track", "event": "Product Viewed", "userId": "u1"}
+    calls = [{**call, "properties": {"product_id": name}} for name in ("a", "b")]
+    file = tmp_path / "calls.jsonl"
+    file.write_text(json.dumps({"batch": [calls[0], {**call, "type": "group"}, calls[1]]}) + "\n")
+    with pytest.raises(BadInputError, match=r"calls\.jsonl, line 1: unmapped: .*; nothing was sent"):
+        _run("publish", "--any-shape", str(file), "--kafka", broker)
+    said = _run("publish", "--any-shape", "--skip-bad", str(file), "--kafka", broker)
+    assert "calls.jsonl, line 1: unmapped: " in said
+    assert "published 2 events to topic events; skipped 1 bad ones" in said
+    file.write_text('{"control":"rank_all"}\n')
+    said = _run("publish", "--any-shape", "--skip-bad", str(file), "--kafka", broker)
+    assert "line 1: a control record, which is no event" in said
 
 
 def test_topics_shows_what_is_there(broker: str) -> None:

@@ -47,6 +47,8 @@ def test_all_that_is_there_and_later_what_came(broker: str, tmp_path: Path) -> N
     publish(broker, [event("u", f"i{n}", at=n, event_id=f"{n}") for n in range(10)])
     first = run(str(out), "--all", "--kafka", broker)
     assert (first["records"], first["next"], first["complete"]) == (10, {"0": 5, "1": 5}, True)
+    with pytest.raises(BadInputError, match="also beginning, now, offset:12"):
+        run(str(out), "--from", "yesterady", "--until", "now", "--kafka", broker)
     publish(broker, [event("u", f"i{n}", at=n, event_id=f"{n}") for n in range(10, 14)])
     second = run(str(out), "--all", "--kafka", broker)
     assert (second["records"], second["total"], second["resumed"]) == (4, 14, True)

@@ -42,6 +42,21 @@ def test_flags_go_before_the_environment_before_the_file_before_the_default(
     assert (settings.k, settings.kafka_check_hostname, settings.prefix) == (7, False, "rv")
 
 
+def test_a_variable_that_is_no_setting_is_told_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HISTROY", "QQ", "TEST_KAFKA", "TEST_AWAY_S", "DATA", "KERNEL_CACHE"):
+        monkeypatch.setenv(f"RIVULET_{name}", "7")
+    monkeypatch.setenv("RIVULET_SETTINGS", "")
+    monkeypatch.setenv("RIVULET_LOG_LEVEL", "info")
+    monkeypatch.setenv("rivulet_group", "ours")
+    assert load_settings().group == "ours"
+    assert capsys.readouterr().err.splitlines() == [
+        "rivulet: RIVULET_HISTROY is no setting. Did you mean RIVULET_HISTORY?",
+        "rivulet: RIVULET_QQ is no setting. See `rivulet settings` for all.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
