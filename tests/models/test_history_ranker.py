@@ -8,6 +8,21 @@ from models.blend_ranker import BlendRanker
 from models.item_similarity import ItemSimilarity
 from models.rising import LONG, SHORT
 from models.time_aware import TimeAware
+from tests.models.test_common import events
+
+
+@pytest.mark.parametrize("kind", [BlendRanker, ItemSimilarity, TimeAware])
+def test_goes_on_alike_from_a_snapshot_taken_when_it_was_full(
+    kind: type[BlendRanker | ItemSimilarity | TimeAware],
+) -> None:
+    model, other = kind(max_users=7, max_items=11), kind(max_users=7, max_items=11)
+    for event in events(100):
+        model.learn_one(*event)
+    other.restore(model.arrays())
+    for user, item, y, x in events(40, seed=2):
+        for each in (model, other):
+            each.learn_one(user, item, y, x)
+        assert other.recommend(user) == model.recommend(user)
 
 
 @pytest.mark.parametrize("bound", ["max_users", "max_items"])
