@@ -242,7 +242,7 @@ def test_forgetting_leaves_what_the_others_taught(name: str) -> None:
 def test_memory_is_bounded(name: str) -> None:
     model = MODELS[name]()
     sizes = []
-    for n, (user, item, y, x) in enumerate(events(6_000, users=2_000, items=1_000), 1):
+    for n, (user, item, y, x) in enumerate(events(6_000, users=20_000, items=10_000), 1):
         model.learn_one(user, item, y, x)
         if n % 2_000 == 0:
             sizes.append(len(pickle.dumps(model)))
