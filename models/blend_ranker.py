@@ -89,6 +89,8 @@ class BlendRanker(HistoryRanker):
         Learning rate of the weights, > 0.
     frozen
         Keep the start weights.
+    max_users, max_items
+        Users and items known; those touched or described longest ago are forgotten first.
     seed
         Not used (there is no randomness); River's interface.
 
@@ -120,9 +122,11 @@ class BlendRanker(HistoryRanker):
         blocks: int = BLOCKS,
         rate: float = RATE,
         frozen: bool = False,
+        max_users: int = 100_000,
+        max_items: int = 100_000,
         seed: int | None = None,
     ) -> None:
-        super().__init__(history, NeighbourRows(half_life_s=half_life_s), seed)
+        super().__init__(history, NeighbourRows(half_life_s=half_life_s), max_users, max_items, seed)
         self.half_life_s = half_life_s
         self.blocks = blocks
         self.rate = rate
@@ -133,8 +137,7 @@ class BlendRanker(HistoryRanker):
 
     def describe_one(self, item: Hashable, x: Mapping[str, Any]) -> None:
         """Take an item's catalogue record: any of ``title text category tags price``; without any it is withdrawn."""
-        self._rows.reserve(len(self._items) + 1)
-        self._contents.put(int(self._items.encode([str(item)])[0]), facts_of(x) or Facts())
+        self._contents.put(int(self._met_item(str(item))[0]), facts_of(x) or Facts())
 
     def learn_one(self, user: Hashable, item: Hashable, y: Any = 1, x: dict[str, Any] | None = None) -> None:
         """As `HistoryRanker.learn_one`; where the context has fields of a catalogue record, they describe the item."""
@@ -164,11 +167,17 @@ class BlendRanker(HistoryRanker):
         names = [REASONS[reason] for reason in lists.reason[0, :size]]
         return list(zip(self._items.texts(lists.item[0, :size]), names, whys, strict=True))
 
+    def _drop_items(self, items: NDArray[np.int32]) -> None:
+        super()._drop_items(items)
+        self.blend.drop_items(items)
+        for item in items.tolist():
+            self._contents.put(item, Facts())
+
     def _leave(self, users: NDArray[np.int32]) -> None:
         self.blend.forget_users(users, self._histories.arrays)
 
     def _emit(self, touch: Touches) -> Deltas:
-        self.blend.reserve(len(self._items))
+        self.blend.reserve(self._items.size)
         self.blend.consult(self._contents.catalogue)
         histories, rows = self._histories.arrays, self._rows.arrays
         return self.blend.learn_many(histories, rows, touch, self._weighting, self._query, self._desk())
@@ -180,7 +189,7 @@ class BlendRanker(HistoryRanker):
         self.blend.rank_many(histories, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
     def _desk(self) -> Desk:
-        return desk(scratch(len(self._items)), self.history)
+        return desk(scratch(self._items.size), self.history)
 
 
 def run(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernel import lean_kernel
+from models.vocabulary import Vocabulary, grown
 
 NEVER = np.uint32(0xFFFFFFFF)  # last touch of an index that stands for nobody: no horizon reaches it
 SAMPLE = 4_096  # touches looked at to estimate which are old
@@ -68,7 +69,9 @@ def _sweep(touched: NDArray[np.uint32], horizon: np.uint32, hand: int, found: ND
     return taken, hand if hand < len(touched) else 0
 
 
-def oldest(touched: NDArray[np.uint32], hashes: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
+def oldest(
+    touched: NDArray[np.uint32] | NDArray[np.int64], hashes: NDArray[np.uint64], count: int
+) -> NDArray[np.int64]:
     """Positions of the lowest touches, equal ones by their hash: exact, and the same in whatever order they are given.
 
     Parameters
@@ -98,3 +101,52 @@ def oldest(touched: NDArray[np.uint32], hashes: NDArray[np.uint64], count: int) 
     below, equal = np.flatnonzero(touched < limit), np.flatnonzero(touched == limit)
     by_hash = equal[np.argsort(hashes[equal], kind="stable")]
     return np.concatenate((below, by_hash[: count - len(below)]))
+
+
+class Turns:
+    """In which order ids were met last: for those who keep at most so many, whatever times their events tell.
+
+    Parameters
+    ----------
+    most
+        Ids kept, > 0.
+
+    Notes
+    -----
+    Memory: 8 bytes per id. When all places are taken, one in 64 becomes free, in about 10 ns per id that there is.
+
+    Examples
+    --------
+    >>> ids, turns = Vocabulary(), Turns(most=2)
+    >>> for name in ("ann", "bob", "ann", "cyd"):
+    ...     ids.remove(turns.surplus(ids, name))
+    ...     _ = turns.meet(ids, name)
+    >>> ids.lookup(["ann", "bob", "cyd"]).tolist()
+    [0, -1, 1]
+    """
+
+    def __init__(self, most: int) -> None:
+        if most < 1:
+            raise ValueError(f"at least one user and one item must be kept, not {most}")
+        self.most = most
+        self.last = np.zeros(0, dtype=np.int64)  # by index
+        self._turn = 0
+
+    def surplus(self, ids: Vocabulary, name: str) -> NDArray[np.int32]:
+        """Indices to free before an id is met: none if it is known or there is room, else those met longest ago."""
+        if len(ids) < self.most or ids.lookup([name])[0] >= 0:
+            return np.zeros(0, dtype=np.int32)
+        known = ids.indices()
+        return known[oldest(self.last[known], ids.hashes[known], max(len(known) // OLD, 1))]
+
+    def meet(self, ids: Vocabulary, name: str) -> NDArray[np.int32]:
+        """Index of an id, as an array of one: added if it is new, and the latest from now on."""
+        index = ids.encode([name])
+        self.last = grown(self.last, ids.size)
+        self._turn += 1
+        self.last[index] = self._turn
+        return index
+
+    def restore(self, last: NDArray[np.int64]) -> None:
+        """Take over the order, as `last` told it."""
+        self.last, self._turn = last, int(last.max(initial=0))

@@ -47,13 +47,15 @@ class ItemSimilarity(HistoryRanker):
         Event time in seconds in which what was learned loses half of its weight, > 0.
     history
         Items remembered per user, 1 to 127.
+    max_users, max_items
+        Users and items known; those touched longest ago are forgotten first.
     seed
         Not used (there is no randomness); River's interface.
 
     Notes
     -----
     Learn + rank of one event: 2-6 us inside a kernel, about 50 us through these Python methods.
-    Memory: ``9 * history + 2`` bytes per user and ``12 * (neighbours + transitions) + 46`` per item, plus the ids.
+    Memory: ``9 * history + 10`` bytes per user and ``12 * (neighbours + transitions) + 54`` per item, plus the ids.
 
     Examples
     --------
@@ -79,16 +81,18 @@ class ItemSimilarity(HistoryRanker):
         transitions: int = 20,
         half_life_s: float = HALF_LIFE_S,
         history: int = HISTORY,
+        max_users: int = 100_000,
+        max_items: int = 100_000,
         seed: int | None = None,
     ) -> None:
-        super().__init__(history, NeighbourRows(neighbours, transitions, half_life_s), seed)
+        super().__init__(history, NeighbourRows(neighbours, transitions, half_life_s), max_users, max_items, seed)
         self.neighbours = neighbours
         self.transitions = transitions
         self.half_life_s = half_life_s
         self._query = query()
 
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
-        items, rows, work = self._items, self._rows.arrays, scratch(len(self._items))
+        items, rows, work = self._items, self._rows.arrays, scratch(self._items.size)
         rank_rows(self._histories.arrays, user, rows, self._query, hidden, items.blob, items.spans, work, lists)
 
 

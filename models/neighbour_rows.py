@@ -170,6 +170,15 @@ class NeighbourRows:
             column[gaps] = column[row[moving]]
         row[moving] = gaps
 
+    def forget(self, items: NDArray[np.int32]) -> None:
+        """Drop the rows of distinct items, if they have any, and the cells that name them; about 1 ns per cell."""
+        self.drop(items[self.arrays.row[items] != NO_ROW])
+        gone = np.zeros(len(self.arrays.row), dtype=np.bool_)
+        gone[items] = True
+        a = self.arrays
+        _drop_cells(a.item, a.value, a.size, self.used, gone)
+        _drop_cells(a.step_item, a.step_value, a.steps, self.used, gone)
+
     def shrink(self) -> None:
         """Give memory back if most of the room is empty; costs a copy of what is left, at most a fourth of it."""
         room = len(self.arrays.epoch)
@@ -185,6 +194,20 @@ def _allocate(row: NDArray[np.int32], items: NDArray[np.int32], used: int) -> in
             row[item] = used
             used += 1
     return used
+
+
+@lean_kernel
+def _drop_cells(
+    items: NDArray[np.int32], values: NDArray[np.float64], sizes: NDArray[np.uint8], used: int, gone: NDArray[np.bool_]
+) -> None:
+    for row in range(used):
+        kept = 0
+        for cell in range(sizes[row]):
+            if not gone[items[row, cell]]:
+                items[row, kept] = items[row, cell]
+                values[row, kept] = values[row, cell]
+                kept += 1
+        sizes[row] = kept
 
 
 @lean_kernel

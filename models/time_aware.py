@@ -40,6 +40,8 @@ class TimeAware(HistoryRanker):
         As for `Rising`.
     history
         Items remembered per user, 1 to 127.
+    max_users, max_items
+        Users and items known; those touched longest ago are forgotten first.
     seed
         Not used (there is no randomness); River's interface.
 
@@ -68,9 +70,11 @@ class TimeAware(HistoryRanker):
         long_s: float = LONG_S,
         doubt: float = DOUBT,
         history: int = HISTORY,
+        max_users: int = 100_000,
+        max_items: int = 100_000,
         seed: int | None = None,
     ) -> None:
-        super().__init__(history, NeighbourRows(half_life_s=half_life_s), seed)
+        super().__init__(history, NeighbourRows(half_life_s=half_life_s), max_users, max_items, seed)
         self.half_life_s = half_life_s
         self.short_s = short_s
         self.long_s = long_s
@@ -85,7 +89,7 @@ class TimeAware(HistoryRanker):
         if y > 0:
             ts = int((x or {}).get("ts", 0))
             index = int(self._items.lookup([str(item)])[0])
-            self._trend = reserved(self._trend, len(self._items))
+            self._trend = reserved(self._trend, self._items.size)
             count(self._trend, index, 1.0, ts, self.short_s, self.long_s)
             self.latest_s = max(self.latest_s, ts)
 
@@ -114,13 +118,17 @@ class TimeAware(HistoryRanker):
         p = self._rows.arrays.value[row, :size]
         return float(p @ self._trends(self._rows.arrays.item[row, :size]) / p.sum()) if p.sum() > 0 else 0.0
 
+    def _drop_items(self, items: NDArray[np.int32]) -> None:
+        super()._drop_items(items)
+        self._trend.value[:, items] = self._trend.epoch[:, items] = 0  # they stay part of all events
+
     def _trends(self, items: NDArray[np.int32]) -> NDArray[np.float64]:
         out = np.ones(len(items))
         trends(self._trend, items, self.latest_s, self.short_s, self.long_s, self.doubt, out)
         return out
 
     def _fill(self, lists: Lists, user: NDArray[np.int32], hidden: NDArray[np.bool_]) -> None:
-        items, rows, work = self._items, self._rows.arrays, scratch(len(self._items))
+        items, rows, work = self._items, self._rows.arrays, scratch(self._items.size)
         voters = find_voters(self._histories.arrays, int(user[0]), rows, self._query, work)
         found = vote_by_share(rows, voters, work)
         touched = work.touched[:found]

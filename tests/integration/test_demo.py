@@ -16,6 +16,8 @@ import msgspec
 import psutil
 import pytest
 
+from models.blend import PRIOR
+from models.blend_features import NAMES
 from models.ranking import REASONS
 from stream.compilation import compile_kernels
 from tests.patience import PATIENCE_S, Patience
@@ -62,7 +64,9 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert 0 < summary["users_with_offers"] <= summary["users_with_recs"] <= summary["users"]
     assert 0 < summary["hit_rate"] < 1
     assert summary["freshness_p99_ms"] > 0
-    assert "content" in summary["weights"]
+    start = dict(zip(NAMES, PRIOR, strict=True))
+    assert summary["weights"].keys() == start.keys()
+    assert summary["weights"] != pytest.approx(start, abs=0.001)  # they move
     assert summary["reasons"].keys() <= set(REASONS)
     assert summary["reasons"]  # so early possibly of one kind only
     assert list(tmp_path.iterdir()) == []

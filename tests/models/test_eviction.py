@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.eviction import NEVER, longest_untouched, oldest
+from models.eviction import NEVER, Turns, longest_untouched, oldest
+from models.vocabulary import Vocabulary
 from tests.plain import bounded
 
 TOUCHES = st.lists(st.integers(0, 30) | st.just(int(NEVER)), max_size=300)
@@ -49,3 +50,17 @@ def test_the_oldest_are_those_of_a_sorted_list(items: list[tuple[int, int]], dat
     touched, hashes = zip(*items, strict=True)
     found = oldest(np.array(touched, dtype=np.uint32), np.array(hashes, dtype=np.uint64), count)
     assert sorted(items[n] for n in found.tolist()) == sorted(items)[:count]
+
+
+@bounded
+@given(st.lists(st.integers(0, 200), max_size=300), st.integers(1, 140))
+def test_of_ids_those_met_longest_ago_give_way(met: list[int], most: int) -> None:
+    ids, turns = Vocabulary(), Turns(most)
+    known: list[str] = []  # met longest ago first
+    for name in map(str, met):
+        if name not in known and len(known) == most:
+            del known[: max(most // 64, 1)]
+        known = [other for other in known if other != name] + [name]
+        ids.remove(turns.surplus(ids, name))
+        turns.meet(ids, name)
+        assert sorted(ids.texts(ids.indices())) == sorted(known)

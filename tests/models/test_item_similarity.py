@@ -19,9 +19,11 @@ from tests.plain import (
     PlainRows,
     Touch,
     bounded,
+    deltas_of,
     plain_emit,
     plain_rank,
     plain_votes,
+    visits_of,
 )
 
 USERS = ["ann", "bob", "cy", "dee"]
@@ -40,6 +42,54 @@ def taught(stream: list[Step], model: ItemSimilarity | None = None) -> ItemSimil
 
 def lists(model: ItemSimilarity, k: int = 9) -> list[list[tuple[str, float]]]:
     return [model.recommend(user, k) for user in [*USERS, "nobody"]]
+
+
+def met(known: list[int], one: int, most: int) -> list[int]:
+    """Make one the latest of those known; who goes for it."""
+    gone = known[:1] if one not in known and len(known) == most else []
+    known[:] = [other for other in known if other not in (one, *gone)] + [one]
+    return gone
+
+
+def forget_item(histories: PlainHistories, rows: PlainRows, item: int) -> None:
+    """Histories become as if it had never been touched, and so do the sums, as far as the histories tell them."""
+    for user, recent in histories.recent.items():
+        if any(touch.item == item for touch in recent):
+            for sign, touches in ((-1, recent), (1, [touch for touch in recent if touch.item != item])):
+                histories.recent[user] = []
+                visits = plain_emit(histories, touches[::-1], weighting())
+                rows.learn(visits_of(deltas_of(visits, sign)._replace(pull=sign * deltas_of(visits).pull)))
+    rows.rows.pop(item, None)
+    for row in rows.rows.values():
+        row.cells.pop(item, None)
+        row.steps.pop(item, None)
+
+
+whole = steps.map(lambda made: [(user, item, ts % 4 * HALF_LIFE_S) for user, item, ts in made])  # no rounding
+
+
+@bounded
+@given(whole, st.integers(1, 4), st.integers(1, 7))
+def test_forgets_those_touched_longest_ago_as_the_plain_model_does(
+    stream: list[Step], max_users: int, max_items: int
+) -> None:
+    model, votes = ItemSimilarity(9, 9, history=4, max_users=max_users, max_items=max_items), query()
+    histories, rows = PlainHistories(4), PlainRows(9, 9, HALF_LIFE_S, 1.0)
+    users: list[int] = []
+    items: list[int] = []
+    for user, item, ts in stream:
+        taught([(user, item, ts)], model)
+        touch = Touch(USERS.index(user), ITEMS.index(item), 0, ts)
+        for gone in met(users, touch.user, max_users):
+            del histories.recent[gone]
+        for gone in met(items, touch.item, max_items):
+            forget_item(histories, rows, gone)
+        rows.learn(plain_emit(histories, [touch], weighting()))
+        for u, name in enumerate(USERS):
+            seeds = histories.distances(u, votes.gap)
+            current = [touch.item for touch in histories.recent.get(u, [])[:1]]
+            expected = plain_rank(plain_votes(seeds, rows, votes), ITEMS, 9, current).cells
+            assert model.recommend(name, 9) == [(ITEMS[i], micro / 1e6) for i, micro in expected]
 
 
 @bounded
