@@ -84,9 +84,9 @@ class MemoryStore:
         """Read one field of a hash; None if it is not there."""
         return (await self.hgetall(key)).get(field)
 
-    async def mark(self, key: bytes, field: bytes) -> bool:
-        """Set a field of a hash to 1; whether it was not there before."""
-        return bool(self._execute(b"HSET", key, field, b"1"))
+    async def mark(self, key: bytes, *fields: bytes) -> bool:
+        """Set fields of a hash to 1; whether one of them was not there before."""
+        return bool(self._execute(b"HSET", key, *(part for field in fields for part in (field, b"1"))))
 
     async def run_id(self) -> str:
         """Identity of this object."""

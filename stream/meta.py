@@ -26,9 +26,9 @@ class _Marked(msgspec.Struct):
 class Meta:
     """Keeps this worker's fields of `rv:meta` true.
 
-    Only the owner of a shard writes its field, so a field of ours that is gone was lost by Redis: it was emptied
-    (FLUSHALL) or came back without its data. In a cluster only the node that holds `rv:meta` is looked at this way; a
-    restart is noticed on every node by its run id.
+    Nobody takes a claim out, so one that was seen and is gone was lost by Redis: it was emptied (FLUSHALL) or came back
+    without its data. (What is told is no such mark: it is written again four times a second.) In a cluster only the
+    node that holds `rv:meta` is looked at this way; a restart is noticed on every node by its run id.
 
     Parameters
     ----------
@@ -46,15 +46,16 @@ class Meta:
         self.roster = Roster(worker)
         self._told: dict[TP, tuple[int, float]] = {}
         self._all_at = 0.0  # monotonic
+        self._claimed: set[str] = set()
         self._run_id = ""
 
     async def connect(self) -> None:
         """Remember which Redis this is."""
         self._run_id = await self._worker.store.run_id()
 
-    async def claim(self, shard: str) -> bool:
-        """Leave word that a shard has an owner; whether it surely had none before."""
-        return await self._worker.store.mark(self._worker.keys.meta, f"owned-{shard}".encode())
+    async def claim(self, *shards: str) -> bool:
+        """Leave word that shards have an owner; whether one of them surely had none before."""
+        return await self._worker.store.mark(self._worker.keys.meta, *(f"owned-{shard}".encode() for shard in shards))
 
     async def marked(self, partition: int) -> int:
         """Highest offset of a partition of `events` whose deltas some item shard has said to hold; -1 for none."""
@@ -68,7 +69,7 @@ class Meta:
         return max((own[partition] for own in marks if partition < len(own)), default=-1)
 
     async def notice_loss(self) -> None:
-        """Doubt all that was written if Redis is another process, or does not know what it was told last."""
+        """Doubt all that was written if Redis is another process, or does not know a claim any more."""
         run_id = await self._worker.store.run_id()
         if run_id != self._run_id:
             log.warning("redis_restarted", was=self._run_id, now=run_id)
@@ -79,12 +80,22 @@ class Meta:
             log.warning("redis_emptied", doubted="all that was written")
         self._told.clear()
         self._worker.doubt()
-        for shard in list(self._worker.host.shards.values()):
-            await self.claim(shard.name)
+        if shards := self._worker.host.shards.values():
+            await self.claim(*(shard.name for shard in shards))
 
     async def _remembers(self) -> bool:
-        ours = next((tp for tp in self._told if tp in self._worker.host.shards), None)
-        return ours is None or await self._worker.store.hget(self._worker.keys.meta, _field(ours)) is not None
+        """Whether all claims are still there; they are looked at and renewed in one, so that no write can hide a loss.
+
+        That of a user shard says that lists were written: it is not set before they are.
+        """
+        worker = self._worker
+        shards = [s for s in worker.host.shards.values() if s.topic != worker.user_agent.topic or s.first is not None]
+        names = {shard.name for shard in shards}
+        seen, new = names & self._claimed, names - self._claimed
+        self._claimed |= names
+        if new:
+            await self.claim(*new)
+        return not (seen and await self.claim(*seen))
 
     async def tell(self) -> None:
         """Write what has changed, and each minute all: an owner of before may have spoilt what stands still since.

@@ -52,8 +52,8 @@ class Store(Protocol):
     async def hget(self, key: bytes, field: bytes) -> bytes | None:
         """Read one field of a hash; None if it is not there."""
 
-    async def mark(self, key: bytes, field: bytes) -> bool:
-        """Set a field of a hash to 1; whether it was surely not there before."""
+    async def mark(self, key: bytes, *fields: bytes) -> bool:
+        """Set fields of a hash to 1; whether one of them was surely not there before."""
 
     async def run_id(self) -> str:
         """Identity of the running server(s): changes when one was restarted and may have lost what it held."""
@@ -172,10 +172,10 @@ class RedisStore:
         found: bytes | None = value
         return found
 
-    async def mark(self, key: bytes, field: bytes) -> bool:
-        """Set a field of a hash to 1; whether it was not there: False, too, if that had to be sent twice."""
+    async def mark(self, key: bytes, *fields: bytes) -> bool:
+        """Set fields of a hash to 1; whether one of them was not there: False, too, if that had to be sent twice."""
         commands = Commands()
-        commands.add(b"HSET", key, field, b"1")
+        commands.add(b"HSET", key, *(part for field in fields for part in (field, b"1")))
         (added,) = await self._settle(commands, writes=True)
         return bool(added)
 

@@ -238,6 +238,8 @@ async def test_a_mark_is_new_only_once(bench: Bench) -> None:
     found = [await bench.store.mark(bench.key("hash"), field) for field in (b"f", b"f", b"g", b"f")]
     assert found == [True, False, True, False]
     assert await bench.store.hgetall(bench.key("hash")) == {b"f": b"1", b"g": b"1"}
+    assert not await bench.store.mark(bench.key("hash"), b"f", b"g")
+    assert await bench.store.mark(bench.key("hash"), b"f", b"h")
 
 
 async def test_the_store_works_on_after_a_refusal(bench: Bench) -> None:

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from stream.fetches import TP
 from stream.keys import Keys
 from stream.memory_store import MemoryStore
 from stream.meta import Meta
 from stream.resp import WriteBatch
+from stream.shard import Shard
 from stream.stats import Stats
 
 KEYS = Keys()
@@ -47,30 +47,51 @@ async def test_marks_are_those_of_the_item_shards_there_are(fields: dict[bytes, 
     assert await marked(fields) == expected
 
 
+class Busy:
+    """A worker that owns two shards of `events`, the first of which moves; `doubted` times it had lost all."""
+
+    def __init__(self, first: bool | None = True) -> None:
+        self.store, self.doubted = MemoryStore(), 0
+        shards = [Shard("events", 0, 1.0, next=1, first=first), Shard("events", 1, 1.0, next=9, first=first)]
+        self.moving = shards[0]
+        nobody = SimpleNamespace(topic="", shards={})
+        host = SimpleNamespace(shards={s.tp: s for s in shards}, counts={"lost": 0}, may_write=lambda: True)
+        worker = SimpleNamespace(
+            store=self.store,
+            keys=KEYS,
+            host=host,
+            stats=Stats(),
+            neighbours=SimpleNamespace(hits=0, misses=0),
+            user_agent=SimpleNamespace(topic="events"),
+            **dict.fromkeys(("users", "items", "item_agent", "global_agent"), nobody),
+            doubt=self._doubt,
+        )
+        self.meta = Meta(cast(Any, worker))
+
+    def _doubt(self) -> None:
+        self.doubted += 1
+
+    async def tell(self) -> None:
+        self.moving.next += 1
+        await self.meta.tell()
+
+    async def field(self, name: bytes) -> bytes | None:
+        return await self.store.hget(KEYS.meta, name)
+
+
 async def test_what_an_owner_of_before_has_spoilt_is_told_again_within_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1_000.0]
     monkeypatch.setattr("stream.meta.monotonic", lambda: now[0])
-    store, nobody = MemoryStore(), SimpleNamespace(topic="", shards={})
-    shards = {
-        TP("events", 0): SimpleNamespace(next=9, owned_since=1.0),
-        TP("events", 1): SimpleNamespace(next=0, owned_since=1.0),
-    }
-    host = SimpleNamespace(shards=shards, counts={"lost": 0}, may_write=lambda: True)
-    others = dict.fromkeys(("users", "items", "user_agent", "item_agent", "global_agent"), nobody)
-    cache = SimpleNamespace(hits=0, misses=0)
-    meta = Meta(
-        cast(Any, SimpleNamespace(store=store, keys=KEYS, host=host, stats=Stats(), neighbours=cache, **others))
-    )
+    worker = Busy()
 
     async def spoil_and_tell() -> bytes | None:
         batch = WriteBatch()
-        batch.hset(KEYS.meta, {b"events-0": b"older"}, None)
-        await store.flush(batch)
-        shards[TP("events", 1)].next += 1  # the worker itself is busy
-        await meta.tell()
-        return await store.hget(KEYS.meta, b"events-0")
+        batch.hset(KEYS.meta, {b"events-1": b"older"}, None)
+        await worker.store.flush(batch)
+        await worker.tell()
+        return await worker.field(b"events-1")
 
     told = await spoil_and_tell()
     assert b'"next":9' in (told or b"")
@@ -78,3 +99,31 @@ async def test_what_an_owner_of_before_has_spoilt_is_told_again_within_a_minute(
     assert await spoil_and_tell() == b"older"
     now[0] += 1
     assert await spoil_and_tell() == told
+
+
+async def test_an_emptied_redis_is_noticed_whatever_is_written_meanwhile() -> None:
+    worker = Busy()
+    await worker.meta.connect()
+    for _ in range(3):
+        await worker.meta.notice_loss()
+        await worker.tell()
+    assert worker.doubted == 0
+    for key in list(worker.store):
+        worker.store._drop(key)
+    await worker.tell()
+    await worker.tell()
+    assert await worker.field(b"events-0") is not None
+    assert await worker.field(b"events-1") is None
+    for _ in range(3):
+        await worker.meta.notice_loss()
+        await worker.tell()
+    assert worker.doubted == 1
+    assert await worker.field(b"events-1") is not None
+
+
+async def test_a_shard_for_which_nothing_was_written_is_not_claimed() -> None:
+    worker = Busy(first=None)
+    await worker.meta.connect()
+    await worker.meta.notice_loss()
+    await worker.tell()
+    assert await worker.field(b"owned-events-0") is None
