@@ -28,7 +28,7 @@ from stream.stages.user_shard import UserShard
 
 log = structlog.get_logger(__name__)
 
-# At a time, so that the event loop is not held for more than some 5 ms:
+# At a time, so that the event loop is not held for more than some 5 ms (by the blend 20, see README, Limits):
 DECODED: Final = 500  # records decoded
 LESSON: Final = 2_000  # records learned: in smaller parts, what each sends and costs besides is a fifth of the whole
 SLICE: Final = 250  # users ranked
@@ -82,10 +82,9 @@ class UserAgent(Agent[UserStage]):
     async def _learn(self, shard: Shard, records: Sequence[ConsumerRecord]) -> Learned | None:
         """Learn, and let others run in between; None if the shard is lost meanwhile."""
         parts: list[Learned] = []
-        lesson = LESSON // self._effort
         with self.stats.timed("user", "learn"):
-            for start in range(0, len(records), lesson):
-                some = records[start : start + lesson]
+            for start in range(0, len(records), LESSON):
+                some = records[start : start + LESSON]
                 decoded = await self._decode(some)
                 if shard.lost:
                     return None
@@ -100,11 +99,6 @@ class UserAgent(Agent[UserStage]):
             decode(records[start : start + DECODED], until=ALONE, batch=batch)
             await _breathe(records)
         return batch
-
-    @property
-    def _effort(self) -> int:
-        """How many times as long as by co-visitation it takes to learn a record or to rank a user."""
-        return 2 if self.stage.rules.ranking == "blend" else 1
 
     async def _send(self, sends: Sequence[Send]) -> None:
         if sends:
@@ -123,7 +117,7 @@ class UserAgent(Agent[UserStage]):
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
-        slice_ = SLICE // (self._effort * (1 + len(self.stage.rules.placements) // 2))
+        slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
         for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return told

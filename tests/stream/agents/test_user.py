@@ -111,7 +111,7 @@ def test_what_was_decoded_in_slices_teaches_the_same(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_others_run_while_a_large_batch_is_learned(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
-    monkeypatch.setattr("stream.agents.user.LESSON", 200)  # the blend learns half as many at a time
+    monkeypatch.setattr("stream.agents.user.LESSON", 100)
     monkeypatch.setattr("stream.agents.user.DECODED", 100)
     survivor, shard = Survivor(), Shard("events", 0, 0.0, next=0, loads=1)
     learned: list[int] = []
