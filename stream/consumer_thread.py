@@ -28,8 +28,8 @@ PARTIAL_WAIT_MS: Final = 20  # with 4, twice the requests took the worker's and 
 PREFETCH_BACKOFF_S: Final = 0.005
 # A fetch and the batches it makes cost worker and broker about 2 ms. Under load fewer are better: every 2 ms, p99 at
 # 5,000 events/s was half as long again. While they bring little there is time for more, and waiting is all there is.
-FETCH_EVERY_S: Final = 0.01
-SMALL_FETCH_EVERY_S: Final = 0.005
+FETCH_EVERY_S: Final = 0.008
+SMALL_FETCH_EVERY_S: Final = 0.004
 SMALL_FETCH: Final = 16  # records
 
 
