@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from stream.errors import UnavailableError
 from stream.fetches import ConsumerRecord
 from stream.publisher import Publisher
 from stream.resp import WriteBatch
+from stream.shard import Shard
 from stream.stages.sends import Send
 from stream.stats import Stats
 from stream.store import Store
@@ -34,12 +36,18 @@ class Steps(Protocol):
 S = TypeVar("S", bound=Steps)
 
 
-def slices(records: Sequence[ConsumerRecord], most_bytes: int) -> Iterator[Sequence[ConsumerRecord]]:
-    """Records of so many bytes at a time, a little more or one alone."""
+async def in_turns(
+    shard: Shard, records: Sequence[ConsumerRecord], most_bytes: int
+) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    """Records of so many bytes at a time, a little more or one alone; others run in between. No more if it is lost."""
     start = size = 0
     for end, record in enumerate(records, 1):
         size += len(record.value or b"")
         if size >= most_bytes or end == len(records):
+            if start:
+                await asyncio.sleep(0)
+            if shard.lost:
+                return
             yield records[start:end]
             start, size = end, 0
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import structlog
 
-from stream.agents.base import Agent, slices
+from stream.agents.base import Agent, in_turns
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
@@ -43,11 +42,7 @@ class GlobalAgent(Agent[GlobalStage]):
         """Learn from samples and popularity; what follows from them is published every few seconds."""
         self.stats.batches["global"].add_one(len(records))
         with self.stats.timed("global", "learn"):
-            for number, some in enumerate(slices(records, SLICE_BYTES)):
-                if number:
-                    await asyncio.sleep(0)
-                if shard.lost:
-                    return
+            async for some in in_turns(shard, records, SLICE_BYTES):
                 self.stage.learn(shard.partition, some)
 
     async def publish(self, shard: Shard) -> None:

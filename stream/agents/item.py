@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 import structlog
 
-from stream.agents.base import Agent, slices
+from stream.agents.base import Agent, in_turns
 from stream.fencing import Fence
 from stream.fetches import ConsumerRecord
 from stream.shards import Shard
@@ -49,11 +49,7 @@ class ItemAgent(Agent[ItemStage]):
         self.stats.batches["item"].add_one(len(records))
         flush = False
         with self.stats.timed("item", "learn"):
-            for number, some in enumerate(slices(records, SLICE_BYTES)):
-                if number:
-                    await asyncio.sleep(0)
-                if shard.lost:
-                    return
+            async for some in in_turns(shard, records, SLICE_BYTES):
                 flush |= self.stage.learn(shard.partition, some)
         if flush:
             await self.publish(shard)

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 import pytest
 
+from stream.agents import global_ as global_agents
 from stream.agents.global_ import GlobalAgent
 from stream.errors import UnavailableError
 from stream.keys import Keys
@@ -128,3 +130,17 @@ async def test_the_owner_is_asked_to_write_again_what_came_late() -> None:
     owner.learn(0, [LocalRecord(1, 0, None, request.value)])
     assert owner.changed
     assert owner.publish().writes.frames == before.writes.frames
+
+
+async def test_others_run_while_a_large_batch_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(global_agents, "SLICE_BYTES", 1)
+    global_agent, shard_ = await agent(Servers()), shard()
+    later = [encode_global(msgspec.structs.replace(POPULAR, ts=POPULAR.ts + n)) for n in (1, 2, 3)]
+
+    async def lose() -> None:
+        assert global_agent.stage.newest == POPULAR.ts + 1
+        shard_.lost = True
+
+    batch = [LocalRecord(n, 0, None, value) for n, value in enumerate(later)]
+    await asyncio.gather(global_agent.process(shard_, cast(Any, batch)), lose())
+    assert global_agent.stage.newest == POPULAR.ts + 1
