@@ -46,13 +46,12 @@ class Candidates(NamedTuple):
 def column(candidates: Candidates, item: int, found: int) -> int:
     """Column of an item: `found` if it is new (it is listed then, and the caller counts it), `FULL` if none is left."""
     place = np.int64(candidates.place[item])
-    if place > 0:
-        return int(place - 1)
-    if found == candidates.x.shape[1]:
+    at: int = place - 1 if place > 0 else np.int64(found)  # type: ignore[assignment]  # Numba: signed
+    if at == candidates.x.shape[1]:
         return FULL
-    candidates.place[item] = found + 1
-    candidates.item[found] = item
-    return found
+    candidates.place[item] = at + 1  # in any case: a wrong guess whether it is new costs more than two writes
+    candidates.item[at] = item
+    return at
 
 
 @lean_kernel

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.candidates import Candidates
 from models.content_search import SEARCHED, Workspace, vote_content, workspace
-from models.content_vectors import DESCRIBED, ContentArrays, describe
+from models.content_vectors import DESCRIBED, LANE, ContentArrays, describe
 from models.inverted_index import InvertedIndex
 from models.nesting import part, prefixed
 from models.text_features import DIMENSIONS, Facts, Features, features
@@ -36,8 +36,9 @@ class ContentIndex:
     -----
     `describe` costs about 50 us, most of it splitting the text. A search compares at most a set number of items: 20 us
     with 1,000 items, and 0.1 ms with 100,000, where each one compared is a cache miss. Recomputing idf (once per eighth
-    of the catalogue) takes 10 ms with 100,000 items. Memory: ``8 * size + 12`` bytes per item, 20 per feature place, 64
-    per block of postings (at most one per feature of an item; see `InvertedIndex`).
+    of the catalogue) takes 10 ms with 100,000 items. Memory: 12 bytes and 8 per feature per item, its features rounded
+    up to a multiple of 16, 20 per feature place, 64 per block of postings (at most one per feature of an item; see
+    `InvertedIndex`).
 
     Examples
     --------
@@ -55,9 +56,10 @@ class ContentIndex:
         self.size = size
         self.postings = postings
         self.dimensions = dimensions
+        room = -(-size // LANE) * LANE
         self.arrays = ContentArrays(
-            np.zeros((0, size), dtype=np.int32),
-            np.zeros((0, size), dtype=np.float32),
+            np.zeros((0, room), dtype=np.int32),
+            np.zeros((0, room), dtype=np.float32),
             np.zeros(0, dtype=np.int32),
             np.zeros(0),
             np.zeros(dimensions, dtype=np.int32),
@@ -123,12 +125,13 @@ class ContentIndex:
         """Copies of the whole state."""
         flat = {name: getattr(self.arrays, name).copy() for name in ContentArrays._fields if name != "lists"}
         lists = {name: getattr(self.arrays.lists, name).copy() for name in InvertedIndex._fields}
-        return flat | prefixed("lists", lists) | {"postings": np.array([self.postings])}
+        return flat | prefixed("lists", lists) | {"bounds": np.array([self.size, self.postings])}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> ContentIndex:
         """The state that `copied` described."""
-        index = cls(arrays["place"].shape[1], int(arrays["postings"][0]), len(arrays["having"]))
+        size, postings = arrays["bounds"].tolist()
+        index = cls(size, postings, len(arrays["having"]))
         lists = part(arrays, "lists")
         known = {name: np.array(arrays[name]) for name in ContentArrays._fields if name != "lists"}
         index.arrays = ContentArrays(**known, lists=InvertedIndex(**{name: np.array(lists[name]) for name in lists}))

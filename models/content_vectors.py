@@ -26,13 +26,14 @@ from models.kernel import kernel
 STALE: Final = 8  # one in so many items may have changed since idf was computed
 DESCRIBED: Final = 0  # places in `counts`: items with a vector, ...
 CHANGED: Final = 1  # ... and records taken since idf was computed
+LANE: Final = 16  # features of an item are stored and read so many at a time, whether there are as many or not
 
 
 class ContentArrays(NamedTuple):
     """What kernels read and write.
 
-    By item: `place`, `tf` (`filled` of them) and `length` of its vector; by feature: `having` (items with it), `idf`,
-    and the lists; `counts`: two numbers, see above.
+    By item: `place`, `tf` (`filled` of them, then zeros) and `length` of its vector; by feature: `having` (items with
+    it), `idf`, and the lists; `counts`: two numbers, see above.
     """
 
     place: NDArray[np.int32]
@@ -69,6 +70,7 @@ def describe(
             index.having[place[f]] += 1
     index.place[item, : len(place)] = place
     index.tf[item, : len(place)] = weight
+    index.tf[item, len(place) :] = 0.0
     index.filled[item] = len(place)
     index.counts[DESCRIBED] += int(len(place) > 0) - int(before > 0)
     index.counts[CHANGED] += 1

@@ -235,16 +235,19 @@ def _vote(
     if not holds(ring, size, recent[matches.first[m]]):
         return found
     part = matches.similarity[m] / np.float32(matches.first[m] + 1)
-    x = candidates.x[feature]
+    through = recent[matches.first[m]]
+    x, voter, clue = candidates.x[feature], candidates.voter, candidates.clue
+    total = candidates.total[feature]
     for slot in range(size):
         at = column(candidates, ring[slot], found)
-        if at >= 0 and candidates.voter[at] != m + 1:  # a session counts once per item
+        if at >= 0:
             found += at == found
-            if candidates.voter[at] == 0:
-                candidates.clue[at] = recent[matches.first[m]]
-            candidates.voter[at] = m + 1
-            x[at] += part
-            candidates.total[feature] += part
+            fresh = part if voter[at] != m + 1 else np.float32(0.0)  # a session counts once per item
+            clue[at] = clue[at] if voter[at] > 0 else through
+            voter[at] = m + 1
+            x[at] += fresh
+            total += fresh
+    candidates.total[feature] = total
     return found
 
 
