@@ -21,7 +21,7 @@ _GRANTS: Final[dict[str | None, Literal["granted", "denied"]]] = {"Yes": "grante
 
 class _Value(msgspec.Struct, gc=False):
     string_value: str | None = None
-    int_value: int | None = None
+    int_value: Word = None
     float_value: float | None = None
     double_value: float | None = None
 
@@ -72,8 +72,9 @@ def adapt(row: _Row) -> Event:
         traffic_source=row.traffic_source,
     )
     for param in row.event_params or ():
-        if param.key in _PARAMETERS and (said := _said(param.value)) is not None:
-            setattr(event, _PARAMETERS[param.key], _amount(said) if param.key == "value" else str(said) or None)
+        name = _PARAMETERS.get(param.key)
+        if name is not None and (said := _said(param.value)) is not None:
+            setattr(event, name, _amount(said) if name == "value" else str(said) or None)
     if row.ecommerce is not None:
         event.transaction_id = event.transaction_id or text(row.ecommerce.transaction_id)
         if event.value is None:
@@ -97,6 +98,6 @@ def _amount(said: str | float) -> float:
         amount = float(said)
     except ValueError:
         amount = math.nan
-    if not abs(amount) <= MAX_AMOUNT:
+    if not -MAX_AMOUNT <= amount <= MAX_AMOUNT:
         raise Refused("schema", f"value is {str(said)[:40]!r}, no number or too large")
     return amount
