@@ -117,7 +117,12 @@ def decode(
             size = f"{len(value or b'')} bytes"
             batch.dead.append(_letter(record, 0, "too_large" if value else "empty", size, value or b""))
             continue
-        if beginnings and value[:BEGINNING] in beginnings and not record.headers and judge.guessed(record, 0, value):
+        if (
+            beginnings
+            and (start := value[:BEGINNING]) in beginnings
+            and not record.headers
+            and judge.guessed(record, 0, value, beginnings[start])
+        ):
             continue
         if value.find(_NAME) < 0:  # not simply ours: spares a failing attempt, which is dear
             judge.other(record, value)
@@ -185,12 +190,12 @@ class _Judge:
         self.take = taker(batch)
         self._most = most
 
-    def guessed(self, record: Record, index: int, value: bytes) -> bool:
+    def guessed(self, record: Record, index: int, value: bytes, likely: Shape) -> bool:
         """Judge a value that has the shape of those that began alike; whether it has."""
         try:
-            if (found := guess(value)) is None:
+            if (event := guess(value, likely)) is None:
                 return False
-            self._mapped(record, index, value, *found)
+            self._mapped(record, index, value, likely.name, event)
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         return True
@@ -237,7 +242,11 @@ class _Judge:
                     dead.append(_letter(record, index, "too_many", detail, bytes(element)))
 
     def _element(self, record: Record, index: int, value: bytes) -> None:
-        if beginnings and value[:BEGINNING] in beginnings and self.guessed(record, index, value):
+        if (
+            beginnings
+            and (start := value[:BEGINNING]) in beginnings
+            and self.guessed(record, index, value, beginnings[start])
+        ):
             return
         try:
             event = _decode_event(value) if value.find(_NAME) >= 0 else _NAMELESS
@@ -270,7 +279,7 @@ class _Judge:
         if event.items and len(event.items) > MAX_ITEMS:
             raise Refused("too_many", _crowd(event.items))
         self.take(event, record, index, value)
-        self.batch.shapes[name] += 1
+        self.batch.shapes.append(name)
 
 
 def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:
