@@ -124,7 +124,10 @@ _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
 _decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
 _decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
 _decode_entity: Final = msgspec.json.Decoder(_Entity, strict=False).decode
-_KINDS: Final = ("product", "transaction", "refund", "cart", "promotion", "user")
+_ENTITY_KINDS: Final = {  # by their schemas without the version
+    f"iglu:{_VENDOR}/{kind}/jsonschema": kind
+    for kind in ("product", "transaction", "refund", "cart", "promotion", "user")
+}
 
 
 def split(value: bytes) -> list[bytes]:
@@ -159,7 +162,8 @@ def adapt_enriched(sent: _Enriched) -> Event:
 def adapt_tracked(sent: _Tracked) -> Event:
     """The event of the tracker protocol: a page view, or the e-commerce action."""
     if sent.e == "ue":
-        name, item_list = _action(sent.ue_pr, sent.ue_px)
+        read = _known_action if len(sent.ue_pr or sent.ue_px or "") <= _SHORT else _action
+        name, item_list = read(sent.ue_pr, sent.ue_px)
     elif sent.e == "pv":
         name, item_list = _PAGE_VIEW
     else:
@@ -168,7 +172,7 @@ def adapt_tracked(sent: _Tracked) -> Event:
     others: dict[str, list[_Entity]] = {}
     contexts = _json(sent.co, sent.cx)
     for context in _decode_contexts(contexts).data if contexts else ():
-        kind = _kind(context.schema)
+        kind = _ENTITY_KINDS.get(context.schema.rpartition("/")[0])
         if kind == "product":
             products.append(_decode_entity(context.data))
         elif kind:
@@ -222,11 +226,6 @@ def _json(plain: str | None, encoded: str | None) -> str | bytes | None:
 
 def _action(plain: str | None, encoded: str | None) -> tuple[str, str | None]:
     """Name and list of the e-commerce action inside a self-describing event."""
-    short = len(plain or encoded or "") <= _SHORT
-    return _known_action(plain, encoded) if short else _read_action(plain, encoded)
-
-
-def _read_action(plain: str | None, encoded: str | None) -> tuple[str, str | None]:
     value = _json(plain, encoded)
     if not value:
         raise Refused("schema", "ue_pr or ue_px is missing")
@@ -236,12 +235,4 @@ def _read_action(plain: str | None, encoded: str | None) -> tuple[str, str | Non
     return _named(event.data)
 
 
-_known_action: Final = functools.lru_cache(1024)(_read_action)  # all views of a product say the same
-
-
-@functools.lru_cache(1024)
-def _kind(schema: str) -> str:
-    """Which of the entities a schema describes; empty if none."""
-    vendor, _, rest = schema.removeprefix("iglu:").partition("/")
-    name = rest.partition("/")[0]
-    return name if vendor == _VENDOR and name in _KINDS else ""
+_known_action: Final = functools.lru_cache(1024)(_action)  # all views of a product say the same
