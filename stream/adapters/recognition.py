@@ -24,7 +24,7 @@ from stream.adapters import (
     snowplow,
 )
 from stream.adapters.common import Refused
-from stream.adapters.marks import Mark, Marks
+from stream.adapters.marks import Exported, Mark, Marks
 from stream.events import Event
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -192,7 +192,7 @@ def _shape(marks: Marks) -> Shape | None:
     return None
 
 
-def _exported(marks: Marks) -> Shape | None:
+def _exported(marks: Exported) -> Shape | None:
     """What has our ``event_name`` and is still not ours."""
     if marks.collector_tstamp is not UNSET and _is_said(marks.collector_tstamp):
         return ENRICHED

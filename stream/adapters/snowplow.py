@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Product, Refused, Stamp, Word, items_of, moment, required, text
-from stream.adapters.marks import Marks
+from stream.adapters.marks import Exported, Marks
 from stream.events import Amount, Event
 
 PAYLOAD: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/"
@@ -51,7 +51,7 @@ class _Action(msgspec.Struct, gc=False):
     name: Word = None
 
 
-class _Kinds(Marks, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"):
+class _Kinds(Exported, rename=lambda name: f"contexts_com_snowplowanalytics_snowplow_ecommerce_{name}_1"):
     """An event's entities under their names in enriched events."""
 
     product: _Entities = None
@@ -62,10 +62,10 @@ class _Kinds(Marks, rename=lambda name: f"contexts_com_snowplowanalytics_snowplo
     user: _Entities = None
 
 
-class _Enriched(_Kinds, rename=None):
+class _Enriched(_Kinds, kw_only=True, rename=None):
     """Who, where and when, under the names of enriched events; the tracker protocol's are in `_Tracked`."""
 
-    event_name: Ident | UnsetType = UNSET
+    event_name: Ident
     event_id: Ident = None
     derived_tstamp: Stamp = None
     collector_tstamp: Stamp | UnsetType = UNSET
