@@ -117,12 +117,7 @@ def decode(
             size = f"{len(value or b'')} bytes"
             batch.dead.append(_letter(record, 0, "too_large" if value else "empty", size, value or b""))
             continue
-        if (
-            beginnings
-            and (start := value[:BEGINNING]) in beginnings
-            and not record.headers
-            and judge.guessed(record, 0, value, beginnings[start])
-        ):
+        if beginnings and value[:BEGINNING] in beginnings and not record.headers and judge.guessed(record, 0, value):
             continue
         if value.find(_NAME) < 0:  # not simply ours: spares a failing attempt, which is dear
             judge.other(record, value)
@@ -190,12 +185,13 @@ class _Judge:
         self.take = taker(batch)
         self._most = most
 
-    def guessed(self, record: Record, index: int, value: bytes, likely: Shape) -> bool:
+    def guessed(self, record: Record, index: int, value: bytes) -> bool:
         """Judge a value that has the shape of those that began alike; whether it has."""
+        shape = beginnings[value[:BEGINNING]]
         try:
-            if (event := guess(value, likely)) is None:
+            if (event := guess(value, shape)) is None:
                 return False
-            self._mapped(record, index, value, likely.name, event)
+            self._mapped(record, index, value, shape.name, event)
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         return True
@@ -242,11 +238,7 @@ class _Judge:
                     dead.append(_letter(record, index, "too_many", detail, bytes(element)))
 
     def _element(self, record: Record, index: int, value: bytes) -> None:
-        if (
-            beginnings
-            and (start := value[:BEGINNING]) in beginnings
-            and self.guessed(record, index, value, beginnings[start])
-        ):
+        if beginnings and value[:BEGINNING] in beginnings and self.guessed(record, index, value):
             return
         try:
             event = _decode_event(value) if value.find(_NAME) >= 0 else _NAMELESS

@@ -24,7 +24,7 @@ _CONSENTS: Final[dict[str | None, Consent]] = {
 
 class _Value(msgspec.Struct, gc=False):
     string_value: str | None = None
-    int_value: Word = None
+    int_value: int | None = None
     float_value: float | None = None
     double_value: float | None = None
 
