@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,7 +48,7 @@ class Batch:
     `offset`, `index`: identity within the partition; `ts`: event time in us; `recorded`: the record's time in us;
     `kind`: code of the event name; `value`: money of a purchase, else 0; `consent`: three grants packed two bits each
     (0 = not said); `session`: session id or "" ; `raw`: the event's own bytes, in whatever shape, for
-    re-keying (see `json_of`); `shapes`: how many of them had another shape, by its name; `cookies`: by position the
+    re-keying (see `json_of`); `shapes`: name of the shape of each that had another; `cookies`: by position the
     cookie of an event that names it beside its customer; `anonymous`: positions of events that name a cookie alone.
     """
 
@@ -74,6 +73,6 @@ class Batch:
     dead: list[DeadLetter] = field(default_factory=list)
     controls: list[tuple[int, Control]] = field(default_factory=list)
     without_id: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
+    shapes: list[str] = field(default_factory=list)
     cookies: dict[int, str] = field(default_factory=dict)
     anonymous: list[int] = field(default_factory=list)

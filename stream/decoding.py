@@ -187,10 +187,11 @@ class _Judge:
 
     def guessed(self, record: Record, index: int, value: bytes) -> bool:
         """Judge a value that has the shape of those that began alike; whether it has."""
+        shape = beginnings[value[:BEGINNING]]
         try:
-            if (found := guess(value)) is None:
+            if (event := guess(value, shape)) is None:
                 return False
-            self._mapped(record, index, value, *found)
+            self._mapped(record, index, value, shape.name, event)
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         return True
@@ -270,7 +271,7 @@ class _Judge:
         if event.items and len(event.items) > MAX_ITEMS:
             raise Refused("too_many", _crowd(event.items))
         self.take(event, record, index, value)
-        self.batch.shapes[name] += 1
+        self.batch.shapes.append(name)
 
 
 def _take_control(record: Record, value: bytes, control: Control, batch: Batch) -> None:

@@ -8,6 +8,7 @@ port may have a person forgotten.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -111,7 +112,7 @@ def judge(body: bytes, now_ns: int, partitions: int, most: int, headers: Headers
     batch = decode((Draft(0, now_ns // 1_000_000, None, body, headers),), most)
     refused = [_refusal(letter) for letter in batch.dead]
     refused += [Refusal(0, "unknown_shape", "control records are not taken here") for _ in batch.controls]
-    return Judged(_entries(batch, now_ns, partitions), refused, dict(batch.shapes))
+    return Judged(_entries(batch, now_ns, partitions), refused, dict(Counter(batch.shapes)))
 
 
 def _entries(batch: Batch, now_ns: int, partitions: int) -> list[Entry]:

@@ -56,7 +56,7 @@ class Verdicts(msgspec.Struct):
         self.taken += len(batch.raw)
         self.controls += len(batch.controls)
         self.shapes.update(batch.shapes)
-        if ours := len(batch.raw) - batch.shapes.total():
+        if ours := len(batch.raw) - len(batch.shapes):
             self.shapes[OURS] += ours
         self.events.update(_decode_name(json_of(raw)).event_name for raw in batch.raw)
         if batch.ts:

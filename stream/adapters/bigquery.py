@@ -6,17 +6,20 @@ Source: https://support.google.com/analytics/answer/7029846
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from stream.adapters.common import Ident, Refused, Stamp, Word, moment, required, text
 from stream.adapters.ga4 import LooseItem, ours
-from stream.adapters.marks import Marks
+from stream.adapters.marks import Exported
 from stream.events import MAX_AMOUNT, Amount, Consent, Event, TrafficSource
 
-_GRANTS: Final[dict[str | None, Literal["granted", "denied"]]] = {"Yes": "granted", "No": "denied"}
+_CONSENTS: Final[dict[str | None, Consent]] = {
+    "Yes": Consent(analytics_storage="granted"),
+    "No": Consent(analytics_storage="denied"),
+}
 
 
 class _Value(msgspec.Struct, gc=False):
@@ -40,8 +43,8 @@ class _Privacy(msgspec.Struct, gc=False):
     analytics_storage: str | None = None
 
 
-class _Row(Marks):
-    event_name: Ident | UnsetType = UNSET
+class _Row(Exported, kw_only=True):
+    event_name: Ident
     event_timestamp: Stamp = None
     event_params: list[_Param] | UnsetType = UNSET
     user_id: Ident = None
@@ -72,14 +75,15 @@ def adapt(row: _Row) -> Event:
         traffic_source=row.traffic_source,
     )
     for param in row.event_params or ():
-        if param.key in _PARAMETERS and (said := _said(param.value)) is not None:
-            setattr(event, _PARAMETERS[param.key], _amount(said) if param.key == "value" else str(said) or None)
+        name = _PARAMETERS.get(param.key)
+        if name is not None and (said := _said(param.value)) is not None:
+            setattr(event, name, _amount(said) if name == "value" else str(said) or None)
     if row.ecommerce is not None:
         event.transaction_id = event.transaction_id or text(row.ecommerce.transaction_id)
         if event.value is None:
             event.value = row.ecommerce.purchase_revenue
     if row.privacy_info is not None:
-        event.consent = Consent(analytics_storage=_GRANTS.get(row.privacy_info.analytics_storage))
+        event.consent = _CONSENTS.get(row.privacy_info.analytics_storage)
     return event
 
 
@@ -97,6 +101,6 @@ def _amount(said: str | float) -> float:
         amount = float(said)
     except ValueError:
         amount = math.nan
-    if not abs(amount) <= MAX_AMOUNT:
+    if not -MAX_AMOUNT <= amount <= MAX_AMOUNT:
         raise Refused("schema", f"value is {str(said)[:40]!r}, no number or too large")
     return amount

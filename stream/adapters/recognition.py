@@ -7,7 +7,8 @@ beginnings of earlier ones tell the likely shape: a right guess spares the first
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -23,7 +24,7 @@ from stream.adapters import (
     snowplow,
 )
 from stream.adapters.common import Refused
-from stream.adapters.marks import Mark, Marks
+from stream.adapters.marks import Exported, Mark, Marks
 from stream.events import Event
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -39,7 +40,8 @@ class _Named(msgspec.Struct, gc=False):
     event_name: Mark = UNSET
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shape:
     """One shape: its name in counts and reports, and how to cut a value of several events or to read one of a single.
 
     `decode` reads a value as the shape's own struct, `event` makes ours of it.
@@ -53,6 +55,7 @@ class Shape(NamedTuple):
 
 beginnings: Final[dict[bytes, Shape]] = {}  # across fetches and requests: most of them are short
 
+_NULL: Final = msgspec.Raw(b"null")
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_marks: Final = msgspec.json.Decoder(Marks).decode
@@ -93,26 +96,14 @@ def adapt(value: bytes, shape: Shape | None, headers: cloudevents.Headers = ()) 
     return shape.name, event
 
 
-def guess(value: bytes) -> tuple[str, Event] | None:
-    """What `recognise` and `adapt` find, in one decoding pass instead of two; None if that cannot be.
+def guess(value: bytes, shape: Shape) -> Event | None:
+    """What `recognise` and `adapt` find, in one decoding pass instead of two; None if it has not this likely shape.
 
     Raises
     ------
     Refused
         As `adapt`.
     """
-    shape = beginnings.get(value[:BEGINNING])
-    if shape is None:
-        return None
-    try:
-        event = _guessed(value, shape)
-    except _FAULTS as error:
-        raise _refusal(shape, error) from None
-    return None if event is None else (shape.name, event)
-
-
-def _guessed(value: bytes, shape: Shape) -> Event | None:
-    """The event of a value that may have this shape of one event; None if it has not, or cannot be read as such."""
     try:
         sent = shape.decode(value)
     except _FAULTS:
@@ -121,7 +112,10 @@ def _guessed(value: bytes, shape: Shape) -> Event | None:
     if found is not shape or shape.event is None:
         beginnings.pop(value[:BEGINNING], None)  # lest each of our own that begins alike pays for it
         return None
-    return shape.event(sent)
+    try:
+        return shape.event(sent)
+    except _FAULTS as error:
+        raise _refusal(shape, error) from None
 
 
 def _remember(value: bytes, shape: Shape) -> None:
@@ -156,16 +150,13 @@ def _refusal(shape: Shape, error: Exception) -> Refused:
 def _inner(value: bytes) -> Event | None:
     """The event of another shape inside a CloudEvent; None if it has none that we know."""
     likely = beginnings.get(value[:BEGINNING], CLOUDEVENT)
-    if likely is not CLOUDEVENT and (event := _guessed(value, likely)) is not None:
+    if likely is not CLOUDEVENT and (event := guess(value, likely)) is not None:
         return event
     shape, _ = recognise(value)
-    if shape is None:
-        return None
-    if shape is CLOUDEVENT or shape.event is None:
+    if shape is CLOUDEVENT or (shape is not None and shape.event is None):
         raise Refused("unmapped", "a batch, or another CloudEvent, within a CloudEvent")
-    event = shape.event(shape.decode(value))
-    _remember(value, shape)
-    return event
+    found = adapt(value, shape)
+    return None if found is None else found[1]
 
 
 def _text_shape(value: bytes) -> Shape | None:
@@ -201,7 +192,7 @@ def _shape(marks: Marks) -> Shape | None:
     return None
 
 
-def _exported(marks: Marks) -> Shape | None:
+def _exported(marks: Exported) -> Shape | None:
     """What has our ``event_name`` and is still not ours."""
     if marks.collector_tstamp is not UNSET and _is_said(marks.collector_tstamp):
         return ENRICHED
@@ -233,7 +224,7 @@ def _is_ours(event: msgspec.Raw) -> bool:
 
 
 def _is_said(mark: Mark) -> bool:
-    return bytes(mark) != b"null" if type(mark) is msgspec.Raw else mark is not None and mark is not UNSET
+    return mark is not None and mark is not UNSET and mark != _NULL
 
 
 def _is_list(mark: Mark) -> bool:

@@ -8,6 +8,7 @@ written, and perform nothing.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -188,7 +189,7 @@ class UserStage:
         """Learn from records up to the offset `last`, for whose users there is room."""
         admitted = admit(shard, batch, partition, self.partitions)
         shard.changes.add(admitted.index[admitted.index >= 0])
-        shard.counts.update({f"shape:{shape}": count for shape, count in batch.shapes.items()})
+        shard.counts.update({f"shape:{shape}": count for shape, count in Counter(batch.shapes).items()})
         shard.counts.update(f"dead:{letter.reason}" for letter in batch.dead)
         sends = [dead_letter(self.topic, partition, letter) for letter in batch.dead]
         sends += [rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]

@@ -61,7 +61,7 @@ def check_batch(value: bytes) -> Batch:
     assert all(dead.reason in REASONS and dead.offset == 3 and dead.key == b"k" for dead in batch.dead)
     assert all(len(dead.detail) <= 200 for dead in batch.dead)
     assert all(0 < len(user.encode()) <= MAX_ID_BYTES for user in batch.user)
-    assert batch.shapes.total() <= len(batch.raw) == len(batch.user) == len(batch.ts)
+    assert len(batch.shapes) <= len(batch.raw) == len(batch.user) == len(batch.ts)
     return batch
 
 
@@ -71,7 +71,7 @@ def check_judged(value: bytes, batch: Batch) -> Judged:
     assert len(judged.entries) == len(batch.raw)
     dead = Counter(letter.reason for letter in batch.dead) + Counter(unknown_shape=len(batch.controls))
     assert Counter(refusal.reason for refusal in judged.refused) == dead
-    assert sum(judged.mapped.values()) == batch.shapes.total()
+    assert sum(judged.mapped.values()) == len(batch.shapes)
     records = [LocalRecord(n, NOW_NS // 1_000_000, e.key, e.value) for n, e in enumerate(judged.entries)]
     again = decode(records)
     assert not again.dead
@@ -180,4 +180,4 @@ def test_a_name_that_is_spelt_with_escapes_is_still_ours() -> None:
     value = b'{"event\\u005fname":"view_item","user_id":"u1","item_id":"i1"}'
     for record in (value, b"[%s]" % value, b'{"events":[%s]}' % value):
         batch = check_batch(record)
-        assert (batch.user, batch.touch_item, batch.shapes.total()) == (["u1"], ["i1"], 0)
+        assert (batch.user, batch.touch_item, len(batch.shapes)) == (["u1"], ["i1"], 0)
