@@ -221,11 +221,44 @@ class Blend:
         Deltas
             As of `models.covisitation.emit`.
         """
-        out = Deltas.room(len(touches.user), histories.item.shape[1])
-        frozen, rate = self.frozen or not test, self.rate
-        visits = learn_touches(self.arrays, histories, rows, touches, weighting, query, frozen, rate, desk, out)
+        out, everything = Deltas.room(len(touches.user), histories.item.shape[1]), slice(len(touches.user))
+        visits = self.learn_some(histories, rows, touches, everything, weighting, query, desk, out, 0, test=test)
         self.watch()
         return out.first(visits)
+
+    def learn_some(
+        self,
+        histories: HistoryArrays,
+        rows: RowArrays,
+        touches: Touches,
+        span: slice,
+        weighting: Weighting,
+        query: Query,
+        desk: Desk,
+        out: Deltas,
+        visits: int,
+        *,
+        test: bool = True,
+    ) -> int:
+        """As `learn_many` a span of a batch, behind what the batch has taught so far; `watch` at its end.
+
+        Parameters
+        ----------
+        span
+            Of the touches; spans follow each other.
+        out, visits
+            The batch's deltas, with room for all of them, and how many visits they hold.
+
+        Returns
+        -------
+        int
+            How many visits they hold now.
+        """
+        frozen, rate = self.frozen or not test, self.rate
+        start, end, _ = span.indices(len(touches.user))
+        return learn_touches(
+            self.arrays, histories, rows, touches, start, end, weighting, query, frozen, rate, desk, out, visits
+        )
 
     def watch(self) -> None:
         """Tell ADWIN the hit rate since the last time; quicken the learning if it has fallen for good."""

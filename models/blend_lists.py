@@ -78,16 +78,21 @@ def learn_touches(
     histories: HistoryArrays,
     rows: RowArrays,
     touches: Touches,
+    start: int,
+    end: int,
     weighting: Weighting,
     query: Query,
     frozen: bool,
     rate: float,
     desk: Desk,
     out: Deltas,
+    visits: int,
 ) -> int:
-    """Test and learn each touch, then append it to its user's history, one after another; returns how many visits."""
-    visits = 0
-    for n in range(len(touches.user)):
+    """Test and learn some touches, then append each to its user's history, one after another.
+
+    Their deltas go behind those of so many visits; returns how many visits there are then.
+    """
+    for n in range(start, end):
         user, item = touches.user[n], touches.item[n]
         if weighting.kind[touches.kind[n]] > 0 and not on_item(histories, user, item):
             if not frozen and is_lesson(arrays.counts, histories, user):

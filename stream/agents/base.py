@@ -16,6 +16,7 @@ from stream.publisher import Publisher
 from stream.resp import WriteBatch
 from stream.shard import Shard
 from stream.stages.sends import Send
+from stream.stages.stepwise import Stepwise
 from stream.stats import Stats
 from stream.store import Store
 
@@ -34,6 +35,7 @@ class Steps(Protocol):
 
 
 S = TypeVar("S", bound=Steps)
+T = TypeVar("T")
 
 
 async def in_turns(
@@ -50,6 +52,20 @@ async def in_turns(
                 return
             yield records[start:end]
             start, size = end, 0
+
+
+async def step_by_step(shard: Shard, work: Stepwise[T]) -> T | None:
+    """What the work makes; others run between its steps. None if the shard is lost: then the rest is left undone."""
+    try:
+        while not shard.lost:
+            next(work)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        made: T = end.value
+        return made
+    finally:
+        work.close()
+    return None
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
-from stream.agents.base import Agent
+from stream.agents.base import Agent, step_by_step
 from stream.agents.taking_up import take_up
 from stream.batch import Batch
 from stream.decoding import decode
@@ -28,10 +28,10 @@ from stream.stages.user_shard import UserShard
 
 log = structlog.get_logger(__name__)
 
-# At a time, so that the event loop is not held for more than some 5 ms (by the blend 20, see README, Limits):
+# At a time, so that the event loop is not held for more than some 5 ms:
 DECODED: Final = 500  # records decoded
-LESSON: Final = 2_000  # records learned: in smaller parts, what each sends and costs besides is a fifth of the whole
-SLICE: Final = 250  # users ranked
+LESSON: Final = 2_000  # records learned, with pauses of the stage's: each such part sends deltas of its own
+SLICE: Final = {"covisit": 250, "blend": 140}  # users ranked
 REVIEWED: Final = 500  # users whose offers are looked at between two batches
 
 
@@ -86,9 +86,10 @@ class UserAgent(Agent[UserStage]):
             for start in range(0, len(records), LESSON):
                 some = records[start : start + LESSON]
                 decoded = await self._decode(some)
-                if shard.lost:
+                part = await step_by_step(shard, self.stage.learning(shard.partition, some, decoded))
+                if part is None:
                     return None
-                parts.append(self.stage.learn(shard.partition, some, decoded))
+                parts.append(part)
                 await _breathe(records)
         return None if shard.lost else Learned.of_all(parts)
 
@@ -117,7 +118,7 @@ class UserAgent(Agent[UserStage]):
             await self.write(answer.writes)
             if self.fence.is_overtaken(shard):
                 await self._ask_again(shard, [answer.user])
-        slice_ = SLICE // (1 + len(self.stage.rules.placements) // 2)
+        slice_ = SLICE[self.stage.rules.ranking] // (1 + len(self.stage.rules.placements) // 2)
         for start in range(0, len(learned.users), slice_):
             if shard.lost:  # after any await the partition may hold a new shard, or none
                 return told

@@ -91,7 +91,7 @@ class Reclaimer:
         self._work = None
 
     def step(self) -> None:
-        """Do a slice of work, if there is any. Call it when nothing but the structures holds indices."""
+        """Do a slice of work, if there is any. Call it when nothing but rows and holders refers to items by index."""
         if self._kept:
             return
         if self._work is None:

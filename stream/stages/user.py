@@ -52,6 +52,7 @@ from stream.stages.reclaiming import USERS, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
 from stream.stages.serving import served
 from stream.stages.space import ItemSpace
+from stream.stages.stepwise import Stepwise, at_once
 from stream.stages.user_shard import UserRules, UserShard
 from stream.stages.user_snapshot import copy, restore
 from stream.stages.weights import BLEND_KEY
@@ -96,6 +97,7 @@ class UserStage:
         self.ranking: Ranking = ranking_of(rules, space, self.weights)
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
+        self._underway: dict[int, NDArray[np.int32]] = {}  # items of batches that are being learned, by partition
         self.segmenting = Segmenting(space)
         self.offering = Offering(space)
         space.reclaimer.holders.append(self._mark_items)
@@ -142,6 +144,16 @@ class UserStage:
         -----
         About 5 us per event in batches of 2,000, half of it decoding.
         """
+        return at_once(self.learning(partition, records, decoded))
+
+    def learning(self, partition: int, records: Sequence[Record], decoded: Batch | None = None) -> Stepwise[Learned]:
+        """As `learn`, with pauses in which other shards may learn; this one only afterwards."""
+        try:
+            return (yield from self._learning(partition, records, decoded))
+        finally:
+            self._underway.pop(partition, None)
+
+    def _learning(self, partition: int, records: Sequence[Record], decoded: Batch | None) -> Stepwise[Learned]:
         self.space.reclaimer.step()
         shard = self.shards[partition]
         parts = []
@@ -156,7 +168,7 @@ class UserStage:
             if isinstance(request, ALONE):
                 part = self._obey(partition, shard, records[at].offset, request)
             else:
-                part = self._learn_batch(partition, shard, batch, records[end - 1].offset)
+                part = yield from self._learn_batch(partition, shard, batch, records[end - 1].offset)
             part.dropped = np.append(evicted, part.dropped)
             parts.append(part)
             at = end
@@ -185,21 +197,21 @@ class UserStage:
             batch = decode(records[at:end])
         return batch, end
 
-    def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Learned:
+    def _learn_batch(self, partition: int, shard: UserShard, batch: Batch, last: int) -> Stepwise[Learned]:
         """Learn from records up to the offset `last`, for whose users there is room."""
         admitted = admit(shard, batch, partition, self.partitions)
-        shard.changes.add(admitted.index[admitted.index >= 0])
         shard.counts.update({f"shape:{shape}": count for shape, count in Counter(batch.shapes).items()})
         shard.counts.update(f"dead:{letter.reason}" for letter in batch.dead)
         sends = [dead_letter(self.topic, partition, letter) for letter in batch.dead]
         sends += [rekeyed(partition, batch, event, self.partitions) for event in admitted.foreign]
         if len(admitted.events):
-            lesson = self._learn(shard, batch, admitted)
+            lesson = yield from self._learn(partition, shard, batch, admitted)
             sends += deltas_of(lesson, self.space, shard, batch, partition, last)
             sends += samples_of(lesson, self.space, batch, admitted, partition)
             sends += self.ranking.tell(shard, partition, last)
             if batch.cookies and self.rules.link:
                 sends += links(shard, batch, admitted, partition, self.partitions)
+        shard.changes.add(admitted.index[admitted.index >= 0])  # behind the pauses: in one a copy may have begun
         shard.claims.expire(shard.now_s - shard.rules.lateness_s)
         profiles = shard.profiles.arrays
         event_ms = admitted.ts[admitted.events] // 1000
@@ -335,6 +347,8 @@ class UserStage:
         self._restock()
         space = self.space
         space.marked[self.offering.items()] = True
+        for items in self._underway.values():  # histories may not have them yet
+            space.marked[items] = True
         for shard in list(self.shards.values()):
             for start in range(0, shard.users.size, USERS):
                 mark_histories(space.marked, shard.histories.arrays, start, min(start + USERS, shard.users.size))
@@ -351,7 +365,7 @@ class UserStage:
             shard.blend.drop_items(items)
             shard.newcomers.drop_items(items)
 
-    def _learn(self, shard: UserShard, batch: Batch, admitted: Admitted) -> Lesson:
+    def _learn(self, partition: int, shard: UserShard, batch: Batch, admitted: Admitted) -> Stepwise[Lesson]:
         """Profiles first (they find the sessions), then histories and deltas."""
         kept = admitted.events
         kind = np.array(batch.kind, dtype=np.uint8)
@@ -363,7 +377,7 @@ class UserStage:
             touched = np.flatnonzero(admitted.keep[of_event])
             of_event, prices = of_event[touched], prices[touched]
             names, labels = [names[t] for t in touched], [labels[t] for t in touched]
-        items = self.space.encode(names)
+        items = self._underway[partition] = self.space.encode(names)
         categories = self.space.encode_categories(labels)
         self.space.file(items, categories)
         value = np.array(batch.value, dtype=np.float32)
@@ -387,7 +401,7 @@ class UserStage:
             shard.newcomers.learn_many(items)
         if not shard.rehearses:
             shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
-        deltas = self.ranking.learn(shard, touches)
+        deltas = yield from self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
 
 

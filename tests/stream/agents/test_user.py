@@ -8,11 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from stream.agents.base import step_by_step
 from stream.demo.shop import Shop
 from stream.hindsight import Hindsight
 from stream.local import LocalPipeline, LocalRecord
 from stream.memory_store import MemoryStore
 from stream.shard import Shard
+from stream.stages.stepwise import Stepwise
 from stream.stages.user_shard import UserShard
 from tests.records import publish, record, stream
 from tests.user_agents import user_agent
@@ -130,3 +132,22 @@ def test_others_run_while_a_large_batch_is_learned(monkeypatch: pytest.MonkeyPat
     asyncio.run(both())
     assert {100} <= set(learned) <= {0, 100, 200}  # `other` came in between
     assert survivor.state.counts["learned"] == (100 if lost else 500)
+
+
+@pytest.mark.parametrize("lost_after", [0, 2, None])
+def test_of_a_lost_shard_work_is_left_undone(lost_after: int | None) -> None:
+    shard, done = Shard("events", 0, 0.0), []
+
+    def work() -> Stepwise[str]:
+        try:
+            for step in range(4):
+                shard.lost = step == lost_after
+                done.append(str(step))
+                yield
+            return "made"
+        finally:
+            done.append("closed")
+
+    made = asyncio.run(step_by_step(shard, work()))
+    assert made == ("made" if lost_after is None else None)
+    assert done == [*"0123"[: 4 if lost_after is None else lost_after + 1], "closed"]
