@@ -59,6 +59,7 @@ _NULL: Final = msgspec.Raw(b"null")
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_marks: Final = msgspec.json.Decoder(Marks).decode
+_decode_exported: Final = msgspec.json.Decoder(Exported).decode
 
 
 def recognise(value: bytes) -> tuple[Shape | None, Marks | None]:
@@ -68,7 +69,7 @@ def recognise(value: bytes) -> tuple[Shape | None, Marks | None]:
     try:
         marks = _decode_marks(value)
     except UNREADABLE:
-        return None, None
+        return _unreadable_shape(value), None
     return _shape(marks), marks
 
 
@@ -157,6 +158,15 @@ def _inner(value: bytes) -> Event | None:
         raise Refused("unmapped", "a batch, or another CloudEvent, within a CloudEvent")
     found = adapt(value, shape)
     return None if found is None else found[1]
+
+
+def _unreadable_shape(value: bytes) -> Shape | None:
+    """The shape of a value whose marks cannot all be read: of exported events only few are marks."""
+    try:
+        marks = _decode_exported(value)
+    except UNREADABLE:
+        return None
+    return None if marks.event_name is UNSET else _exported(marks)
 
 
 def _text_shape(value: bytes) -> Shape | None:

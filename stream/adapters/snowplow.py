@@ -125,8 +125,7 @@ _decode_unstructured: Final = msgspec.json.Decoder(_Unstructured).decode
 _decode_contexts: Final = msgspec.json.Decoder(_Contexts).decode
 _decode_entity: Final = msgspec.json.Decoder(_Entity, strict=False).decode
 _ENTITY_KINDS: Final = {  # by their schemas without the version
-    f"iglu:{_VENDOR}/{kind}/jsonschema": kind
-    for kind in ("product", "transaction", "refund", "cart", "promotion", "user")
+    f"{_VENDOR}/{kind}/jsonschema": kind for kind in ("product", "transaction", "refund", "cart", "promotion", "user")
 }
 
 
@@ -172,7 +171,7 @@ def adapt_tracked(sent: _Tracked) -> Event:
     others: dict[str, list[_Entity]] = {}
     contexts = _json(sent.co, sent.cx)
     for context in _decode_contexts(contexts).data if contexts else ():
-        kind = _ENTITY_KINDS.get(context.schema.rpartition("/")[0])
+        kind = _ENTITY_KINDS.get(context.schema.removeprefix("iglu:").rpartition("/")[0])
         if kind == "product":
             products.append(_decode_entity(context.data))
         elif kind:

@@ -23,6 +23,11 @@ from stream.wire import BlendModel, Weighed, encode_global
 STEP: Final = 250  # touches learned without a pause: 1 ms by the blend, 5 where each of them is a lesson
 
 
+def pauses(touches: Touches) -> bool:
+    """Whether others may run while a batch is learned."""
+    return len(touches.user) > STEP
+
+
 class Ranking(Protocol):
     """A way of ranking; it keeps nothing of a shard, whose state is in the shard."""
 
@@ -76,7 +81,7 @@ class CovisitRanking:
 
     def learn(self, shard: UserShard, touches: Touches) -> Stepwise[Deltas]:
         """See `Ranking`; 0.5 us per touch."""
-        if len(touches.user) > STEP:
+        if pauses(touches):
             yield
         return emit(shard.histories.arrays, touches, self._weights)
 
@@ -142,7 +147,7 @@ class BlendRanking:
             blend.hear(mean, model.version, included=model.heard.get(partition, -1) >= offset)
         out, visits = Deltas.room(len(touches.user), histories.item.shape[1]), 0
         for start in range(0, len(touches.user), STEP):
-            if len(touches.user) > STEP:
+            if pauses(touches):
                 yield  # others may meet items, publish rows, take up records of the catalogue
             blend.reserve(space.ids.size)
             blend.consult(space.contents.catalogue)

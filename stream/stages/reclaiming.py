@@ -143,6 +143,20 @@ def mark_histories(marked: NDArray[np.bool_], histories: HistoryArrays, start: i
 
 
 @kernel
+def items_in_rings(histories: HistoryArrays, users: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The items in the rings of some users, over and over if they come so."""
+    size = histories.item.shape[1]
+    items = np.empty(len(users) * size, dtype=np.int32)
+    found = 0
+    for user in users:
+        head = np.int64(histories.head[user])
+        for i in range(np.int64(histories.count[user])):
+            items[found] = histories.item[user, head - i if head >= i else head - i + size]
+            found += 1
+    return items[:found]
+
+
+@kernel
 def mark_lists(marked: NDArray[np.bool_], lists: NDArray[np.int32], start: int, end: int) -> None:
     """Mark the items in some lists; -1 is none."""
     for user in range(start, end):

@@ -47,8 +47,8 @@ from stream.stages.outgoing import Lesson, dead_letter, deltas_of, rekeyed, requ
 from stream.stages.placing import Placing
 from stream.stages.privacy import erasure, export, forget, named_again
 from stream.stages.pushing import Pushes, Ranked, push
-from stream.stages.ranking import Ranking, ranking_of
-from stream.stages.reclaiming import USERS, mark_histories, mark_lists
+from stream.stages.ranking import Ranking, pauses, ranking_of
+from stream.stages.reclaiming import USERS, items_in_rings, mark_histories, mark_lists
 from stream.stages.segmenting import Segmenting
 from stream.stages.serving import served
 from stream.stages.space import ItemSpace
@@ -97,7 +97,9 @@ class UserStage:
         self.ranking: Ranking = ranking_of(rules, space, self.weights)
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
-        self._underway: dict[int, NDArray[np.int32]] = {}  # items of batches that are being learned, by partition
+        self._underway: dict[
+            int, NDArray[np.int32]
+        ] = {}  # items that deltas may name which are being made, by partition
         self.segmenting = Segmenting(space)
         self.offering = Offering(space)
         space.reclaimer.holders.append(self._mark_items)
@@ -325,6 +327,7 @@ class UserStage:
         """
         self._restock()
         shard = self.shards[partition]
+        shard.changes.add(users)
         segments = self.segmenting.assign(shard.profiles.arrays, users)
         moved = segments != shard.segment[users]
         shard.segment[users] = segments
@@ -347,7 +350,7 @@ class UserStage:
         self._restock()
         space = self.space
         space.marked[self.offering.items()] = True
-        for items in self._underway.values():  # histories may not have them yet
+        for items in self._underway.values():
             space.marked[items] = True
         for shard in list(self.shards.values()):
             for start in range(0, shard.users.size, USERS):
@@ -359,6 +362,13 @@ class UserStage:
             for start in range(0, shard.users.size, USERS):
                 mark_lists(space.marked, shard.last, start, min(start + USERS, shard.users.size))
                 yield
+
+    def _hold(self, partition: int, shard: UserShard, touches: Touches) -> None:
+        """Keep the items of a batch and of the rings that it is appended to: deltas name what has left them, too."""
+        held = np.append(touches.item, items_in_rings(shard.histories.arrays, touches.user))
+        self._underway[partition] = held
+        if self.space.reclaimer.running:  # it may have come past those who hold them, or come when they do no more
+            self.space.marked[held] = True
 
     def _forget_items(self, items: NDArray[np.int32]) -> None:
         for shard in self.shards.values():
@@ -377,7 +387,7 @@ class UserStage:
             touched = np.flatnonzero(admitted.keep[of_event])
             of_event, prices = of_event[touched], prices[touched]
             names, labels = [names[t] for t in touched], [labels[t] for t in touched]
-        items = self._underway[partition] = self.space.encode(names)
+        items = self.space.encode(names)
         categories = self.space.encode_categories(labels)
         self.space.file(items, categories)
         value = np.array(batch.value, dtype=np.float32)
@@ -401,6 +411,8 @@ class UserStage:
             shard.newcomers.learn_many(items)
         if not shard.rehearses:
             shard.hits += score_lists(shard.last, shard.histories.arrays, touches, self.weights.kind)
+        if pauses(touches):
+            self._hold(partition, shard, touches)
         deltas = yield from self.ranking.learn(shard, touches)
         return Lesson(deltas, sample, events, items, of_event)
 

@@ -241,6 +241,24 @@ def test_a_guess_decides_nothing(values: list[bytes]) -> None:
         assert getattr(together, column) == [value for one in alone for value in getattr(one, column)], column
 
 
+@pytest.mark.parametrize("mark", [b'"type":1e999', b'"e":-1e400', b'"schema":"\xff"'])
+def test_an_exported_event_is_one_whatever_is_unreadable_beside_it(mark: bytes) -> None:
+    exported = [sent for sent in SENT if isinstance(sent, dict) and {"event_date", "collector_tstamp"} & sent.keys()]
+    shapes = set()
+    for value in map(sent_bytes, exported):
+        broken = LocalRecord(1, RECORDED_MS, None, b"{" + mark + b"," + value.removeprefix(b"{"))
+        alone = unguessed(broken)
+        shapes.update(alone.shapes)
+        with pytest.MonkeyPatch.context() as patch:
+            for module in ("stream.decoding", "stream.adapters.recognition"):
+                patch.setattr(f"{module}.BEGINNING", 1)
+            behind = decode([LocalRecord(0, RECORDED_MS, None, value), broken])
+        for column in ("user", "touch_item", "dead", "shapes"):
+            found, own = getattr(behind, column), getattr(alone, column)
+            assert found[len(found) - len(own) :] == own, column
+    assert shapes == {"ga4_bigquery", "snowplow_enriched"}
+
+
 def test_what_began_alike_is_kept_while_it_helps_and_within_bounds() -> None:
     beginnings.clear()
     push = {"user_id": "u", "ecommerce": {}, "event": "view_item"}

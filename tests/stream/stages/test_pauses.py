@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from stream.copying import Piece
 from stream.demo.shop import Shop
 from stream.local import LocalPipeline
 from stream.memory_store import MemoryStore
 from stream.stages import reclaiming
 from stream.stages.learned import Learned
 from stream.stages.stepwise import Stepwise
-from stream.stages.user_shard import UserRules
+from stream.stages.user_shard import UserRules, UserShard
 from tests.records import event, publish, stream
 
 EVENTS = list(Shop(seed=5, users=60, concurrent=6).events(900))
 BEFORE = 400
-DAYS = 30 * 86_400
 RANKINGS = pytest.mark.parametrize("ranking", ["blend", "covisit"])
 
 
@@ -48,6 +51,15 @@ def finished(work: Stepwise[Learned]) -> tuple[Learned, int]:
         pauses += 1
 
 
+def restored(made: LocalPipeline, pieces: list[Piece]) -> UserShard:
+    """The shard that a copy makes."""
+    arrays: dict[str, list[NDArray[Any]]] = {}
+    for name, piece in pieces:
+        arrays.setdefault(name, []).append(piece)
+    made.users.open(0, {name: np.concatenate(parts) for name, parts in arrays.items()})
+    return made.users.shards[0]
+
+
 @RANKINGS
 def test_pauses_change_nothing(ranking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stepwise, at_once = pipeline(ranking), pipeline(ranking)
@@ -72,12 +84,8 @@ def test_a_copy_that_begins_in_a_pause_has_what_is_learned_after_it(ranking: str
     finished(work)
     pieces += copying.rest()
     copying.end()
-    arrays: dict[str, list[np.ndarray]] = {}
-    for name, piece in pieces:
-        arrays.setdefault(name, []).append(piece)
     before = made.users.shards[0]
-    made.users.open(0, {name: np.concatenate(parts) for name, parts in arrays.items()})
-    after = made.users.shards[0]
+    after = restored(made, pieces)
     columns = before.columns()
     del columns["profiles.category"]  # cells that are not in use differ
     for name, column in columns.items():
@@ -85,20 +93,59 @@ def test_a_copy_that_begins_in_a_pause_has_what_is_learned_after_it(ranking: str
     assert after.counts == before.counts
 
 
+def test_a_copy_that_begins_before_lists_are_ranked_has_them() -> None:
+    made = pipeline("blend")
+    learned = made.users.learn(0, stream(EVENTS[BEFORE:], BEFORE))
+    copying = made.users.copy(0)
+    pieces = list(copying.bulk())
+    made.users.rank(0, learned.users, learned.ts_ms, force=True)
+    pieces += copying.rest()
+    copying.end()
+    before = made.users.shards[0]
+    after = restored(made, pieces)
+    users = before.users.indices()
+    for name in ("last", "offers", "segment", "profiled_ms", "pushed_ms"):
+        assert np.array_equal(getattr(before, name)[users], getattr(after, name)[users]), name
+
+
+def collect(made: LocalPipeline, steps: int = 1_000_000) -> None:
+    """A collection, or so many slices of one."""
+    reclaimer = made.space.reclaimer
+    reclaimer.step()
+    while reclaimer.running and steps > 1:
+        reclaimer.step()
+        steps -= 1
+
+
 @RANKINGS
-def test_an_item_that_is_being_learned_is_kept(ranking: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reclaiming, "LEAST", 1)
-    monkeypatch.setattr(reclaiming, "GROWTH", 0.0)
-    made = pipeline(ranking)
-    space = made.space
-    names = [f"new-{n}" for n in range(200)]
-    records = stream([event("u", name, at=DAYS + n) for n, name in enumerate(names)], BEFORE)
-    work = made.users.learning(0, records)
-    next(work)
-    space.reclaimer.restart()
-    space.reclaimer.step()
-    while space.reclaimer.running:  # a whole collection in one pause
-        space.reclaimer.step()
-    assert set(names) <= set(space.ids.texts(space.ids.indices()))
-    learned, _ = finished(work)
-    assert any(send.role == "covisits" and b"new-199" in send.value for send in learned.sends)
+@pytest.mark.parametrize("early", [None, *range(0, 14, 2)])  # slices of a collection before the batch; None: none
+def test_what_deltas_name_is_kept_although_nothing_else_refers_to_it(
+    ranking: str, early: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items of the batch, and those that it pushes out of a ring, when a collection ends in a pause."""
+    popular = [event(f"v{n % 5}", f"p{n % 60}", at=n) for n in range(120)]
+    events = [*popular, *[event("u", f"i{n}", at=120 + n) for n in range(200)]]
+    known = len(popular) + 3
+    monkeypatch.setattr("stream.stages.user.USERS", 1)
+    sent = []
+    for collects in (True, False):
+        with monkeypatch.context() as patch:
+            rules = UserRules(ranking=ranking, history=3)
+            made = LocalPipeline(MemoryStore(), rules, partitions=1, item_partitions=1)
+            made.users.learn(0, stream(events[:known]))  # no item stage hears of it: there are no rows
+            patch.setattr(reclaiming, "GROWTH", 0.0)
+            patch.setattr(reclaiming, "LEAST", 1 if collects and early is not None else 1_000_000)
+            if early:
+                collect(made, early)
+            work = made.users.learning(0, stream(events[known:], known))
+            for pause in range(10):
+                try:
+                    next(work)
+                except StopIteration as end:
+                    learned: Learned = end.value
+                    break
+                if pause == (1 if ranking == "blend" else 0):
+                    patch.setattr(reclaiming, "LEAST", 1 if collects else 1_000_000)
+                    collect(made)
+            sent.append(learned.sends)
+    assert sent[0] == sent[1]
