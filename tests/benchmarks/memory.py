@@ -27,6 +27,7 @@ from models.profiles import CATEGORIES, EventColumns
 from models.text_features import Facts
 from stream.stages.ranking import ranking_of
 from stream.stages.space import ItemSpace
+from stream.stages.stepwise import at_once
 from stream.stages.user_shard import UserRules, UserShard
 from tests.benchmarks.harness import ROOT, arguments, machine, report
 
@@ -70,7 +71,8 @@ def teach_users(shard: UserShard, space: ItemSpace, start: int, count: int) -> N
     starts, _ = shard.profiles.learn(events, shard.hashes, shard.rules.sample_rate)
     kinds = np.zeros(count * HISTORY, dtype=np.uint8)
     touches = Touches(users.repeat(HISTORY), items, kinds, seconds.repeat(HISTORY), starts)
-    ranking_of(shard.rules, space, weighting()).learn(shard, touches)
+    at_once(ranking_of(shard.rules, space, weighting()).learn(shard, touches))
+    assert (shard.histories.arrays.count[users] == HISTORY).all()
     shard.last[users] = items[: shard.rules.k]
     for column in (shard.pushed_ms, shard.profiled_ms, shard.segment, shard.offers):
         column[users] = 1
