@@ -137,8 +137,10 @@ async def measure(bench_: Bench, rates: list[int], seconds: float, samples: int)
             await _send(bench_, rate, WARM_S, Probes())
             probes, stop = Probes(turn=turns), asyncio.Event()
             watching = asyncio.create_task(_watch(progress, probes, Keys(bench_.settings.prefix), stop))
+            began, used = time.monotonic(), worker.cpu_s()
             await _send(bench_, rate, seconds, probes, max(1, min(PROBE_EVERY, int(rate * seconds / samples))))
             stop.set()
+            cores = (worker.cpu_s() - used) / (time.monotonic() - began)
             try:
                 await asyncio.wait_for(watching, UNSEEN_S)
             except TimeoutError:
@@ -150,7 +152,14 @@ async def measure(bench_: Bench, rates: list[int], seconds: float, samples: int)
             worker.check()
             p50, p99 = np.quantile(probes.ms, [0.5, 0.99]).tolist()
             results.append(
-                {"rate": rate, "p50_ms": p50, "p99_ms": p99, "samples": len(probes.ms), "skipped": probes.skipped}
+                {
+                    "rate": rate,
+                    "p50_ms": p50,
+                    "p99_ms": p99,
+                    "samples": len(probes.ms),
+                    "skipped": probes.skipped,
+                    "worker_cores": round(cores, 2),
+                }
             )
         worker.stop()
     return results

@@ -42,8 +42,8 @@ class Learner:
 
     def __init__(self, users: int, items: int) -> None:
         state, space = UserShard(UserRules(), 1), ItemSpace(1)
-        fill_users(state, space, 0, users)
         space.encode(ids(2, 0, items))
+        fill_users(state, space, 0, users)
         self.stage = UserStage(space, Keys(), UserRules(), 1)
         self.stage.shards[0] = state
         self.shard = Shard("events", 0, 0.0, next=0)

@@ -159,11 +159,17 @@ async def test_an_emptied_redis_is_filled_again(
         users = canonical_users(events)
         before = await shop.lists(users)
         assert len(before) > 50
+        similar = [shop.keys.similar(item["item_id"]) for each in events for item in each.get("items", ())]
+        neighbours = await shop.progress.store.get(similar)
         await asyncio.to_thread(empty, redis_server)
         assert not await shop.lists(users)
 
         # what is not about a user comes back by itself: progress, neighbours, trending
+        async def neighbours_are_back() -> bool:
+            return await shop.progress.store.get(similar) == neighbours
+
         await shop.until(lambda: told(shop), "progress is not told again")
+        await shop.until(neighbours_are_back, "neighbours do not come back")
         await shop.until(lambda: trending(shop), "trending does not come back")
 
         # a user who does the same thing again gets the same list, which is not there any more
