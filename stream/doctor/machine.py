@@ -77,7 +77,8 @@ def _libraries() -> list[Finding]:
         wanted = [Requirement(text) for text in requires("rivulet") or ()]
         shown = [f"rivulet {version('rivulet')}", f"python {sys.version.split()[0]}"]
     except PackageNotFoundError:
-        return [Finding("machine", "libraries", "unknown", "rivulet is not installed as a package", "Run pip install.")]
+        fix = "Run pip install -e . in its folder."
+        return [Finding("machine", "libraries", "unknown", "rivulet is not installed as a package", fix)]
     findings = []
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
