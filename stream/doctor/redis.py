@@ -99,7 +99,7 @@ async def _contract(nodes: Nodes, settings: Settings) -> Finding:
     try:
         value: bytes | None = await nodes.ask(nodes.owner(meta), b"HGET", meta, b"contract")
     except ConfigurationError as error:
-        return Finding("redis", "contract", "unknown", str(error))
+        return Finding("redis", "contract", "unknown", str(error), f"Allow this login HGET on {meta.decode()}.")
     if value is None:
         detail = f"{meta.decode()} has no contract version: no worker has written yet"
         return Finding("redis", "contract", "ok", detail)
