@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from stream.doctor.kafka import check_kafka
+from stream.keys import CONTRACT_VERSION
 from tests.commands import command
 from tests.patience import PATIENCE_S
 from tests.records import event
@@ -230,6 +231,18 @@ async def test_an_operator_sees_topics_settings_schemas_and_no_problem(
         assert f"file: {file}" in await rivulet(shop, "--settings", str(file), "settings")
         await rivulet(shop, "schemas", str(tmp_path / "schemas"))
         assert {path.name for path in (tmp_path / "schemas").iterdir()} >= set(SCHEMAS)
+
+
+async def test_the_doctor_tells_that_another_version_writes_here(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
+            await client.hset(shop.keys.meta.decode(), "contract", "999")
+        report = last_json(await rivulet(shop, "doctor", "--json", code=1))
+        (problem,) = [finding for finding in report["findings"] if finding["state"] == "problem"]
+        assert problem["detail"] == f"{shop.keys.meta.decode()} says version 999, this is version {CONTRACT_VERSION}"
+        assert "RIVULET_PREFIX" in problem["fix"]
 
 
 async def test_the_doctor_tells_that_workers_do_not_share_a_folder(
