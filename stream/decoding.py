@@ -26,7 +26,7 @@ from stream.adapters import (
     guess,
     recognise,
 )
-from stream.adapters.cloudevents import Headers, binary
+from stream.adapters.cloudevents import Headers, attributes, binary
 from stream.batch import Batch, DeadLetter, Record
 from stream.events import (
     MAX_ELEMENTS,
@@ -160,7 +160,8 @@ def fields_of(raw: bytes) -> dict[str, Any]:
 
 
 def _letter(record: Record, index: int, reason: LetterReason, detail: str, original: bytes) -> DeadLetter:
-    headers = record.headers if record.headers and binary(record.headers) else ()
+    # others could be named as those that say where a letter is from
+    headers = attributes(record.headers) if record.headers and binary(record.headers) else ()
     return DeadLetter(
         reason, detail[:MAX_DETAIL], record.offset, index, record.key, original, record.timestamp, headers
     )
@@ -260,7 +261,7 @@ class _Judge:
                 self.take(_decode_anyway(value), record, index, value)
                 return
             name, event = found
-            self._mapped(record, index, _encode_event(event) if headers else value, name, event)
+            self._mapped(record, index, _encode_event(event) if headers and binary(headers) else value, name, event)
         except Refused as verdict:
             self.batch.dead.append(_letter(record, index, verdict.reason, verdict.detail, value))
         except UNREADABLE as error:

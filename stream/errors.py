@@ -38,5 +38,6 @@ def redis_away(why: object) -> UnavailableError:
     'Redis does not answer (no answer within 1 s)'
     """
     return UnavailableError(
-        f"Redis does not answer ({why}): is it up, is RIVULET_REDIS right, does its port speak TLS (rediss://) or not?"
+        f"Redis does not answer ({why}): is it up, is RIVULET_REDIS right, does its port speak TLS (rediss://) or not,"
+        " does it want a client certificate (RIVULET_REDIS_CERTIFICATE)?"
     )

@@ -46,6 +46,8 @@ class Link:
                 replies = await self._converse(frames, each)
             except BaseException as error:
                 await self._connection.disconnect(nowait=True)
+                if (fault := _certificate_fault(error)) is not None:
+                    raise fault from error
                 if isinstance(error, OSError | hiredis.ProtocolError):
                     raise LinkLostError(str(error) or "no answer in time") from error
                 raise
@@ -74,11 +76,8 @@ class Link:
             cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
             if isinstance(cause, AuthenticationError | AuthorizationError | ResponseError):
                 raise ConfigurationError(f"Redis refused the login or database: {cause}") from error
-            if isinstance(untrusted := error.__context__, ssl.SSLCertVerificationError):
-                raise ConfigurationError(
-                    f"Redis shows a certificate that is not trusted ({untrusted.verify_message}): see RIVULET_REDIS_CA"
-                    " and RIVULET_REDIS_CHECK_HOSTNAME"
-                ) from error
+            if (fault := _certificate_fault(error.__context__)) is not None:
+                raise fault from error
             raise OSError(str(error)) from error
         self._parser = hiredis.Reader()
 
@@ -115,3 +114,17 @@ class Link:
         """Disconnect for good."""
         self._closed = True
         await self._connection.disconnect()
+
+
+def _certificate_fault(error: BaseException | None) -> ConfigurationError | None:
+    """What is to be set, if a certificate is what was wrong."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"Redis shows a certificate that is not trusted ({error.verify_message}): see RIVULET_REDIS_CA and"
+            " RIVULET_REDIS_CHECK_HOSTNAME"
+        )
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
+        return ConfigurationError(
+            "Redis wants a client certificate: see RIVULET_REDIS_CERTIFICATE and RIVULET_REDIS_KEY"
+        )
+    return None

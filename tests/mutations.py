@@ -42,11 +42,16 @@ TELLING: Final = (
     *("type", "source", "specversion", "ecommerce", "e", "tv", "schema", "client_id", "userId", "collector_tstamp"),
 )
 
+Headers = tuple[tuple[str, Any], ...]  # bytes, or None
+
 
 def seeds() -> list[Any]:
     """Valid records of every shape, as the golden files have them, and of ours: JSON values, or text."""
-    cases = [case for file in sorted(GOLDEN.glob("*.json")) for case in json.loads(file.read_text())["cases"]]
-    return [*OURS, *(case["sent"] for case in cases)]
+    return [*OURS, *(case["sent"] for case in _cases())]
+
+
+def _cases() -> list[dict[str, Any]]:
+    return [case for file in sorted(GOLDEN.glob("*.json")) for case in json.loads(file.read_text())["cases"]]
 
 
 def mutated(count: int, seed: int, known: Sequence[Any] = ()) -> Iterator[bytes]:
@@ -62,8 +67,28 @@ def mutated(count: int, seed: int, known: Sequence[Any] = ()) -> Iterator[bytes]
             value = _changed(value, chance)
         if chance.random() < 0.15:
             value = _wrapped(value, chance, known)
-        record = value.encode(errors="surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
+        record = _bytes(value)
         yield _damaged(record, chance) if chance.random() < 0.3 else record
+
+
+def mutated_binary(count: int, seed: int) -> Iterator[tuple[bytes, Headers]]:
+    """So many records as `mutated` gives, each with the attributes of a CloudEvent in its headers, changed likewise.
+
+    A null stays one: Kafka's headers may be null.
+    """
+    chance = random.Random(seed)
+    known = [case["headers"] for case in _cases() if "headers" in case]
+    for value in mutated(count, seed):
+        said = chance.choice(known)
+        for _ in range(chance.choice((0, 0, 1, 2))):
+            changed = _changed(said, chance)
+            said = changed if isinstance(changed, dict) else said
+        headers = [(name, None if content is None else _bytes(content)) for name, content in said.items()]
+        yield value, tuple(headers)
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
 def _changed(value: Any, chance: random.Random) -> Any:

@@ -210,21 +210,24 @@ class SecureRedis(RedisServer):
         Used by server and clients.
     acls
         Rules as ``ACL SETUSER`` takes them, one per user.
-    ask_clients
-        Whether clients must show a certificate.
+    strict
+        Clients must show a certificate, and the server's own is for another host: who wants in must say that this is
+        meant.
     """
 
-    def __init__(self, certificates: Certificates, acls: Sequence[str] = (), *, ask_clients: bool = False) -> None:
+    def __init__(self, certificates: Certificates, acls: Sequence[str] = (), *, strict: bool = False) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rivulet-acl-"))
         self._rules = folder
         users = folder / "users.acl"
         users.write_text("\n".join(["user default off", "user admin on >admin-secret ~* &* +@all", *acls]) + "\n")
+        server, key = certificates.server, certificates.server_key
+        shown = (certificates.elsewhere, certificates.elsewhere_key) if strict else (server, key)
         super().__init__(
             options={
-                "tls-cert-file": str(certificates.server),
-                "tls-key-file": str(certificates.server_key),
+                "tls-cert-file": str(shown[0]),
+                "tls-key-file": str(shown[1]),
                 "tls-ca-cert-file": str(certificates.ca),
-                "tls-auth-clients": "yes" if ask_clients else "no",
+                "tls-auth-clients": "yes" if strict else "no",
                 "aclfile": str(users),
             }
         )
@@ -232,8 +235,8 @@ class SecureRedis(RedisServer):
         self._options |= {"tls-port": str(self.port), "port": "0"}
         self.address = f"rediss://127.0.0.1:{self.port}/0"
         self.url = f"rediss://admin:admin-secret@127.0.0.1:{self.port}/0?ssl_ca_certs={certificates.ca}"
-        if ask_clients:
-            self.url += f"&ssl_certfile={certificates.server}&ssl_keyfile={certificates.server_key}"
+        if strict:
+            self.url += f"&ssl_certfile={server}&ssl_keyfile={key}&ssl_check_hostname=false"
 
     def start(self, timeout: float = PATIENCE_S) -> Self:
         try:

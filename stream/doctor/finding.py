@@ -24,7 +24,7 @@ class Finding(msgspec.Struct, frozen=True):
     detail
         What was seen.
     fix
-        One sentence: what to do; empty where nothing is to be done.
+        One sentence: what to do; empty only where all is well.
     """
 
     area: Literal["kafka", "redis", "machine"]
@@ -32,3 +32,8 @@ class Finding(msgspec.Struct, frozen=True):
     state: State
     detail: str
     fix: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse to leave somebody alone with what is not well."""
+        if self.state != "ok" and not self.fix:
+            raise ValueError(f"{self.area} {self.check} is {self.state} and nothing says what to do")

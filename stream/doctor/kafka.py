@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # no py.
 
 from stream.contact import dial
 from stream.doctor.clocks import judge_clock
-from stream.doctor.finding import Finding, State
+from stream.doctor.finding import Finding
 from stream.doctor.lineage import check_lineage
 from stream.doctor.topics import judge_copies, judge_topic
 from stream.errors import RivuletError
@@ -75,11 +75,10 @@ async def _rights(settings: Settings, client: Any, facts: Mapping[str, TopicFact
         split = [text.split(": ", 1) for text in denied]
         return [Finding("kafka", "rights", "problem", what, f"Run {how}") for what, how in split]
     untold = [name for name, topic in facts.items() if topic.found and topic.operations is None]
-    state: State = "unknown" if untold else "ok"
-    detail = (
-        f"the broker does not tell for {', '.join(untold)}" if untold else "a worker's, on all topics and its group"
-    )
-    return [Finding("kafka", "rights", state, detail)]
+    if untold:
+        fix = "If the broker knows ACLs, compare them with Access lists in the README."
+        return [Finding("kafka", "rights", "unknown", f"the broker does not tell for {', '.join(untold)}", fix)]
+    return [Finding("kafka", "rights", "ok", "a worker's, on all topics and its group")]
 
 
 async def _clock(settings: Settings, facts: Mapping[str, TopicFacts]) -> Finding:
@@ -87,11 +86,14 @@ async def _clock(settings: Settings, facts: Mapping[str, TopicFacts]) -> Finding
     name = settings.topic("events")
     allowed = facts[name].operations
     if not facts[name].found or (allowed is not None and "Read" not in allowed):
-        return Finding("kafka", "clock", "unknown", f"only the records of {name} tell the time, and it cannot be read")
+        detail = f"only the records of {name} tell the time, and it cannot be read"
+        fix = "Create it (`rivulet topics`), or allow this login Read on it."
+        return Finding("kafka", "clock", "unknown", detail, fix)
     try:
         newest = await _newest_stamp(settings, [TopicPartition(name, number) for number in facts[name].replicas])
     except (KafkaError, TimeoutError) as error:
-        return Finding("kafka", "clock", "unknown", f"{name} could not be read: {error!r}")
+        fix = "Run `rivulet doctor` again, and look after the brokers that lead the topic if that stays so."
+        return Finding("kafka", "clock", "unknown", f"{name} could not be read: {error!r}", fix)
     ahead = newest / 1000 - time.time()
     if newest and ahead > -NOW_S:
         return judge_clock("kafka", ahead, NOW_S if ahead < 0 else 0.0)

@@ -28,7 +28,9 @@ async def check_lineage(settings: Settings, facts: Mapping[str, TopicFacts]) -> 
         kept = await asyncio.to_thread(_kept, settings)
         missing = await _missing(settings, [TopicPartition(t, n) for t in topics for n in facts[t].replicas], kept)
     except (ConfigurationError, KafkaError, OSError) as error:  # a TimeoutError is an OSError
-        return Finding("kafka", "snapshots", "unknown", f"not known what group {settings.group} has done: {error!r}")
+        detail = f"not known what group {settings.group} has done: {error!r}"
+        fix = f"Make {settings.snapshot_folder} readable, and allow this login Read on the group and its topics."
+        return Finding("kafka", "snapshots", "unknown", detail, fix)
     return judge_lineage(settings.snapshot_folder, missing)
 
 

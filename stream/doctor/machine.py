@@ -36,7 +36,8 @@ def _snapshots(settings: Settings) -> list[Finding]:
     folder = settings.snapshot_folder
     findings = [Finding("machine", "snapshots", "ok", f"{folder} can be written; {newest / 1e6:,.1f} MB are in it")]
     if "://" in folder:
-        return [*findings, Finding("machine", "disk", "unknown", f"{folder} does not tell how much room it has")]
+        fix = "See to it that the store has room for as much again, and for 1 GiB at least."
+        return [*findings, Finding("machine", "disk", "unknown", f"{folder} does not tell how much room it has", fix)]
     return [*findings, judge_room(shutil.disk_usage(Path(folder).absolute()).free, newest)]
 
 
@@ -77,7 +78,8 @@ def _libraries() -> list[Finding]:
         wanted = [Requirement(text) for text in requires("rivulet") or ()]
         shown = [f"rivulet {version('rivulet')}", f"python {sys.version.split()[0]}"]
     except PackageNotFoundError:
-        return [Finding("machine", "libraries", "unknown", "rivulet is not installed as a package", "Run pip install.")]
+        fix = "Run pip install -e . in its folder."
+        return [Finding("machine", "libraries", "unknown", "rivulet is not installed as a package", fix)]
     findings = []
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):

@@ -8,7 +8,7 @@ from typing import Final
 
 from stream.doctor.clocks import judge_clock
 from stream.doctor.finding import Finding
-from stream.errors import ConfigurationError, RivuletError
+from stream.errors import ConfigurationError, RivuletError, redis_away
 from stream.keys import CONTRACT_VERSION, Keys
 from stream.link import LinkLostError
 from stream.nodes import Node, Nodes, address
@@ -33,8 +33,9 @@ async def check_redis(settings: Settings) -> list[Finding]:
         finally:
             await nodes.close()
     except (RivuletError, LinkLostError) as error:
+        why = redis_away(error) if isinstance(error, LinkLostError) else error
         fix = "Set RIVULET_REDIS and the settings named here; `rivulet settings` shows what they are now."
-        return [Finding("redis", "reachable", "problem", f"{shown}: {error}", fix)]
+        return [Finding("redis", "reachable", "problem", f"{shown}: {why}", fix)]
 
 
 async def _node(nodes: Nodes, node: Node) -> list[Finding]:
@@ -99,7 +100,7 @@ async def _contract(nodes: Nodes, settings: Settings) -> Finding:
     try:
         value: bytes | None = await nodes.ask(nodes.owner(meta), b"HGET", meta, b"contract")
     except ConfigurationError as error:
-        return Finding("redis", "contract", "unknown", str(error))
+        return Finding("redis", "contract", "unknown", str(error), f"Allow this login HGET on {meta.decode()}.")
     if value is None:
         detail = f"{meta.decode()} has no contract version: no worker has written yet"
         return Finding("redis", "contract", "ok", detail)

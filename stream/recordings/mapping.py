@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -129,15 +130,14 @@ def _converted(name: str, line: int, path: Path, value: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    """A time; digits are a number, whose magnitude tells its unit."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().removesuffix(" UTC")
+    """A time; digits are a number, whose magnitude tells its unit. NaN stays text: JSON would make it none."""
+    text = str(value).strip().removesuffix(" UTC")
     try:
         return int(text)
     except ValueError:
         pass
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if math.isfinite(number) else text

@@ -36,7 +36,7 @@ def parquet_rows(
         import pyarrow as pa  # type: ignore[import-untyped]  # no py.typed
         import pyarrow.parquet as pq  # type: ignore[import-untyped]  # no py.typed
     except ImportError:
-        raise ConfigurationError(f"{name}: Parquet needs pyarrow: pip install 'rivulet[parquet]'") from None
+        raise ConfigurationError(f"{name}: Parquet needs pyarrow: pip install pyarrow") from None
     try:
         with open(name, "rb") as file:
             if meter:

@@ -172,7 +172,8 @@ def decoded(name: str, line: int, raw: bytes) -> Event:
     """The event of a line; raises for the first field that is not valid."""
     try:
         event = _decoder.decode(raw)
-        timestamp_us(event.event_timestamp or 0)
+        if event.event_timestamp is not None:
+            timestamp_us(event.event_timestamp)
     except LINE_FAULTS as error:
         field = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else "event"
         raise bad(name, line, field, str(error)) from error

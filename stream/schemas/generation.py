@@ -56,6 +56,7 @@ _HASHES: Final[dict[str, Schema]] = {
             "value": {**_NUMBER, "description": "Money spent, in the shop's currency; counts half after 14 days"},
             "consent": {**_WHOLE, "description": "Two bits for each grant: 1 granted, 2 denied, 0 not said"},
         },
+        "additionalProperties": False,  # else a new field would be missed here
     },
     "redis-segment": {
         "title": "Fields of the hash segment",

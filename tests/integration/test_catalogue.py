@@ -24,6 +24,7 @@ from stream.resp import WriteBatch
 from tests.patience import Patience
 from tests.records import event
 from tests.stream.test_feeds import RSS
+from tests.stream.test_pages import OPEN_GRAPH, page
 from tests.worker_process import Installation, environment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -251,10 +252,12 @@ async def test_pages_of_the_shop_become_items(shop: Installation) -> None:
 
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/sitemap.xml":
-            urls = "".join(f"<url><loc>{request.url.with_path(f'/p{n}')}</loc></url>" for n in range(3))
+            urls = "".join(f"<url><loc>{request.url.with_path(f'/p{n}')}</loc></url>" for n in range(4))
             return web.Response(text=f'<?xml version="1.0"?><urlset>{urls}</urlset>', content_type="text/xml")
         if request.path in ("/p0", "/p1"):
             return web.Response(text=html(f"page{request.path[-1]}"), content_type="text/html")
+        if request.path == "/p3":
+            return web.Response(body=page(head=OPEN_GRAPH), content_type="text/html")
         return web.Response(status=404)
 
     app = web.Application()
@@ -262,15 +265,26 @@ async def test_pages_of_the_shop_become_items(shop: Installation) -> None:
     async with TestServer(app, host="127.0.0.1") as server:
         url = str(server.make_url("/sitemap.xml"))
         report = json.loads(await rivulet(shop, "fetch", url, "--rate", "100", "--json"))
-        assert (report["items"], report["written"]) == (2, 2)
+        assert (report["items"], report["written"]) == (3, 3)
         assert [row["reason"] for row in report["refused"]] == ["HTTP 404"]
         with pytest.raises(BadInputError, match=r"no page had an item: .*/none: HTTP 404"):
             await rivulet(shop, "fetch", str(server.make_url("/none")), "--rate", "100")
     assert json.loads(await rivulet(shop, "get", "page1"))["title"] == "Page page1"
+    assert json.loads(await rivulet(shop, "get", "og-1")) == {
+        "item_id": "og-1",
+        "title": "Open tent",
+        "text": "Open text",
+        "category": "Tents",
+        "price": 99.9,
+        "currency": "CHF",
+        "availability": "out_of_stock",
+        "url": url.replace("sitemap.xml", "p3"),
+        "image": "http://cdn.example/o.jpg",
+    }
     async with Client(shop.settings.redis, prefix=shop.settings.prefix, strict=True, cache_s=0) as client:
 
         async def known() -> bool:
-            found = await client.items(["page0", "page1"])
-            return {item: known.price for item, known in found.items()} == {"page0": 5, "page1": 5}
+            found = await client.items(["page0", "page1", "og-1"])
+            return {item: known.price for item, known in found.items()} == {"page0": 5, "page1": 5, "og-1": 99.9}
 
         await shop.until(known, "readers know of the pages' items")

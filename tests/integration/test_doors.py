@@ -18,7 +18,10 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from models.offers import Offer
+from stream.cli.offers import publish_offers
 from stream.doctor.kafka import check_kafka
+from stream.keys import CONTRACT_VERSION
 from tests.commands import command
 from tests.patience import PATIENCE_S
 from tests.records import event
@@ -30,7 +33,9 @@ REGISTRY: Any = Registry().with_resources((name, Resource.from_contents(found)) 
 GOLDEN = sorted((ROOT / "tests" / "stream" / "adapters" / "golden").glob("*.json"))
 FILMS = ("at=event_timestamp", "viewer=user_id", "film=item_id", "eur=items.price")
 HOUR_S = 3_600
-HASHES = ("profile", "meta")
+HASHES = ("profile", "segment", "meta")
+TOPICS = {"events": "event", "items": "item", "offers": "offer", "privacy": "request", "served": "served"}
+USERS, EVENTS = 100, 3_000  # each 16th is a sample of segments, which begin with 128
 
 
 async def rivulet(shop: Installation, *arguments: str, code: int = 0, stdin: str = "") -> str:
@@ -175,22 +180,31 @@ async def test_what_is_written_follows_the_schemas(
         "similar": "list",
         "trending": "list",
         "item": "item",
+        "offers": "offers",
         "profile": "profile",
+        "privacy": "privacy",
+        "segment": "segment",
         "meta": "meta",
     }
     found: dict[str, int] = dict.fromkeys(kinds, 0)
-    async with Installation(kafka, redis_url, tmp_path, topic_prefix, ranking="blend") as shop:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix, ranking="blend", served=True) as shop:
+        await publish_offers(shop.settings, [Offer(id="spring", items=("tent",), value=3.0)], [])
         shop.start()
         await rivulet(
             shop, "catalogue", "put", "-", stdin='{"item_id":"tent","title":"Tent","price":9,"currency":"EUR"}'
         )
-        await shop.publish(event(f"u{n}", item, at=n) for n in range(6) for item in ("tent", "bag"))
+        await shop.publish(event(f"u{n % USERS}", ("tent", "bag")[n // USERS % 2], at=n) for n in range(EVENTS))
         done = last_json(await rivulet(shop, "republish", "--json"))
-        assert done == {"neighbours": shop.settings.covisits_partitions, "lists": 6}
+        assert done == {"neighbours": shop.settings.covisits_partitions, "lists": USERS}
+        for number, control in enumerate(("forget", "export")):
+            request = {"control": control, "user": f"u{number}", "request": f"r{number}"}
+            await shop.write("privacy", json.dumps(request).encode(), f"u{number}".encode())
 
         async def complete() -> bool:
-            names = [key async for key in client.scan_iter(f"{shop.settings.prefix}:*")]
-            return all(any(kind in name.split(":") for name in names) for kind in kinds)
+            names = Counter(
+                [part async for key in client.scan_iter(f"{shop.settings.prefix}:*") for part in key.split(":")]
+            )
+            return names["privacy"] == 2 and all(names[kind] for kind in kinds)
 
         client: Any  # its stubs do not know that answers are decoded
         async with redis.asyncio.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -203,10 +217,12 @@ async def test_what_is_written_follows_the_schemas(
                 follows(f"redis-{kinds[kind]}", value)
                 found[kind] += 1
         assert all(found.values()), found
-        for role, name in (("events", "event"), ("items", "item")):
-            for record in await shop.read(role):
+        for role, name in TOPICS.items():
+            records = await shop.read(role)
+            assert records, role
+            for record in records:
                 value = json.loads(record.value)
-                follows("control" if "control" in value else name, value)
+                follows("control" if "control" in value and role == "events" else name, value)
 
 
 def follows(name: str, value: Any) -> None:
@@ -230,6 +246,18 @@ async def test_an_operator_sees_topics_settings_schemas_and_no_problem(
         assert f"file: {file}" in await rivulet(shop, "--settings", str(file), "settings")
         await rivulet(shop, "schemas", str(tmp_path / "schemas"))
         assert {path.name for path in (tmp_path / "schemas").iterdir()} >= set(SCHEMAS)
+
+
+async def test_the_doctor_tells_that_another_version_writes_here(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with Installation(kafka, redis_url, tmp_path, topic_prefix) as shop:
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
+            await client.hset(shop.keys.meta.decode(), "contract", "999")
+        report = last_json(await rivulet(shop, "doctor", "--json", code=1))
+        (problem,) = [finding for finding in report["findings"] if finding["state"] == "problem"]
+        assert problem["detail"] == f"{shop.keys.meta.decode()} says version 999, this is version {CONTRACT_VERSION}"
+        assert "RIVULET_PREFIX" in problem["fix"]
 
 
 async def test_the_doctor_tells_that_workers_do_not_share_a_folder(

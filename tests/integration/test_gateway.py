@@ -15,6 +15,7 @@ from models.hashing import partition_of
 from tests.brokers import KafkaBroker, free_ports
 from tests.gateways import Client, Reply, client_of
 from tests.mutations import mutated
+from tests.patience import PATIENCE_S
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess, balance
 
@@ -168,8 +169,7 @@ async def test_kafka_away_is_503_and_nothing_is_lost_or_kept(
                 await asyncio.to_thread(back)
                 await asyncio.gather(*(accepted(client, batch) for batch in batches))
             await accepted(client, sent[0])  # whether any of the others came twice is up to the broker
-            held = [line for line in (await client.text("/metrics")).splitlines() if "queue_bytes " in line]
-            assert held[-1].endswith(" 0.0")
+            assert await held(client) == 0
         assert await door.terminate() == 0
         shop.start()
         await shop.republish()
@@ -180,6 +180,51 @@ async def test_kafka_away_is_503_and_nothing_is_lost_or_kept(
         found = await shop.lists([f"u{n}" for n in range(60)])
         other = {f"u{n}": ["tent"] if n % 2 else ["bag"] for n in range(60)}
         assert {user: lists.items for user, lists in found.items()} == other
+
+
+async def held(client: Client) -> float:
+    """Bytes that a door has in hand."""
+    lines = (await client.text("/metrics")).splitlines()
+    return float(next(line for line in lines if line.startswith("rivulet_door_queue_bytes ")).split()[1])
+
+
+async def test_what_does_not_fit_into_the_queue_is_503_at_once_and_what_it_holds_arrives(
+    kafka_broker: KafkaBroker, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """The broker is silent, and for want of an answer nobody can know yet that it is away."""
+    port, private = free_ports(2)
+    settings: dict[str, Any] = {"gateway_port": port, "gateway_private_port": private, "gateway_rate": 0}
+    settings |= {"gateway_ack_s": 4 * PATIENCE_S, "gateway_queue_mb": 4}
+    async with Installation(kafka_broker.bootstrap, redis_url, tmp_path, topic_prefix, **settings) as shop:
+        shop.workers.append(WorkerProcess(shop.settings, GATEWAY))
+        async with client_of(port, private) as client:
+            await until_ready(shop, client)
+            # a kilobyte of each event's own and one that is reckoned for it: three crowds fit
+            crowds = [
+                [visit | {"note": "x" * 1_000} for visit in visits(f"u{n}", *map(str, range(500)))] for n in range(12)
+            ]
+            await asyncio.to_thread(kafka_broker.pause)
+            posts = [asyncio.create_task(client.post(crowd)) for crowd in crowds]
+
+            async def settled() -> bool:
+                waiting = sum(not post.done() for post in posts)
+                return waiting <= 3 and await held(client) > waiting << 20
+
+            await shop.until(settled, "each is refused, or holds its room")
+            refused = [n for n, post in enumerate(posts) if post.done()]
+            replies = [posts[n].result() for n in refused]
+            assert {(reply.status, reply.said["error"]) for reply in replies} == {
+                (503, "the queue towards Kafka is full")
+            }
+            assert all(int(reply.headers["Retry-After"]) >= 1 for reply in replies)
+            assert len(refused) < len(posts)
+            assert await held(client) <= 4 << 20
+            await asyncio.to_thread(kafka_broker.resume)
+            assert {reply.status for reply in await asyncio.gather(*posts)} == {202, 503}
+            for n in refused:
+                await accepted(client, crowds[n])
+            assert await held(client) == 0
+        assert len(await shop.read("events")) == sum(map(len, crowds))  # nothing of what was refused had been sent
 
 
 async def accepted(client: Client, batch: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -254,6 +255,29 @@ async def test_the_doctor_tells_what_a_login_is_not_allowed(
     assert {finding.area for finding in problems} == {"kafka", "redis"}
     assert all(finding.fix for finding in problems)
     assert sum("--operation Read --topic" in finding.fix for finding in problems) == 7
+
+
+async def test_redis_may_want_a_certificate_and_show_one_of_another_host(certificates: Certificates) -> None:
+    certificate, key = certificates.issue("client", "client.example")
+    mine: dict[str, Any] = {"redis_certificate": certificate, "redis_key": key}
+    with SecureRedis(certificates, strict=True) as server:
+        login: dict[str, Any] = {"redis_username": "admin", "redis_password": SecretStr("admin-secret")}
+
+        def settings(**changes: Any) -> Settings:
+            return Settings(redis=server.address, redis_ca=certificates.ca, **(login | changes))
+
+        wanted = r"wants? a client certificate.*RIVULET_REDIS_CERTIFICATE"  # guessed where it hangs up without a word
+        for changes, said in (
+            ({"redis_check_hostname": False}, wanted),
+            (mine, "not trusted .* see RIVULET_REDIS_CA and RIVULET_REDIS_CHECK_HOSTNAME"),
+        ):
+            (finding,) = await check_redis(settings(**changes))
+            assert re.search(said, finding.detail), finding
+            assert "\n" not in finding.detail
+        allowed = settings(redis_check_hostname=False, **mine)
+        assert [finding.state for finding in await check_redis(allowed)].count("problem") == 0
+        async with Client(redis_address(allowed), strict=True) as client:
+            assert (await client.recommendations("u1")).items == []
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from models.offers import OfferError, decode_offer
 from stream.catalogue import CatalogueItem, decode_item, decode_record
+from stream.cli import build
 from stream.cli.catalogue import withdraw
 from stream.decoding import decode
 from stream.errors import BadInputError
 from stream.feeds import read_feed
 from stream.local import LocalRecord
-from tests.mutations import mutated
+from tests.mutations import OURS, mutated
 
 CORPUS = 10_000
 ITEMS: list[dict[str, Any]] = [
@@ -28,6 +31,11 @@ OFFERS: list[dict[str, Any]] = [
     {"id": "rich", "categories": ["home"], "value": 5.0, "segments": [3, "high spend"], "min_cart": 20.0},
     {"id": "fond", "categories": ["camping"], "value": 1.0, "min_category_affinity": {"camping": 0.2}},
 ]
+ROWS: list[dict[str, Any]] = [
+    {"at": 1_700_000_000, "who": "v", "film": "f1", "eur": 3.5, "did": "view_item", "x": [1, {"y": None}]},
+    {"at": "2023-11-14T22:13:20Z", "who": 7, "film": "日本", "eur": "4", "did": "transaction", "session_id": 3},
+]
+COLUMNS = ("at=event_timestamp", "who=user_id", "film=item_id", "eur=items.price", "did=event_name")
 DEEP = b'{"item_id":"p","id":"p","x":' + b"[" * 1_200 + b"]" * 1_200 + b"}"
 
 
@@ -50,6 +58,21 @@ def test_what_no_event_could_name_is_not_withdrawn_either() -> None:
             decode_record(key, None)
     with pytest.raises(BadInputError, match=r"'a\\nb': an item's id has a control character"):
         withdraw(["tent", "a\nb"])
+
+
+@pytest.mark.parametrize(("known", "columns"), [(ROWS, COLUMNS), (OURS, ())])
+def test_each_row_is_sent_or_skipped(known: Sequence[Any], columns: Sequence[str], tmp_path: Path) -> None:
+    rows = [value.replace(b"\n", b" ") for value in mutated(CORPUS, 6, known)]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(rows))
+    mapping = [part for column in columns for part in ("--map", column)]
+    arguments = ["replay", str(path), *mapping, "--dry-run", "--skip-bad", "--json"]
+    result = CliRunner().invoke(build(), arguments, catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert result.exit_code == BadInputError.exit_code  # of what is sent, workers would refuse some
+    assert found["taken"] + found["refused"] == found["lines"]
+    assert found["lines"] + found["skipped"] == sum(1 for row in rows if not (row + b"\n").isspace())
+    assert min(found["taken"], found["skipped"]) > CORPUS // 20, found
 
 
 def test_each_record_of_a_table_is_read_or_refused() -> None:

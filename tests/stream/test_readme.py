@@ -204,6 +204,12 @@ def test_dependencies() -> None:
         assert re.split(r"[\[<>=]", requirement)[0] in text, requirement
 
 
+def test_nobody_is_told_to_install_a_stranger() -> None:
+    """The package index has a rivulet that is not this one: only what lies in the folder has this name."""
+    for file in (ROOT / "README.md", *(ROOT / "stream").rglob("*.py")):
+        assert not re.search(r"pip\s+install\s+'?rivulet", file.read_text(encoding="utf-8")), file
+
+
 def test_offers_example() -> None:
     example = section("Offers").split("```toml\n")[1].split("```")[0]
     (offer,) = load_offers(example, "README.md")

@@ -85,6 +85,14 @@ def test_a_binary_cloud_event_keeps_its_headers_through_the_dead_letters() -> No
     assert msgspec.json.decode(batch)["event_id"] == "s#1"
 
 
+def test_of_a_binary_cloud_event_only_attributes_go_with_its_dead_letter() -> None:
+    null: Any = None  # Kafka's headers may be
+    told = (("ce_specversion", b"1.0"), ("ce_type", null), ("reason", b"mine"))
+    (dead,) = decode([Raw(7, MS, b"k", b'{"user_id":"u"}', told)]).dead
+    assert (dead.reason, dead.headers) == ("schema", told[:1])
+    assert dict(dead_letter("events", 2, dead).headers)["reason"] == b"schema"
+
+
 @pytest.mark.parametrize(
     ("wanted", "meant"),
     [

@@ -138,7 +138,7 @@ def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigurationError, match=r"pip install 'rivulet\[parquet\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install pyarrow"):
         mapped(path, MAP)
 
 
