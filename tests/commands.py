@@ -11,12 +11,14 @@ from tests.patience import PATIENCE_S
 from tests.worker_process import Installation, environment
 
 
-async def command(shop: Installation, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    """Run ``rivulet`` as somebody would type it: exit code, output, errors."""
+async def command(
+    shop: Installation, *arguments: str, stdin: str = "", module: str = "stream.cli"
+) -> tuple[int, str, str]:
+    """Run ``rivulet``, or a module like it, as somebody would type it: exit code, output, errors."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "stream.cli",
+        module,
         *arguments,
         env=environment(shop.settings) | {"COLUMNS": "200"},
         stdin=asyncio.subprocess.PIPE,

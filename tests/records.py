@@ -34,10 +34,10 @@ def record(offset: int, value: bytes | dict[str, Any] | list[Any], *, at: float 
     return LocalRecord(offset, T0_US // 1000 + int(at * 1000), b"key", data)
 
 
-async def read_events(bootstrap: str) -> list[ConsumerRecord]:
-    """Every record that the four partitions of topic ``events`` hold now."""
+async def read_events(bootstrap: str, topic: str = "events") -> list[ConsumerRecord]:
+    """Every record that the four partitions of a topic hold now, those of each in order."""
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        partitions = [TopicPartition("events", p) for p in range(4)]
+        partitions = [TopicPartition(topic, p) for p in range(4)]
         expected = sum((await consumer.end_offsets(partitions)).values())
         consumer.assign(partitions)
         records: list[ConsumerRecord] = []

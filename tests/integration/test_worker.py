@@ -19,6 +19,7 @@ from stream.rules import rules_of
 from stream.stages.space import ItemSpace
 from stream.stages.user_snapshot import restore
 from tests.brokers import RedisServer, free_ports
+from tests.held_worker import BEHIND
 from tests.pages import Pages, installation, recovered
 from tests.records import event
 from tests.worker_process import Installation, WorkerProcess, balance, canonical_users
@@ -82,6 +83,30 @@ async def test_a_backlog_is_drained_however_tightly_its_stages_are_coupled(
     async with Installation(kafka, redis_url, tmp_path, topic_prefix, batch_records=10, skew_records=1) as shop:
         await shop.publish(Shop(seed=3, users=500).events(1_500))
         shop.start()
+        await shop.drained()
+        assert (await shop.counts())["learned"] == 1_500
+
+
+async def test_events_wait_while_covisits_are_too_far_behind(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    limit, file = 5, tmp_path / "go on"
+    async with Installation(
+        kafka, redis_url, tmp_path, topic_prefix, batch_records=10, skew_records=limit, session_s=30
+    ) as shop:
+        await shop.publish(Shop(seed=3, users=500).events(1_500))
+        worker = WorkerProcess(shop.settings, ["tests.held_worker", str(file)])
+        shop.workers.append(worker)
+        partitions = shop.settings.events_partitions
+
+        async def held_up() -> bool:
+            """Every partition of events may have passed the gate once before the others' deltas were acknowledged."""
+            assert max((await shop.progress.ends("covisits")).values()) <= limit + 1 + partitions
+            return worker.output.count(BEHIND) > 10 * partitions
+
+        await shop.until(held_up, "events do not ask whether they may go on")
+        assert 0 < await shop.included() <= (limit + 1 + partitions) * partitions * 10
+        file.touch()
         await shop.drained()
         assert (await shop.counts())["learned"] == 1_500
 

@@ -1,31 +1,21 @@
-"""What the producer accepts, adds, refuses and promises; on the embedded broker."""
+"""What the producer accepts, adds and refuses; what it promises is in `tests/contracts`."""
 
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # no py.typed
 
-from stream.demo.embedded import EmbeddedKafka
 from stream.drafts import prepare, uuid7
 from stream.errors import BadInputError, ConfigurationError, UnavailableError
 from stream.events import Event
 from stream.producer import EventProducer
 from tests.brokers import free_ports
-from tests.records import read_events
 
 NOW_NS = 1_700_000_000_123_456_789
 VIEW = {"event_name": "view_item", "user_id": "u1", "item_id": "i1"}
-
-
-@pytest.fixture
-def broker() -> Iterator[str]:
-    with EmbeddedKafka({"events": 4}) as embedded:
-        yield embedded.bootstrap
 
 
 def test_missing_id_and_time_are_added_and_unknown_fields_kept() -> None:
@@ -91,39 +81,6 @@ def test_uuid7_sorts_by_time_and_is_well_formed() -> None:
     for text in ids:
         parsed = uuid.UUID(text)
         assert (str(parsed), parsed.version, parsed.variant) == (text, 7, uuid.RFC_4122)
-
-
-async def test_records_stand_where_every_kafka_client_would_put_them(broker: str) -> None:
-    users = [f"user-{i}" for i in range(50)] + ["ünïcode", "x"]
-    async with EventProducer(broker) as producer:
-        receipts = {
-            user: await producer.send({**VIEW, "user_id": user}, timestamp_ms=NOW_NS // 10**6) for user in users
-        }
-    for user, receipt in receipts.items():
-        assert receipt.partition == (murmur2(user.encode()) & 0x7FFFFFFF) % 4
-    records = await read_events(broker)
-    assert {(r.partition, r.offset): r.key.decode() for r in records} == {tuple(r): u for u, r in receipts.items()}
-    assert {r.timestamp for r in records} == {NOW_NS // 10**6}
-
-
-async def test_send_soon_keeps_each_users_order_with_few_in_flight(broker: str) -> None:
-    async with EventProducer(broker, max_in_flight=10) as producer:
-        for i in range(400):
-            await producer.send_soon({**VIEW, "user_id": f"u{i % 3}", "event_params": {"i": i}})
-            assert len(producer._pending) <= 10
-    seen: dict[bytes, list[int]] = {}
-    for record in await read_events(broker):
-        seen.setdefault(record.key, []).append(json.loads(record.value)["event_params"]["i"])
-    assert seen == {f"u{u}".encode(): list(range(u, 400, 3)) for u in range(3)}
-
-
-async def test_a_bad_event_does_not_disturb_the_others(broker: str) -> None:
-    async with EventProducer(broker) as producer:
-        await producer.send_soon(VIEW)
-        with pytest.raises(BadInputError):
-            await producer.send_soon({"event_name": "view_item"})
-        await producer.send_soon(VIEW)
-    assert len(await read_events(broker)) == 2
 
 
 async def test_a_missing_topic_is_named(kafka: str, topic_prefix: str) -> None:
