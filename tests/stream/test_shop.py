@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from stream.demo.shop import NAMES, Shop
+from stream.demo.shop_visits import EVENTS_PER_DRIFT
 from stream.events import Event
 from tests.shop_profiles import visitor_of
 
@@ -116,6 +117,27 @@ def test_personas_are_visible_and_follow_their_tastes(shop: Shop, events: list[d
     favourites = {persona: counts.most_common(1)[0][0] for persona, counts in looked.items()}
     assert favourites["camper"] == "camping"
     assert len(set(favourites.values())) == 6
+
+
+def test_tastes_wander_and_come_back() -> None:
+    """What visitors look at differs between the two halves of each round of their tastes, more than between rounds."""
+    shop = Shop(seed=1, users=60, concurrent=4)
+    most_active = ("anna", "ben", "chloe", "dev", "emma", "frank")
+    round_ = EVENTS_PER_DRIFT * shop.users
+    looked: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for number, event in enumerate(shop.events(12 * round_)):
+        half = number // (round_ // 2) % 4
+        looked[visitor_of(event), half].update(item["item_category"] for item in event.get("items", []))
+
+    def apart(some: tuple[int, int], others: tuple[int, int]) -> float:
+        """How far the visitors' shares of categories in some halves are from those in others."""
+        far = 0.0
+        for visitor in most_active:
+            one, two = (looked[visitor, first] + looked[visitor, second] for first, second in (some, others))
+            far += sum(abs(one[name] / one.total() - two[name] / two.total()) for name in one | two) / 2
+        return far
+
+    assert apart((0, 2), (1, 3)) > 1.5 * apart((0, 1), (2, 3))
 
 
 def test_each_rule_makes_its_consequent_the_most_frequent_next_item(shop: Shop, events: list[dict[str, Any]]) -> None:
