@@ -97,9 +97,8 @@ class UserStage:
         self.ranking: Ranking = ranking_of(rules, space, self.weights)
         self.placing = Placing(rules, space)
         self.versions: dict[str, int] = {}  # of the models taken over, by key
-        self._underway: dict[
-            int, NDArray[np.int32]
-        ] = {}  # items that deltas may name which are being made, by partition
+        # by partition, items that the deltas of a batch may name which is being learned
+        self._underway: dict[int, NDArray[np.int32]] = {}
         self.segmenting = Segmenting(space)
         self.offering = Offering(space)
         space.reclaimer.holders.append(self._mark_items)
